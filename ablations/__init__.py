@@ -1,0 +1,1 @@
+"""Studies and the statistics of comparison."""

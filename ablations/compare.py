@@ -1,0 +1,189 @@
+"""`python -m ablations.compare RUN_DIR…`: runs side by side, as a Markdown table.
+
+Runs that differ in nothing but the seed are one arm. Arms are named by the settings in which they differ; scores are
+means over seeds with 95 % t intervals; differences to the reference arm are paired by seed. What forbids a comparison
+(other data, another revision, a run that did not end well) is said above the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ablations.statistics import Interval, t_interval
+from operators.errors import InputError, check_choice
+
+PLACES = ("seed", "mode", "ckpt", "init", "data.root", "logger", "hydra")
+"""Settings that do not make another arm: the seed, and where things lie."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory, read."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def arm(self) -> tuple[tuple[str, str], ...]:
+        return tuple((key, str(value)) for key, value in self.settings.items() if not _is_place(key))
+
+
+def _is_place(key: str) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in PLACES)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, leaf) of a nested mapping, sorted."""
+    for key, value in sorted(tree.items()):
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def read(path: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        InputError: a file of a run is missing or cannot be read.
+    """
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        assert isinstance(settings, dict)
+        metrics = json.loads((path / "metrics.json").read_text())
+        provenance = json.loads((path / "provenance.json").read_text())
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise InputError(f"{path} is not the directory of a run that has ended: {error}") from error
+    return Run(path, dict(flatten({str(key): value for key, value in settings.items()})), metrics, provenance)
+
+
+def find(paths: Sequence[Path]) -> list[Run]:
+    """The runs in `paths`, each a run directory or a folder above several."""
+    runs = [read(metrics.parent) for path in paths for metrics in sorted(path.glob("**/metrics.json"))]
+    if not runs:
+        raise InputError(f"no run (a folder with metrics.json) in {', '.join(map(str, paths))}")
+    return runs
+
+
+def arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs grouped by arm, each named by the settings that differ between arms."""
+    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.arm, []).append(run)
+    differing = _differing([dict(arm) for arm in groups])
+    named: dict[str, list[Run]] = {}
+    for arm, members in groups.items():
+        settings = dict(arm)
+        said = [f"{key.removesuffix('.name')}={settings[key]}" for key in differing if key in settings]
+        named[" ".join(said) or str(members[0].metrics["mixer"])] = members
+    return named
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Keys that name the arms: those with several values, a mixer's own parameters only between arms of that mixer."""
+    keys = sorted({key for arm in settings for key in arm})
+    chosen = []
+    for key in keys:
+        holders = [arm for arm in settings if key in arm]
+        own = len(holders) < len(settings) and key != "mixer.name"
+        if len({arm[key] for arm in holders}) > 1 or (own and not _explained(settings, key)):
+            chosen.append(key)
+    return chosen
+
+
+def _explained(settings: Sequence[Mapping[str, str]], key: str) -> bool:
+    """Whether the mixer's name alone says which arms have `key`."""
+    having = {arm.get("mixer.name") for arm in settings if key in arm}
+    return all((arm.get("mixer.name") in having) == (key in arm) for arm in settings)
+
+
+def warnings(runs: Sequence[Run]) -> list[str]:
+    """What forbids or weakens a comparison of these runs, a line each."""
+    facts: dict[str, Callable[[Run], Any]] = {
+        "data sets (fingerprints)": lambda run: (run.provenance["data"]["name"], run.provenance["data"]["fingerprint"]),
+        "revisions of the code": lambda run: str(run.provenance["git"]),
+        "versions of torch": lambda run: run.provenance["versions"]["torch"],
+        "processors": lambda run: str(run.provenance["hardware"]),
+        "effective batches": lambda run: run.provenance["effective_batch"],
+        "precisions": lambda run: run.provenance["precision"],
+    }
+    said = [
+        f"{len(kinds)} different {what}" for what, of in facts.items() if len(kinds := {of(run) for run in runs}) > 1
+    ]
+    said += [f"{run.path}: status {run.metrics['status']}" for run in runs if run.metrics["status"] != "ok"]
+    return said
+
+
+def table(runs: Sequence[Run], metric: str, reference: str | None = None) -> str:
+    """Markdown table of arms, best first, by the mean of `metric` over seeds."""
+    ended = [run for run in runs if run.metrics["status"] == "ok"]
+    for run in ended:
+        check_choice("metric", metric, [key for key, value in run.metrics.items() if isinstance(value, int | float)])
+    named = arms(ended)
+    if reference is not None:
+        check_choice("reference", reference, named)
+    by_arm = {name: {run.settings["seed"]: run.metrics[metric] for run in members} for name, members in named.items()}
+    scores = {name: t_interval(list(values.values())) for name, values in by_arm.items()}
+    header = ["arm", "seeds", metric]
+    if reference:
+        header.append(f"paired difference to {reference}")
+    header += ["parameters", "mixer MACs", "MACs", "training s", "backend"]
+    rows = []
+    for name in sorted(named, key=lambda name: -scores[name].mean):
+        row = [name, str(scores[name].n), show(scores[name])]
+        if reference:
+            row.append("—" if name == reference else show(paired(by_arm[name], by_arm[reference])))
+        first = named[name][0].metrics
+        seconds = median(run.metrics["train/seconds"] for run in named[name])
+        row += [f"{first['params']:,}", f"{first['mixer_macs']:,}", f"{first['macs']:,}", f"{seconds:.0f}"]
+        rows.append([*row, str(first["backend"])])
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def paired(values: Mapping[Any, float], others: Mapping[Any, float]) -> Interval | None:
+    """Interval of the differences of two arms over the seeds they share; None if they share none."""
+    shared = sorted(values.keys() & others.keys())
+    return t_interval([values[seed] - others[seed] for seed in shared]) if shared else None
+
+
+def show(interval: Interval | None) -> str:
+    """`mean ± half`, or the mean alone where one value gives no interval."""
+    if interval is None:
+        return "no common seed"
+    return f"{interval.mean:.4f}" + (f" ± {interval.half:.4f}" if interval.n > 1 else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the comparison; exit status 2 with one line on wrong input."""
+    parser = argparse.ArgumentParser(prog="python -m ablations.compare", description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories, or folders of runs")
+    parser.add_argument("--metric", default="test/accuracy", help="a key of metrics.json (default: %(default)s)")
+    parser.add_argument("--reference", help="the arm that others are compared with, as the table names it")
+    given = parser.parse_args(arguments)
+    try:
+        runs = find(given.runs)
+        text = table(runs, given.metric, given.reference)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    for line in warnings(runs):
+        sys.stdout.write(f"> not the same for all: {line}\n")
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Initialisation that depends on the seed and on each parameter's name, and on nothing else.
+
+Two models that differ in their mixers, in their depth or in the order of construction hold the same bits wherever they
+hold the same parameter, so that the arms of a comparison start from the same trunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from operators import Mixer
+from operators.errors import check_number
+from operators.initialisation import truncated_normal_
+
+
+def stream(seed: int, name: str) -> int:
+    """The generator seed that belongs to (seed, name): the first eight bytes of a SHA-256."""
+    check_number("seed", seed, least=0, integer=True)
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big")
+
+
+@contextmanager
+def seeded(seed: int, name: str) -> Iterator[None]:
+    """Within the block, torch's global generator (of the default device) draws from the stream (seed, name).
+
+    The global state is as before afterwards. Mixer i of a model is built in `seeded(seed, f"blocks.{i}.mixer")`.
+
+    Raises:
+        InputError: `seed` is not an integer >= 0.
+    """
+    key = stream(seed, name)
+    generators = [torch.default_generator]
+    device = torch.get_default_device()
+    if device.type == "cuda":
+        torch.cuda.init()  # until then torch has no default generators for it
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(key)
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw every parameter of `model` outside its mixers, each from the stream (seed, its full name).
+
+    Norm weights are one, biases zero, everything else (stem and head too) cut normal with deviation 0.02: the
+    initialisation of DeiT (arXiv 2012.12877), whose stem starts at 0.0208. Draws are made in float32 on
+    the CPU, so they are the same on every device. Parameters on the meta device stay as they are.
+    """
+    mixing = {id(part) for mixer in model.modules() if isinstance(mixer, Mixer) for part in mixer.modules()}
+    for prefix, module in model.named_modules():
+        if id(module) in mixing:
+            continue
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            if not parameter.is_meta:
+                _draw(module, name, parameter, seed)
+
+
+@torch.no_grad()
+def _draw(module: nn.Module, name: str, parameter: nn.Parameter, seed: int) -> None:
+    if name.endswith("bias"):
+        parameter.zero_()
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        parameter.fill_(1)
+    else:
+        generator = torch.Generator("cpu").manual_seed(stream(seed, name))
+        values = torch.empty(parameter.shape, device="cpu", dtype=torch.float32)
+        parameter.copy_(truncated_normal_(values, generator=generator))

@@ -1,0 +1,143 @@
+"""`python -m operators`: the zoo as a table; `python -m operators describe NAME`: one mixer's card."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from operators import registry
+from operators.errors import InputError
+from operators.registry import MixerCard
+from operators.shell import COMMON
+
+EXAMPLE_DIM = 192
+EXAMPLE_GRID = (14, 14)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> Table:
+    """A table whose columns are no narrower than their longest word, so that lines break between words."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, column in enumerate(columns):
+        longest = max((len(word) for row in rows for word in row[index].split()), default=0)
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        made.add_column(column, overflow="fold", justify=justify, min_width=longest)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def short_number(number: float) -> str:
+    """Three significant digits and a suffix: 28901376 is 28.9M."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{suffix}"
+    return f"{number:g}"
+
+
+def properties(card: MixerCard) -> str:
+    """The card's properties in words."""
+    words = [
+        "position-aware" if card.position_aware else "position-blind",
+        "permutation-equivariant" if card.permutation_equivariant else "",
+        f"shift-equivariant ({card.translation_equivariant})" if card.translation_equivariant else "",
+        "linear" if card.linear else "",
+        f"causal along {card.causal_along}" if card.causal_along else "",
+        "fixed grid" if card.fixed_grid else "",
+        "extensive" if card.extensive else "",
+        "float32 core" if card.fp32_core else "",
+        f"grid from {card.min_grid[0]}×{card.min_grid[1]}" if card.min_grid != (1, 1) else "",
+    ]
+    return ", ".join(word for word in words if word)
+
+
+def paper(card: MixerCard) -> str:
+    """The card's arXiv number (its whole source where there is none) and year."""
+    number = re.search(r"arXiv \S*\d", card.source)
+    return f"{number.group() if number else card.source} ({card.year})"
+
+
+def print_zoo(console: Console) -> None:
+    """All mixers: what they are, what they cost, what serves them here, and whatever is unavailable and why."""
+    mixers, costs, notes = [], [], []
+    for name in registry.names():
+        core = registry.core_class(name)
+        mixers.append((name, f"{core.card.title}\n{paper(core.card)}", properties(core.card)))
+        availability = core.availability()
+        notes += [(name, f"backend {backend}: {reason}") for backend, reason in availability.items() if reason]
+        usable = ", ".join(backend for backend, reason in availability.items() if not reason)
+        numbers = ["–"] * 4
+        try:
+            cost = registry.create(name, EXAMPLE_DIM, grid=EXAMPLE_GRID, cond_dim=EXAMPLE_DIM).cost(*EXAMPLE_GRID)
+            numbers = [short_number(number) for number in asdict(cost).values()]
+        except InputError as error:
+            notes.append((name, f"no cost for the example: {error}"))
+        costs.append((name, *numbers, usable or "none"))
+    notes += [(name, f"installed, but does not load: {reason}") for name, reason in sorted(registry.broken().items())]
+
+    height, width = EXAMPLE_GRID
+    title = f"Cost for one image: width {EXAMPLE_DIM}, {height}×{width} tokens, common shell; backends usable here"
+    measures = ("projection MACs", "mixing MACs", "state elements", "parameters")
+    console.print(table("Mixers", ("name", "mixer", "properties"), mixers))
+    console.print(table(title, ("name", *measures, "backends"), costs, right=measures))
+    if notes:
+        console.print(table("Not available here", ("name", "reason"), notes))
+
+
+def print_card(console: Console, name: str) -> None:
+    """Everything one card says, and which of its backends are usable here."""
+    card = registry.describe(name)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("equation", card.equation)
+    facts.add_row("source", f"{card.source} ({card.year})")
+    facts.add_row("properties", properties(card))
+    availability = registry.core_class(name).availability()
+    for key, items in (
+        ("parameters", [f"{parameter} = {value}" for parameter, value in card.defaults.items()]),
+        ("backends", [f"{backend}: {reason or 'usable here'}" for backend, reason in availability.items()]),
+        ("exempt from", [f"{test}: {reason}" for test, reason in card.exempt.items()]),
+    ):
+        if items:
+            facts.add_row(key, "\n".join(items))
+    console.print(f"{card.name}: {card.title}", style="bold")
+    console.print(facts)
+    console.print()
+
+    shells = {"common": COMMON, **card.shells}
+    rows = [(switch, *(str(getattr(spec, switch)).lower() for spec in shells.values())) for switch in asdict(COMMON)]
+    console.print(table("Shells", ("switch", *shells), rows))
+    if card.published:
+        numbers = [(n.model, n.quantity, f"{n.value:g}", n.source) for n in card.published]
+        console.print(table("Published numbers", ("model", "quantity", "value", "source"), numbers, right=("value",)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 0, or 2 for wrong input (one line on standard error)."""
+    parser = argparse.ArgumentParser(prog="python -m operators", description="List the zoo of token mixers.")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    describe = commands.add_parser("describe", help="print one mixer's card")
+    describe.add_argument("name", metavar="NAME")
+    options = parser.parse_args(argv)
+    console = Console(markup=False, highlight=False)
+    try:
+        if options.command == "describe":
+            print_card(console, options.name)
+        else:
+            print_zoo(console)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

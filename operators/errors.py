@@ -1,0 +1,51 @@
+"""The one exception that means "the user asked for something that cannot be"."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class InputError(ValueError):
+    """Wrong input. The message is one line: what is wrong, what is allowed, the nearest valid name."""
+
+
+def nearest(value: object, allowed: Iterable[object]) -> str:
+    """`" (did you mean 'x'?)"` for the closest of `allowed`, or an empty string when nothing is close."""
+    match = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def check_choice(what: str, value: T, allowed: Iterable[Any]) -> T:
+    """Return `value` if it is one of `allowed`; raise `InputError` naming the nearest otherwise."""
+    options = list(allowed)
+    if value not in options:
+        listed = ", ".join(str(option) for option in options)
+        raise InputError(f"{what}={value!r} is not known: allowed are {listed}{nearest(value, options)}")
+    return value
+
+
+def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise `InputError` if any of the `given` names is not `allowed`."""
+    options = sorted(allowed)
+    for name in given:
+        if name not in options:
+            listed = ", ".join(options) if options else "none"
+            raise InputError(f"{what} has no {name!r}: allowed are {listed}{nearest(name, options)}")
+
+
+def check_number(
+    what: str, value: Any, *, least: float | None = None, most: float | None = None, integer: bool = False
+) -> None:
+    """Raise `InputError` unless `value` is a finite number (an `int` if `integer`) in `[least, most]`."""
+    kind = "an integer" if integer else "a number"
+    right_type = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
+    bounds = [f">= {least:g}"] if least is not None else []
+    bounds += [f"<= {most:g}"] if most is not None else []
+    in_range = right_type and value == value and abs(value) != float("inf")
+    in_range = in_range and (least is None or value >= least) and (most is None or value <= most)
+    if not in_range:
+        raise InputError(f"{what}={value!r} must be {kind}{' ' if bounds else ''}{' and '.join(bounds)}")

@@ -1,0 +1,367 @@
+"""The mixer `pde_ssm`: every channel is carried, spread and damped by a learned equation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from operators.cost import Cost, complex_product_macs, fft_macs
+from operators.errors import InputError, check_choice, check_names, check_number
+from operators.initialisation import linear_init
+from operators.mixer import Core
+from operators.pde.propagate import METHODS, choose, why_not_separable
+from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
+from operators.pde.reference import propagate_reference
+from operators.pde.symbols import BOUNDARIES, FORCINGS, UNITS, Coefficients, respond
+from operators.precision import full_precision, wide
+from operators.registry import MixerCard, Site, register
+from operators.shell import ShellSpec
+
+TERMS = ("convection", "diffusion", "reaction")
+TENSORS = ("isotropic", "diagonal", "full")
+CONDITIONS = ("none", "input", "cond")
+MOST_DECAY = 8.0
+LEAST_STEADY_DECAY = 0.05
+MOST_CHANGE = 3.0
+"""Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
+DEFAULT_GRID = (16, 16)
+
+
+@register(
+    MixerCard(
+        name="pde_ssm",
+        title="PDE-SSM",
+        source="arXiv 2603.13663 (abstract; block details are not public and are specified here)",
+        year=2026,
+        equation="du/dt = div(K grad u) - v.grad u + r u, u(0) = B x;  y = C u(1) + D x",
+        position_aware=True,
+        permutation_equivariant=False,
+        translation_equivariant="circular",
+        linear=True,
+        fp32_core=True,
+        backends=("separable", "fft", "reference"),
+        shells={"project": ShellSpec(gate="silu", conv=3, norm="layer")},
+    )
+)
+class PdeSsm(Core):
+    """A convection-diffusion-reaction equation per state channel, over one unit of time.
+
+    Each channel d of the value field u has `state` states, each with its own equation. Its output is the weighted sum
+    of their solutions and of u itself, so that its kernel is a sum of moving, spreading spots:
+
+        y_d = sum_s w_ds u_ds(1) + D_d u_d
+
+    Coefficients are kept in image units (lengths over the side of an image of area 1), whatever `units` is; the latter
+    says whether they keep their size in images or in pixels (of the nominal grid) when the resolution changes.
+
+    Args:
+        site: where the core stands. Its nominal grid (16 × 16 without one) scales the initialisation.
+        backend: like `method`.
+        terms: any subset of `convection`, `diffusion`, `reaction`. Without spatial terms nothing mixes.
+        boundary: `periodic`, `neumann`, `dirichlet` or `absorbing` (see `operators.pde.propagate`).
+        coefficients: `learned`, `fixed` (as initialised), or a mapping from term to one of these (default learned).
+        tensor: diffusion tensor, `isotropic`, `diagonal` or `full`.
+        forcing: `initial`, `constant` or `steady` (see `operators.pde.propagate`).
+        units: `image` or `pixel`.
+        condition: `none`; `input` or `cond` make the learned coefficients functions of the pooled input or of the
+            conditioning vector, per image and channel group.
+        groups: channel groups that share conditioned coefficients.
+        state: state channels per inner channel.
+        method: `auto`, `separable`, `fft` or `reference`.
+
+    Raises:
+        InputError: unknown names, and combinations that cannot mean anything.
+
+    Source:
+        arXiv 2603.13663 with v = -b. r is kept in [-8, 0]; K = L L^T / 2 with L lower triangular.
+    """
+
+    canonical: ClassVar[dict[str, str]] = {"method": "fft"}
+    """Parameters with which an operation counter sees the canonical cost."""
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        backend: str = "auto",
+        terms: Sequence[str] = TERMS,
+        boundary: str = "periodic",
+        coefficients: str | Mapping[str, str] = "learned",
+        tensor: str = "diagonal",
+        forcing: str = "initial",
+        units: str = "image",
+        condition: str = "none",
+        groups: int = 8,
+        state: int = 4,
+        method: str = "auto",
+    ) -> None:
+        super().__init__(site, backend=backend)
+        self.terms = _check_terms(terms)
+        self.boundary = check_choice("pde.boundary", boundary, BOUNDARIES)
+        self.tensor = check_choice("pde.tensor", tensor, TENSORS)
+        self.forcing = check_choice("pde.forcing", forcing, FORCINGS)
+        self.units = check_choice("pde.units", units, UNITS)
+        self.condition = check_choice("pde.condition", condition, CONDITIONS)
+        check_number("pde.groups", groups, least=1, integer=True)
+        check_number("pde.state", state, least=1, integer=True)
+        self.state = state
+        self.learned = _learned_terms(coefficients, self.terms)
+        self.method = self._agreed_method(check_choice("pde.method", method, METHODS), backend)
+        self._refuse_the_meaningless(groups)
+
+        self.groups = groups if condition != "none" else site.width
+        self.grid = site.grid or DEFAULT_GRID
+        self.readout = nn.Parameter(torch.randn(site.width, state) / math.sqrt(state))
+        self.skip = nn.Parameter(torch.ones(site.width))
+        start = self._initial_coefficients()
+        for name, value in start.items():
+            if self._term_of(name) in self.learned:
+                setattr(self, name, nn.Parameter(value))
+            else:
+                self.register_buffer(name, value)
+        self.no_weight_decay = frozenset(name for name, _ in self.named_parameters())
+        self.raw_sizes = {name: value.shape[-1] for name, value in start.items()}
+        if condition != "none":
+            source = site.dim if condition == "input" else site.cond_dim
+            assert source is not None
+            numbers = sum(size for name, size in self.raw_sizes.items() if self._term_of(name) in self.learned)
+            self.modulate = nn.Linear(source, self.groups * state * numbers)
+            linear_init(self.modulate)
+
+    def _agreed_method(self, method: str, backend: str) -> str:
+        if "auto" not in (method, backend) and method != backend:
+            raise InputError(f"pde.method={method!r} and backend={backend!r} contradict each other: set one of them")
+        method = backend if method == "auto" else method
+        stand_in = Coefficients(kxy=torch.zeros(1) if self.tensor == "full" and "diffusion" in self.terms else None)
+        reason = why_not_separable(stand_in, self.forcing)
+        if method == "separable" and reason:
+            raise InputError(f"pde.method=separable {reason}; use pde.method=fft or auto")
+        self.separable = reason is None
+        return method
+
+    def _refuse_the_meaningless(self, groups: int) -> None:
+        if self.forcing == "steady" and "reaction" not in self.terms:
+            raise InputError("pde.forcing=steady needs decay: add reaction to pde.terms, or use pde.forcing=constant")
+        if self.tensor == "full" and "diffusion" not in self.terms:
+            raise InputError("pde.tensor=full has no diffusion to act on: add diffusion to pde.terms")
+        if self.condition == "none":
+            return
+        if not self.learned:
+            raise InputError(f"pde.condition={self.condition} has no learned coefficient to condition")
+        if self.condition == "cond" and self.site.cond_dim is None:
+            raise InputError(
+                "pde.condition=cond needs a model that conditions (cond_dim); use pde.condition=input or none"
+            )
+        if self.site.width % groups:
+            raise InputError(f"pde.groups={groups} must divide the mixer's {self.site.width} inner channels")
+
+    def _initial_coefficients(self) -> dict[str, Tensor]:
+        """Raw coefficients (groups, state, numbers): many scales at once, most of them short."""
+        height, width = self.grid
+        pixel = 1 / math.sqrt(height * width)
+        count = self.groups * self.state
+        # One length in each of `count` equal shares of probability, so that no model misses a scale by bad luck.
+        quantile = ((torch.randperm(count) + torch.rand(count)) / count).view(self.groups, self.state, 1)
+        short, long = pixel / 3, max(0.5, pixel / 3)
+        log_length = (1 - quantile**2) * math.log(short) + quantile**2 * math.log(long)
+        drift = torch.randn(self.groups, self.state, 2) * (pixel + log_length.exp() / 2)
+        raw = {}
+        if "diffusion" in self.terms:
+            raw["log_length"] = log_length.repeat(1, 1, 1 if self.tensor == "isotropic" else 2)
+            if self.tensor == "full":
+                raw["shear"] = torch.zeros_like(log_length)
+        if "convection" in self.terms:
+            raw["velocity"] = drift
+        if "reaction" in self.terms:
+            # Under initial forcing a mere gain, best near 1; otherwise it shapes the kernel.
+            decay = 0.05 if self.forcing == "initial" else 0.5
+            raw["reaction_logit"] = torch.full_like(log_length, math.log(decay / (MOST_DECAY - decay)))
+        return raw
+
+    @staticmethod
+    def _term_of(name: str) -> str:
+        return {"velocity": "convection", "reaction_logit": "reaction"}.get(name, "diffusion")
+
+    @property
+    def needs_cond(self) -> bool:
+        return self.condition == "cond"
+
+    @property
+    def spatial(self) -> bool:
+        """Whether any term moves content between pixels."""
+        return "diffusion" in self.terms or "convection" in self.terms
+
+    def method_on(self, height: int, width: int) -> str:
+        """What serves a height × width grid: `pointwise` where no term mixes, else the method set or chosen."""
+        if not self.spatial:
+            return "pointwise"
+        return choose(self.separable, height, width) if self.method == "auto" else self.method
+
+    @property
+    def backend(self) -> str:
+        return self.method_on(*self.grid)
+
+    def solve_coefficients(self, x: Tensor, cond: Tensor | None) -> Coefficients:
+        """Coefficients in image units over one unit of time, (D, S), or (B, groups, S) when conditioned."""
+        dtype = wide(self.skip.dtype)
+        raw = {name: getattr(self, name).to(dtype) for name in self.raw_sizes}
+        if self.condition != "none":
+            source = x.mean((1, 2)) if self.condition == "input" else cond
+            assert source is not None
+            learned = [name for name in raw if self._term_of(name) in self.learned]
+            change = self.modulate(source.to(self.modulate.weight.dtype)).to(dtype)
+            change = MOST_CHANGE * (change / MOST_CHANGE).tanh()
+            change = change.unflatten(-1, (self.groups, self.state, -1))
+            parts = change.split([self.raw_sizes[name] for name in learned], dim=-1)
+            raw |= {name: raw[name] + part for name, part in zip(learned, parts, strict=True)}
+            raw = {name: value.expand(x.shape[0], -1, -1, -1) for name, value in raw.items()}
+        return self._physical(raw)
+
+    def _physical(self, raw: Mapping[str, Tensor]) -> Coefficients:
+        made: dict[str, Tensor] = {}
+        if "log_length" in raw:
+            squares = (2 * raw["log_length"]).exp() / 2
+            made["kyy"], made["kxx"] = squares[..., 0], squares[..., -1]
+        if "shear" in raw:
+            # L = [[a, 0], [b c, c]] with K = L L^T / 2: a and c are lengths, b is the shear.
+            a, c = raw["log_length"].exp().unbind(-1)
+            b = raw["shear"][..., 0]
+            made["kxy"] = a * b * c / 2
+            made["kxx"] = made["kxx"] * (1 + b**2)
+        if "velocity" in raw:
+            made["vy"], made["vx"] = raw["velocity"].unbind(-1)
+        if "reaction_logit" in raw:
+            least = LEAST_STEADY_DECAY if self.forcing == "steady" else 0.0
+            made["r"] = -least - (MOST_DECAY - least) * raw["reaction_logit"][..., 0].sigmoid()
+        return Coefficients(**made)
+
+    def _in_pixels(self, coefficients: Coefficients, height: int, width: int) -> Coefficients:
+        return coefficients.in_pixels(*((height, width) if self.units == "image" else self.grid), units="image")
+
+    def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        height, width = u.shape[1:3]
+        method = self.method_on(height, width)
+        with full_precision(u):
+            coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
+            weight = self.readout.to(wide(self.readout.dtype))
+            weight = weight.unflatten(0, (self.groups, -1))
+            if method == "pointwise":
+                mixed = self._pointwise(u, coefficients, weight)
+            elif method == "fft":
+                mixed = self._fft(u, coefficients, weight)
+            elif method == "reference":
+                mixed = self._reference(u, coefficients, weight)
+            else:
+                rows, columns = axis_matrices(coefficients, height, width, self.boundary)
+        if method == "separable":
+            mixed = self._separable(u, rows, columns, weight)
+        return mixed.to(u.dtype) + self.skip.to(u.dtype) * u
+
+    def _pointwise(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
+        if coefficients.r is None:
+            gain = weight.sum(-1)
+        else:
+            gain = (weight * respond(coefficients.r, self.forcing)[..., None, :]).sum(-1)
+        return u * gain.flatten(-2).view(-1, 1, 1, self.site.width)
+
+    def _fft(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
+        response = summed_transfer(coefficients, weight, u.shape[1], u.shape[2], self.boundary, self.forcing)
+        field = u.to(weight.dtype).permute(0, 3, 1, 2)
+        return apply_transfer(field, response.flatten(-4, -3), self.boundary).permute(0, 2, 3, 1)
+
+    def _separable(self, u: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
+        """Two batched matrix products: all states' rows stacked, then columns, summed over states."""
+        batch, height, width, _ = u.shape
+        conditioned = rows.ndim == 5
+        if conditioned:
+            field = u.unflatten(-1, (self.groups, -1)).permute(0, 3, 1, 4, 2).flatten(0, 1)
+            rows, columns = rows.flatten(0, 1), columns.flatten(0, 1)
+        else:
+            field = u.permute(3, 1, 0, 2)
+            rows = rows * weight[:, 0, :, None, None]
+        problems, _, members, _ = field.shape
+        across = torch.bmm(rows.flatten(1, 2), field.reshape(problems, height, members * width))
+        if conditioned:
+            share = weight.mT[None, :, :, None, :, None].to(across.dtype)
+            across = across.view(batch, self.groups, self.state, height, members, width) * share
+        across = across.view(problems * self.state, height * members, width)
+        along = torch.bmm(across, columns.mT.flatten(0, 1)).view(problems, self.state, height, members, width)
+        along = along.sum(1) if self.state > 1 else along[:, 0]
+        if not conditioned:
+            return along.permute(2, 1, 3, 0)
+        return along.unflatten(0, (batch, self.groups)).permute(0, 2, 4, 1, 3).flatten(-2)
+
+    def _reference(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
+        """Every state of every channel of every image by itself."""
+        members, height, width = weight.shape[1], u.shape[1], u.shape[2]
+
+        def spread(value: Tensor) -> Tensor:
+            per_channel = value.repeat_interleave(members, dim=-2)
+            return per_channel.expand(u.shape[0], -1, -1).flatten()
+
+        field = u.to(weight.dtype).permute(0, 3, 1, 2)[:, :, None].expand(-1, -1, self.state, -1, -1)
+        solved = propagate_reference(field.flatten(0, 2), coefficients.map(spread), self.boundary, self.forcing)
+        states = solved.view(*u.shape[::3], self.state, height, width)
+        return torch.einsum("bdshw,ds->bhwd", states, weight.flatten(0, 1))
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        """The FFT route: one real transform there and one back, and a complex product; each on the extended grid."""
+        channels = self.site.width
+        conditioned = self.condition != "none"
+        projection = self.modulate.weight.numel() if conditioned else 0
+        if not self.spatial:
+            return Cost(projection_macs=projection)
+        scale = 1 if self.boundary == "periodic" else 2
+        rows, columns = scale * height, scale * width
+        half_plane = rows * (columns // 2 + 1)
+        mixing = 2 * fft_macs(rows * columns) + complex_product_macs(half_plane)
+        if conditioned:
+            # Every image has propagators of its own: a complex product per state and wave number sums the states.
+            mixing += 4 * self.state * half_plane
+        return Cost(
+            projection_macs=projection,
+            mixing_macs=round(channels * mixing),
+            state_elements=height * width * channels * self.state,
+        )
+
+    @torch.no_grad()
+    def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
+        """`kernel` (B, D, H, W), the response to a unit at the centre; coefficients in `units` of the mixer."""
+        height, width = u.shape[1:3]
+        point = torch.zeros_like(u)
+        point[:, height // 2, width // 2] = 1
+        shown = {"kernel": self(point, x=x, cond=cond).permute(0, 3, 1, 2)}
+        solved = self.solve_coefficients(x, cond)
+        scaled = solved if self.units == "image" else self._in_pixels(solved, height, width)
+        names = {"diffusion": ("kyy", "kxx", "kxy"), "velocity": ("vy", "vx"), "reaction": ("r",)}
+        for name, entries in names.items():
+            values = [getattr(scaled, entry) for entry in entries if getattr(scaled, entry) is not None]
+            if values:
+                shown[name] = torch.stack(values, dim=-1)
+        return shown
+
+
+def _check_terms(terms: Any) -> tuple[str, ...]:
+    if isinstance(terms, str) or not isinstance(terms, Sequence):
+        raise InputError(f"pde.terms={terms!r} must be a list, a subset of [{', '.join(TERMS)}]")
+    for term in terms:
+        check_choice("pde.terms", term, TERMS)
+    if len(set(terms)) < len(terms):
+        raise InputError(f"pde.terms={list(terms)!r} names a term twice")
+    return tuple(term for term in TERMS if term in terms)
+
+
+def _learned_terms(coefficients: Any, terms: tuple[str, ...]) -> frozenset[str]:
+    """The terms whose coefficients are learned."""
+    if isinstance(coefficients, Mapping):
+        check_names("pde.coefficients", coefficients, terms)
+        kinds = {term: coefficients.get(term, "learned") for term in terms}
+    else:
+        kinds = dict.fromkeys(terms, coefficients)
+    for term, kind in [("", coefficients)] if not isinstance(coefficients, Mapping) else kinds.items():
+        check_choice(f"pde.coefficients{'.' if term else ''}{term}", kind, ("learned", "fixed"))
+    return frozenset(term for term, kind in kinds.items() if kind == "learned")

@@ -1,0 +1,163 @@
+"""`propagate`: the convection-diffusion-reaction equation solved over a time, as a pure function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from operators.errors import InputError, check_choice, check_number
+from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
+from operators.pde.reference import propagate_reference
+from operators.pde.symbols import BOUNDARIES, FORCINGS, LEAST_DECAY, UNITS, Coefficients, respond
+from operators.precision import full_precision
+
+METHODS = ("auto", "fft", "separable", "reference")
+
+SEPARABLE_LIMIT = 96
+"""Sum of height and width up to which two matrix products beat a pair of FFTs (see docs/results)."""
+
+
+def propagate(
+    field: Tensor,
+    *,
+    diffusion: Tensor | None = None,
+    velocity: Tensor | None = None,
+    reaction: Tensor | None = None,
+    time: float | Tensor = 1.0,
+    boundary: str = "periodic",
+    forcing: str = "initial",
+    units: str = "pixel",
+    method: str = "auto",
+) -> Tensor:
+    """Solve du/dt = div(K grad u) - v·grad u + r u per channel, over a time.
+
+    Args:
+        field: (..., M, H, W), real floating point. The state at time 0 for `forcing="initial"`, else the source.
+        diffusion: K as (M,) isotropic, (M, 2) diagonal (row, column) or (M, 2, 2) full; only the symmetric part of a
+            full tensor acts. In `units`² per unit of time. A K that is not positive semi-definite amplifies.
+        velocity: v (M, 2) as (row, column): content moves by +v·time. In `units` per unit of time.
+        reaction: r (M,), per unit of time; positive grows.
+        time: elapsed time >= 0, a number or a tensor of no dimensions. Without effect on `forcing="steady"`.
+        boundary: extends the input: `periodic` wraps, `neumann` evenly and `dirichlet` oddly about the pixels' outer
+            edges, `absorbing` by zeros to an unbounded plane. The free propagator then acts and the result is cropped.
+        forcing: `initial`, `constant` (u(0) = 0, the field a constant source) or `steady` (the limit of that).
+        units: `pixel` (spacing 1) or `image` (spacing 1/sqrt(H W): the image has area 1 at every resolution).
+        method: `fft`, `separable` (diagonal K, initial forcing), `reference` (slow), or `auto` for the faster.
+
+    Returns:
+        (..., M, H, W), in the field's dtype. Half precision is computed in float32.
+
+    Raises:
+        InputError: unknown names, wrong shapes, negative time, `steady` without decay, an impossible method.
+
+    Source:
+        PDE-SSM, arXiv 2603.13663, with velocity v = -b; boundaries and the rule for the Nyquist wave number are ours.
+    """
+    check_choice("boundary", boundary, BOUNDARIES)
+    check_choice("forcing", forcing, FORCINGS)
+    check_choice("units", units, UNITS)
+    check_choice("method", method, METHODS)
+    given = [t for t in (diffusion, velocity, reaction) if t is not None]
+    if not field.is_floating_point() or field.ndim < 3:
+        raise InputError(f"field must be real, (..., M, H, W); got {tuple(field.shape)} of {field.dtype}")
+    if 0 in field.shape[-3:]:
+        raise InputError(f"field must have at least one channel and one pixel; got {tuple(field.shape)}")
+    dtype = torch.float64 if torch.float64 in [t.dtype for t in (field, *given)] else torch.float32
+    coefficients = _coefficients(field, diffusion, velocity, reaction, dtype)
+    _check_values(coefficients, time, forcing)
+    height, width = field.shape[-2:]
+    coefficients = coefficients.in_pixels(height, width, units)
+    if forcing != "steady":
+        coefficients = coefficients.map(lambda value: value * time)
+
+    reason = why_not_separable(coefficients, forcing)
+    if method == "separable" and reason:
+        raise InputError(f"method='separable' {reason}; use method='fft' or 'auto'")
+    if method == "auto":
+        method = choose(reason is None, height, width)
+    with full_precision(field):
+        work = field.to(dtype)
+        if not work.numel():
+            output = work
+        elif method == "reference":
+            output = propagate_reference(work, coefficients, boundary, forcing)
+        elif not coefficients.spatial:
+            output = work if coefficients.r is None else work * respond(coefficients.r, forcing)[:, None, None]
+        elif method == "separable":
+            rows, columns = axis_matrices(coefficients, height, width, boundary)
+            output = rows @ work @ columns.mT
+        else:
+            one_state = coefficients.map(lambda value: value[..., None])
+            weight = torch.ones(work.shape[-3], 1, 1, dtype=dtype, device=work.device)
+            response = summed_transfer(one_state, weight, height, width, boundary, forcing)
+            output = apply_transfer(work, response.squeeze(-3), boundary)
+        if forcing == "constant":
+            output = output * time
+    return output.to(field.dtype)
+
+
+def why_not_separable(coefficients: Coefficients, forcing: str) -> str | None:
+    """Why two matrix products cannot serve, or None if they can."""
+    if forcing != "initial":
+        return f"needs forcing='initial', not {forcing!r}"
+    return "needs a diagonal or isotropic tensor" if coefficients.kxy is not None else None
+
+
+def choose(separable: bool, height: int, width: int) -> str:
+    """The method that `auto` means on a height × width grid."""
+    return "separable" if separable and height + width <= SEPARABLE_LIMIT else "fft"
+
+
+def _coefficients(
+    field: Tensor, diffusion: Tensor | None, velocity: Tensor | None, reaction: Tensor | None, dtype: torch.dtype
+) -> Coefficients:
+    channels = field.shape[-3]
+    shapes: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]] = {
+        "diffusion": (diffusion, [(channels,), (channels, 2), (channels, 2, 2)]),
+        "velocity": (velocity, [(channels, 2)]),
+        "reaction": (reaction, [(channels,)]),
+    }
+    for name, (value, allowed) in shapes.items():
+        if value is not None and tuple(value.shape) not in allowed:
+            listed = " or ".join(str(shape) for shape in allowed)
+            raise InputError(f"{name} has shape {tuple(value.shape)}; for {channels} channels it must be {listed}")
+        if value is not None and not value.is_floating_point():
+            raise InputError(f"{name} must be real floating point, not {value.dtype}")
+    k = None if diffusion is None else diffusion.to(dtype)
+    v = None if velocity is None else velocity.to(dtype)
+    kyy = kxx = kxy = None
+    if k is not None:
+        if k.ndim == 1:
+            kyy = kxx = k
+        elif k.ndim == 2:
+            kyy, kxx = k.unbind(-1)
+        else:
+            kyy, kxx, kxy = k[:, 0, 0], k[:, 1, 1], (k[:, 0, 1] + k[:, 1, 0]) / 2
+    return Coefficients(
+        kyy=kyy,
+        kxx=kxx,
+        kxy=kxy,
+        vy=None if v is None else v[:, 0],
+        vx=None if v is None else v[:, 1],
+        r=None if reaction is None else reaction.to(dtype),
+    )
+
+
+def _check_values(coefficients: Coefficients, time: float | Tensor, forcing: str) -> None:
+    if not isinstance(time, Tensor):
+        check_number("time", time, least=0)
+    elif time.ndim:
+        raise InputError(f"time must be a number or a tensor of no dimensions, not of shape {tuple(time.shape)}")
+    if torch.compiler.is_compiling():
+        return
+    if isinstance(time, Tensor) and not time.is_meta:
+        check_number("time", time.detach().item(), least=0)
+    if forcing != "steady":
+        return
+    r = coefficients.r
+    if r is None:
+        raise InputError("forcing='steady' needs decay: give a reaction (r <= -0.0001 in every channel)")
+    if not r.is_meta and not bool((r <= -LEAST_DECAY).all()):
+        raise InputError(
+            f"forcing='steady' needs decay: reaction must be <= -{LEAST_DECAY:g}, the largest is {r.max():g}"
+        )

@@ -1,0 +1,143 @@
+"""Two fast ways to apply the propagator: matrices along rows and columns, and real FFTs.
+
+A boundary extends the input; the free propagator acts; the result is cropped. `neumann` extends evenly and `dirichlet`
+oddly about the pixels' outer edges to 2H x 2W, `absorbing` by zeros to an unbounded plane.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.pde.symbols import (
+    Coefficients,
+    axis_plane_kernel,
+    axis_response,
+    grid_response,
+    half_axis,
+    plane_kernel,
+    plane_nodes,
+)
+
+
+class _Hankel(torch.autograd.Function):
+    """h (..., 2n - 1) to the matrix (..., n, n) of h[i + j]; backward sums anti-diagonals without a scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        return h.unfold(-1, (h.shape[-1] + 1) // 2, 1).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        n = gradient.shape[-1]
+        # Rows padded to 2n and read back in rows of 2n - 1 slide by one column each: anti-diagonals become columns.
+        wide = torch.nn.functional.pad(gradient, (0, n))
+        slid = wide.flatten(-2)[..., : n * (2 * n - 1)].unflatten(-1, (n, 2 * n - 1))
+        return slid.sum(-2)
+
+
+def toeplitz(kernel: Tensor) -> Tensor:
+    """Matrix (..., n, n) of kernel[i - j] from a kernel (..., 2n - 1) at offsets 1-n … n-1."""
+    return _Hankel.apply(kernel.flip(-1)).flip(-2)
+
+
+def axis_matrix(length: int, boundary: str, diffusion: Tensor | None, velocity: Tensor | None, nodes: int) -> Tensor:
+    """Matrix (..., length, length) that propagates along one axis for diagonal K: a (folded) circulant, or Toeplitz."""
+    like = diffusion if diffusion is not None else velocity
+    assert like is not None
+    if boundary == "absorbing":
+        return toeplitz(axis_plane_kernel(length, nodes, diffusion, velocity, like))
+    period = length if boundary == "periodic" else 2 * length
+    response = axis_response(half_axis(period, like), diffusion, velocity, even=period % 2 == 0)
+    kernel = torch.fft.irfft(response, n=period)
+    matrix = toeplitz(torch.cat([kernel[..., period - length + 1 :], kernel[..., :length]], dim=-1))
+    if boundary == "periodic":
+        return matrix
+    image = _Hankel.apply(kernel[..., 1:])
+    return matrix + image if boundary == "neumann" else matrix - image
+
+
+def axis_matrices(coefficients: Coefficients, height: int, width: int, boundary: str) -> tuple[Tensor, Tensor]:
+    """Matrices (..., H, H) across rows and (..., W, W) across columns, whose product is the propagator.
+
+    Initial forcing and diagonal K only. The reaction's gain is folded into the first.
+    """
+    c = coefficients
+    nodes = (0, 0)
+    if boundary == "absorbing":
+        like = c.kyy if c.kyy is not None else c.vy
+        assert like is not None
+        nodes = plane_nodes(c, height, width, "initial", like)
+    rows = axis_matrix(height, boundary, c.kyy, c.vy, nodes[0])
+    columns = axis_matrix(width, boundary, c.kxx, c.vx, nodes[1])
+    return (rows if c.r is None else rows * c.r.exp()[..., None, None]), columns
+
+
+def summed_transfer(
+    coefficients: Coefficients, weight: Tensor, height: int, width: int, boundary: str, forcing: str
+) -> Tensor:
+    """Weighted sum over states of transfer functions, on the half plane of the extended P × Q grid.
+
+    P × Q is H × W for `periodic` and 2H × 2W otherwise; `absorbing` needs no more, because its kernel is computed for
+    the unbounded plane and only offsets within the grid are ever used.
+
+    Args:
+        coefficients: each (..., S), S states.
+        weight: (..., R, S): R responses, each a sum over the S states.
+        height: H, in pixels.
+        width: W, in pixels.
+        boundary: how the input is extended.
+        forcing: what the input is.
+
+    Returns:
+        (..., R, P, Q // 2 + 1), complex.
+    """
+    c = coefficients
+    product = forcing == "initial" and c.kxy is None and c.spatial
+    if product and c.r is not None:
+        weight = weight * c.r.exp()[..., None, :]
+    if boundary == "absorbing":
+        if product:
+            rows, columns = plane_nodes(c, height, width, forcing, weight)
+            across = axis_plane_kernel(height, rows, c.kyy, c.vy, weight)
+            along = axis_plane_kernel(width, columns, c.kxx, c.vx, weight)
+            kernel = (weight[..., None] * across[..., None, :, :]).mT @ along[..., None, :, :]
+        else:
+            kernel = _sum_states(weight, plane_kernel(c, height, width, forcing, weight), 2)
+        kernel = torch.nn.functional.pad(kernel, (1, 0, 1, 0))
+        return torch.fft.rfft2(torch.fft.ifftshift(kernel, dim=(-2, -1)))
+    if boundary != "periodic":
+        height, width = 2 * height, 2 * width
+    if not product:
+        responses = torch.view_as_real(grid_response(c, height, width, forcing, weight))
+        return torch.view_as_complex(_sum_states(weight, responses, 3).contiguous())
+    across = axis_response(half_axis(height, weight), c.kyy, c.vy, even=height % 2 == 0)
+    across = torch.cat([across, across[..., 1 : (height + 1) // 2].flip(-1).conj()], dim=-1)
+    along = axis_response(half_axis(width, weight), c.kxx, c.vx, even=width % 2 == 0)
+    return _scale(weight[..., None], across[..., None, :, :]).mT @ along[..., None, :, :]
+
+
+def _scale(real: Tensor, complex_: Tensor) -> Tensor:
+    """Product of a real and a complex tensor, without promoting the real one."""
+    return torch.complex(real * complex_.real, real * complex_.imag)
+
+
+def _sum_states(weight: Tensor, responses: Tensor, trailing: int) -> Tensor:
+    """Sum over S of weight (..., R, S) and responses (..., S, P, Q, …), which have `trailing` dimensions after S."""
+    return (weight @ responses.flatten(-trailing)).unflatten(-1, responses.shape[-trailing:])
+
+
+def apply_transfer(field: Tensor, response: Tensor, boundary: str) -> Tensor:
+    """Apply a transfer function (see `summed_transfer`) to a field (..., H, W), float32 or float64."""
+    height, width = field.shape[-2:]
+    if boundary == "periodic":
+        return torch.fft.irfft2(torch.fft.rfft2(field) * response, s=(height, width))
+    if boundary == "absorbing":
+        spectrum = torch.fft.rfft2(field, s=(2 * height, 2 * width))
+    else:
+        sign = 1 if boundary == "neumann" else -1
+        field = torch.cat([field, sign * field.flip(-1)], dim=-1)
+        spectrum = torch.fft.rfft2(torch.cat([field, sign * field.flip(-2)], dim=-2))
+    return torch.fft.irfft2(spectrum * response, s=(2 * height, 2 * width))[..., :height, :width]

@@ -1,0 +1,245 @@
+"""Fourier symbols of the convection-diffusion-reaction equation, and what they become on a grid.
+
+With K the diffusion tensor, v the velocity and r the reaction (all times the elapsed time), the symbol at wave number
+k = (row, column) in radians per pixel is
+
+    s(k) = -k·K k - i v·k + r
+
+and the transfer function from input to output is exp(s) for `initial` forcing, phi1(s) = (exp(s) - 1) / s for
+`constant` forcing (times the elapsed time) and -1/s for `steady` forcing (PDE-SSM, arXiv 2603.13663, with b = -v).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.errors import InputError
+
+BOUNDARIES = ("periodic", "neumann", "dirichlet", "absorbing")
+FORCINGS = ("initial", "constant", "steady")
+UNITS = ("pixel", "image")
+
+LEAST_DECAY = 1e-4
+"""Steady forcing needs a reaction of at most minus this."""
+
+MOST_NODES = 4096
+"""Quadrature nodes along one axis beyond which an `absorbing` plane is refused."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Coefficients of the equation, each (..., ) of one shape, times the elapsed time; None where a term is off.
+
+    `kyy`, `kxx`, `kxy` are the entries of K in pixels², `vy`, `vx` the velocity in pixels, `r` the reaction.
+    """
+
+    kyy: Tensor | None = None
+    kxx: Tensor | None = None
+    kxy: Tensor | None = None
+    vy: Tensor | None = None
+    vx: Tensor | None = None
+    r: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Coefficients:
+        """Every coefficient that is on, changed."""
+        return Coefficients(**{key: change(value) for key, value in vars(self).items() if value is not None})
+
+    def in_pixels(self, height: int, width: int, units: str) -> Coefficients:
+        """The coefficients in pixels, when they are given in `units` on a height × width grid."""
+        if units == "pixel":
+            return self
+        area, side = float(height * width), math.sqrt(height * width)
+        return replace(
+            self,
+            kyy=None if self.kyy is None else self.kyy * area,
+            kxx=None if self.kxx is None else self.kxx * area,
+            kxy=None if self.kxy is None else self.kxy * area,
+            vy=None if self.vy is None else self.vy * side,
+            vx=None if self.vx is None else self.vx * side,
+        )
+
+    @property
+    def spatial(self) -> bool:
+        """Whether any term moves content between pixels."""
+        return self.kyy is not None or self.vy is not None
+
+
+def phi1(z: Tensor) -> Tensor:
+    """(exp(z) - 1) / z for real or complex z, with the limit 1 at zero, accurate and differentiable everywhere."""
+    small = z.abs() < 0.5
+    inside = torch.where(small, z, torch.zeros_like(z))
+    series = torch.ones_like(z)
+    for order in range(16, 1, -1):
+        series = 1 + inside * series / order
+    outside = torch.where(small, torch.ones_like(z), z)
+    return torch.where(small, series, (outside.exp() - 1) / outside)
+
+
+def respond(symbol: Tensor, forcing: str) -> Tensor:
+    """Transfer function of one unit of time from the symbol, real or complex."""
+    if forcing == "initial":
+        return symbol.exp()
+    return phi1(symbol) if forcing == "constant" else -1 / symbol
+
+
+def symbol(coefficients: Coefficients, ky: Tensor, kx: Tensor) -> Tensor:
+    """The symbol s (..., len(ky), len(kx)), complex, for wave numbers in radians per pixel."""
+    c = coefficients
+    ky, kx = ky[:, None], kx[None, :]
+    real = torch.zeros(1, 1, dtype=ky.dtype, device=ky.device)
+    imaginary = real
+    if c.kyy is not None and c.kxx is not None:
+        real = real - c.kyy[..., None, None] * ky**2 - c.kxx[..., None, None] * kx**2
+    if c.kxy is not None:
+        real = real - 2 * c.kxy[..., None, None] * ky * kx
+    if c.r is not None:
+        real = real + c.r[..., None, None]
+    if c.vy is not None and c.vx is not None:
+        imaginary = imaginary - c.vy[..., None, None] * ky - c.vx[..., None, None] * kx
+    real, imaginary = torch.broadcast_tensors(real, imaginary)
+    shape = torch.broadcast_shapes(real.shape, (1, len(ky), kx.shape[1]))
+    return torch.complex(real.expand(shape), imaginary.expand(shape))
+
+
+def axis_response(k: Tensor, diffusion: Tensor | None, velocity: Tensor | None, even: bool) -> Tensor:
+    """Response exp(-K k² - i v k), (..., len(k)), along one axis; with `even` the last wave number is Nyquist, ±pi.
+
+    There the responses of +pi and -pi are averaged, which leaves exp(-K pi²) cos(pi v).
+    """
+    zero = torch.zeros(1, dtype=k.dtype, device=k.device)
+    decay = torch.exp(-(zero if diffusion is None else diffusion[..., None]) * k**2)
+    if velocity is None:
+        return torch.complex(decay, torch.zeros_like(decay))
+    odd = torch.ones_like(k)
+    if even:
+        odd = torch.cat([odd[:-1], zero])
+    phase = velocity[..., None] * k
+    return torch.complex(decay * phase.cos(), -decay * phase.sin() * odd)
+
+
+def half_axis(length: int, like: Tensor) -> Tensor:
+    """Wave numbers 0 … pi of a real transform of `length` samples, in radians per pixel."""
+    return torch.arange(length // 2 + 1, dtype=like.dtype, device=like.device) * (2 * math.pi / length)
+
+
+def grid_response(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> Tensor:
+    """Transfer function (..., height, width // 2 + 1) on the half plane of a real transform.
+
+    On even lengths the responses of +pi and -pi are averaged, for each axis by itself.
+    """
+    kx = half_axis(width, like)
+    positive = half_axis(height, like)
+    below = (height + 1) // 2
+    ky = torch.cat([positive[:below], -positive[1:below].flip(0)])
+    nyquist = torch.full((1,), math.pi, dtype=like.dtype, device=like.device)
+
+    def at(rows: Tensor, columns: Tensor) -> Tensor:
+        return respond(symbol(coefficients, rows, columns), forcing)
+
+    def average_columns(rows: Tensor) -> Tensor:
+        if width % 2:
+            return at(rows, kx)
+        edge = (at(rows, nyquist) + at(rows, -nyquist)) / 2
+        return torch.cat([at(rows, kx[:-1]), edge], dim=-1)
+
+    response = average_columns(ky)
+    if height % 2:
+        return response
+    edge = (average_columns(nyquist) + average_columns(-nyquist)) / 2
+    return torch.cat([response[..., :below, :], edge, response[..., below:, :]], dim=-2)
+
+
+@lru_cache(maxsize=32)
+def _gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(nodes)
+
+
+@torch.compiler.disable
+def quadrature(nodes: int, low: float, high: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre nodes and weights on [low, high]."""
+    points, weights = _gauss_legendre(nodes)
+    half = (high - low) / 2
+    k = torch.as_tensor(low + half * (points + 1), dtype=like.dtype, device=like.device)
+    return k, torch.as_tensor(half * weights, dtype=like.dtype, device=like.device)
+
+
+def _reach(diffusion: Tensor | None, velocity: Tensor | None, r: Tensor | None, forcing: str, digits: float) -> float:
+    """Pixels along one axis beyond which the response to a point is below exp(-digits) of its peak, ringing apart.
+
+    A Gaussian falls as exp(-n²/4K); the steady response falls downstream as exp(-q n), with K q² + v q + r = 0.
+    """
+    zero = torch.zeros(())
+    k = zero if diffusion is None else diffusion.detach().clamp(min=0)
+    v = zero if velocity is None else velocity.detach().abs()
+    if forcing == "steady" and r is not None:
+        # The rate's conjugate form, free of cancellation: q = -2r / (v + sqrt(v² - 4 K r)).
+        reach = digits * (v + (v**2 - 4 * k * r.detach()).sqrt()) / (-2 * r.detach())
+    else:
+        reach = v + 2 * (digits * k).sqrt()
+    return float(reach.max())
+
+
+def _nodes(length: int, reach: float) -> int:
+    """Gauss-Legendre nodes that integrate exp(i k n) over a full period for |n| <= length + reach to rounding."""
+    # Rounded up to a power of two times the length, so that training does not meet a new node count at every step.
+    extent = length * 2 ** math.ceil(math.log2(max((length + reach) / length, 1.0)))
+    return math.ceil(math.pi / 2 * extent) + 28
+
+
+@torch.compiler.disable
+def plane_nodes(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> tuple[int, int]:
+    """Quadrature nodes per axis for the kernel of an unbounded plane.
+
+    Raises:
+        InputError: the response reaches so far that the kernel cannot be computed.
+    """
+    c = coefficients
+    if like.is_meta:
+        return _nodes(height, height), _nodes(width, width)
+    digits = 36.0 if like.dtype == torch.float64 else 16.0
+    nodes = (
+        _nodes(height, _reach(c.kyy, c.vy, c.r, forcing, digits)),
+        _nodes(width, _reach(c.kxx, c.vx, c.r, forcing, digits)),
+    )
+    if max(nodes) > MOST_NODES:
+        raise InputError(
+            f"boundary='absorbing': the response reaches {max(nodes)} quadrature nodes far, at most {MOST_NODES} are "
+            "computed; use less diffusion or velocity, more decay, or boundary='periodic'"
+        )
+    return nodes
+
+
+def axis_plane_kernel(
+    length: int, nodes: int, diffusion: Tensor | None, velocity: Tensor | None, like: Tensor
+) -> Tensor:
+    """Response (..., 2 length - 1) at offsets 1-length … length-1 along one axis of an unbounded plane."""
+    k, weight = quadrature(nodes // 2 + 16, 0.0, math.pi, like)
+    response = axis_response(k, diffusion, velocity, even=False) * weight / math.pi
+    phase = k[:, None] * torch.arange(1 - length, length, dtype=like.dtype, device=like.device)
+    return response.real @ phase.cos() - response.imag @ phase.sin()
+
+
+def plane_kernel(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> Tensor:
+    """Response (..., 2 height - 1, 2 width - 1) to a point, at all offsets on the grid, in an unbounded plane.
+
+    The inverse discrete-time Fourier transform of the transfer function, by Gauss-Legendre quadrature over half of the
+    square of wave numbers (the other half is its complex conjugate).
+    """
+    rows, columns = plane_nodes(coefficients, height, width, forcing, like)
+    ky, weight_y = quadrature(rows // 2 + 16, 0.0, math.pi, like)
+    kx, weight_x = quadrature(columns, -math.pi, math.pi, like)
+    response = respond(symbol(coefficients, ky, kx), forcing)
+
+    def waves(k: Tensor, weight: Tensor, length: int, scale: float) -> Tensor:
+        phase = k[:, None] * torch.arange(1 - length, length, dtype=like.dtype, device=like.device)
+        return torch.polar((weight / scale)[:, None].expand_as(phase), phase)
+
+    along_x = response @ waves(kx, weight_x, width, 2 * math.pi)
+    return (waves(ky, weight_y, height, math.pi).mT @ along_x).real

@@ -1,0 +1,136 @@
+"""The shell: everything around a core that is not token mixing (the value path).
+
+    u, z = W_in x          z only with a gate
+    u    = SiLU(DW_k u)    only with conv = k
+    y    = norm(core(u))
+    y    = y * SiLU(z)     only with a gate
+    out  = W_out y
+
+One shell for all cores makes a comparison one of cores; a core that mixes nothing then mixes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from operators.cost import Cost
+from operators.errors import InputError, check_choice, check_names, check_number
+from operators.initialisation import linear_init
+
+GATES = ("silu", "none")
+NORMS = ("rms", "layer", "none")
+CONVS = (0, 3, 5, 7)
+
+
+@dataclass(frozen=True)
+class ShellSpec:
+    """Switches of the shell. The defaults are the `common` shell.
+
+    Attributes:
+        expand: inner width D over the model width C.
+        gate: `silu` multiplies the core's output by SiLU(z), z a second projection of the input; `none` does not.
+        conv: side of a depthwise convolution before the core, zero-padded and followed by SiLU; 0 for none.
+        norm: normalisation of the core's output over channels: `rms`, `layer` or `none`.
+        bias: whether W_in and W_out have a bias.
+        project: False removes W_in, W_out and the gate: the core acts on the input itself.
+    """
+
+    expand: float = 1
+    gate: str = "silu"
+    conv: int = 0
+    norm: str = "rms"
+    bias: bool = False
+    project: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("shell.expand", self.expand, least=0.0625, most=64)
+        check_choice("shell.gate", self.gate, GATES)
+        check_choice("shell.conv", self.conv, CONVS)
+        check_choice("shell.norm", self.norm, NORMS)
+        for name in ("bias", "project"):
+            check_choice(f"shell.{name}", getattr(self, name), (True, False))
+        if not self.project and (self.gate != "none" or self.expand != 1):
+            raise InputError("shell.project=False needs shell.gate='none' and shell.expand=1: there is no W_in")
+
+
+COMMON = ShellSpec()
+BARE = ShellSpec(gate="none", norm="none", project=False)
+
+
+def resolve(shell: str | ShellSpec | Mapping[str, Any], presets: Mapping[str, ShellSpec], mixer: str) -> ShellSpec:
+    """The `ShellSpec` meant by a preset's name, a spec, or a mapping of a preset's `name` and overrides (None: keep).
+
+    Raises:
+        InputError: unknown preset, switch or value.
+    """
+    if isinstance(shell, ShellSpec):
+        return shell
+    switches: dict[str, Any] = dict(shell) if isinstance(shell, Mapping) else {"name": shell}
+    name = switches.pop("name", "common")
+    check_names("shell", switches, [field.name for field in fields(ShellSpec)])
+    allowed = {"common": COMMON, **presets}
+    if name == "published" and name not in allowed:
+        listed = ", ".join(allowed)
+        raise InputError(f"shell='published' does not exist for {mixer} (not public); allowed are {listed}")
+    check_choice("shell", name, allowed)
+    return replace(allowed[name], **{key: value for key, value in switches.items() if value is not None})
+
+
+class Shell(nn.Module):
+    """The value path around a core; see the module's docstring for the equations."""
+
+    def __init__(self, dim: int, spec: ShellSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.dim = dim
+        self.width = round(dim * spec.expand)
+        gated = spec.gate != "none"
+        if spec.project:
+            self.in_proj = nn.Linear(dim, self.width * (2 if gated else 1), bias=spec.bias)
+            self.out_proj = nn.Linear(self.width, dim, bias=spec.bias)
+            for linear in (self.in_proj, self.out_proj):
+                linear_init(linear)
+        if spec.conv:
+            self.conv = nn.Conv2d(self.width, self.width, spec.conv, padding="same", groups=self.width)
+        norms = {"rms": nn.RMSNorm, "layer": nn.LayerNorm, "none": nn.Identity}
+        self.norm = norms[spec.norm](self.width) if spec.norm == "none" else norms[spec.norm](self.width, eps=1e-6)
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Value field u (B, H, W, D) and gate z (B, H, W, D) or None, from x (B, H, W, C)."""
+        u, z = x, None
+        if self.spec.project:
+            u = self.in_proj(x)
+            if self.spec.gate != "none":
+                u, z = u.chunk(2, dim=-1)
+        if self.spec.conv:
+            u = F.silu(self.conv(u.movedim(-1, 1)).movedim(1, -1))
+        return u, z
+
+    def leave(self, y: Tensor, z: Tensor | None) -> Tensor:
+        """Mixer output (B, H, W, C) from the core's output y (B, H, W, D) and the gate z."""
+        if isinstance(self.norm, nn.RMSNorm | nn.LayerNorm):
+            # Under autocast a core may hand over half precision, which fused norms refuse with float32 weights.
+            y = self.norm(y.to(self.norm.weight.dtype))
+        if z is not None:
+            y = y * F.silu(z)
+        return self.out_proj(y) if self.spec.project else y
+
+    def cost(self, height: int, width: int) -> Cost:
+        """Cost of the shell alone, for one image."""
+        tokens = height * width
+        projection = 0
+        if self.spec.project:
+            projection = tokens * (self.in_proj.weight.numel() + self.out_proj.weight.numel())
+        return Cost(
+            projection_macs=projection,
+            mixing_macs=self.spec.conv**2 * tokens * self.width,
+            parameters=sum(parameter.numel() for parameter in self.parameters()),
+        )
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value}" for key, value in asdict(self.spec).items())

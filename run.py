@@ -1,0 +1,123 @@
+"""One run from the command line: `python run.py [overrides]`; `--help` says more."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+
+from tasks.overrides import normalise
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+OK, FAILED, WRONG_INPUT = 0, 1, 2
+_TRACEBACK = "HYDRA_FULL_ERROR"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for.
+
+    Args:
+        arguments: overrides and Hydra's flags; None takes those of the process.
+
+    Returns:
+        exit status: 0 every run is ok, 1 one failed or diverged, 2 one was given wrong input.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    overrides = get_args_parser().parse_args(given).overrides
+    program, environment = sys.argv, os.environ.get(_TRACEBACK)
+    statuses = [OK]
+
+    def job(config: DictConfig) -> None:
+        with _environment(_TRACEBACK, environment):
+            statuses.append(_job(config))
+
+    try:
+        changed = normalise(overrides)
+        first = given.index(overrides[0]) if overrides else len(given)
+        flags = [text for text in given[first:] if text not in overrides]
+        sys.argv = [program[0], *given[:first], *changed, *flags]
+        # Hydra reports errors in a way of its own, and exits with 1, unless it is told to raise them.
+        with _environment(_TRACEBACK, "1"):
+            hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(job)()
+    except Exception as error:  # noqa: BLE001 - nobody else sees it; `_complain` tells wrong input from a bug
+        from tasks.composition import REFUSALS, translate
+
+        problem = error
+        if isinstance(error, REFUSALS):
+            problem = translate(error, overrides)
+            problem.__cause__ = error
+        statuses.append(_complain(problem))
+    finally:
+        sys.argv = program
+    return max(statuses)
+
+
+def _job(config: DictConfig) -> int:
+    from omegaconf import OmegaConf
+
+    from operators.errors import InputError
+    from tasks.composition import settle
+    from tasks.execute import execute
+
+    job = HydraConfig.get()
+    run_dir = Path(job.runtime.output_dir)
+    try:
+        overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
+        metrics = execute(settle(config, cast(list[str], overrides)), run_dir)
+    except InputError as error:
+        with suppress(OSError):  # Hydra has made the directory; it stays if there is something in it
+            run_dir.rmdir()
+        return _complain(error)
+    except Exception as error:  # noqa: BLE001 - the other jobs of a --multirun go on
+        return _complain(error)
+    if metrics["status"] != "ok":
+        _say(f"diverged at step {metrics['diverged/step']}: first non-finite in {metrics['diverged/layer']}")
+        return FAILED
+    return OK
+
+
+def _complain(error: Exception) -> int:
+    """Report `error`: one line for wrong input, the traceback for everything else or where it is asked for."""
+    from operators.errors import InputError
+
+    wrong_input = isinstance(error, InputError)
+    if not wrong_input or os.environ.get(_TRACEBACK) == "1":
+        _say("".join(traceback.format_exception(error)))
+    else:
+        _say(f"error: {' '.join(str(error).split())}")
+    return WRONG_INPUT if wrong_input else FAILED
+
+
+def _say(text: str) -> None:
+    """Write to standard error, from the first process of a distributed run."""
+    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
+    if int(rank) == 0:
+        sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """Set (None: unset) an environment variable for a while."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
+if __name__ == "__main__":
+    sys.exit(main())

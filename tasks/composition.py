@@ -1,0 +1,121 @@
+"""From overrides to one plain, resolved configuration; and Hydra's complaints in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import hydra
+from hydra import initialize_config_module
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from operators.errors import InputError, nearest
+from tasks import checkpoint
+from tasks.overrides import PDE_MIXER, normalise, parse
+
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
+"""What Hydra raises for input that it cannot compose."""
+
+_UNKNOWN = "Could not override '"
+
+
+def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The configuration of the run that `python run.py OVERRIDES` would do.
+
+    Raises:
+        InputError: overrides that do not fit together, with the nearest valid name.
+    """
+    try:
+        return settle(_compose(normalise(overrides)), overrides)
+    except InputError:
+        raise
+    except REFUSALS as error:
+        raise translate(error, overrides) from error
+
+
+def settle(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """The composed `config` as plain containers, after what Hydra's composition cannot express.
+
+    A hybrid without a PDE layer has no node `pde`; with `ckpt=PATH` the checkpoint's configuration takes over.
+
+    Raises:
+        InputError: an override that contradicts either.
+    """
+    try:
+        plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise translate(error, overrides) from error
+    pattern = plain["mixer"].get("pattern") if isinstance(plain["mixer"], dict) else None
+    if isinstance(pattern, list) and PDE_MIXER not in pattern and "pde" in plain:
+        del plain["pde"]
+        for override in parse(overrides):
+            if override.key_or_group.split(".")[0] == "pde" and not override.is_delete():
+                raise InputError(_no_pde(override.key_or_group))
+    if plain["ckpt"] is not None:
+        plain = checkpoint.adopt(plain, overrides)
+    return plain
+
+
+def translate(error: Exception, overrides: Sequence[str]) -> InputError:
+    """Hydra's `error` about the `overrides`, in one line that names the nearest valid key or option."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        listed = ", ".join(sorted(error.options))
+        return InputError(f"{group}={option!r} is not known: allowed are {listed}{nearest(option, error.options)}")
+    if isinstance(error, ConfigCompositionException) and text.startswith(_UNKNOWN):
+        return InputError(_unknown(text[len(_UNKNOWN) :].split("'")[0], overrides))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if text.startswith("Ambiguous value"):
+        return InputError(f"{lines[0]}: quote a list as [a,b], or add --multirun to run each")
+    if isinstance(error, OverrideParseException):
+        return InputError(f"override {error.override!r} cannot be read: {lines[-2] if len(lines) > 1 else lines[0]}")
+    return InputError("; ".join(line for line in lines if not line.startswith("object_type")) or repr(error))
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    with initialize_config_module("conf", version_base="1.3", job_name="run"):
+        return hydra.compose("config", list(overrides))
+
+
+def _unknown(key: str, overrides: Sequence[str]) -> str:
+    """Why `key` is not there: what is, where it stops, and what is nearest."""
+    if key.split(".")[0] == "hydra":
+        return f"{key} does not exist: see --hydra-help"
+    node: Any = _without(key, overrides)
+    parts = key.split(".")
+    if parts[0] == "pde" and "pde" not in node:
+        return _no_pde(key)
+    for depth, part in enumerate(parts):
+        if not isinstance(node, DictConfig) or part not in node:
+            place = ".".join(parts[:depth]) or "the configuration"
+            names = sorted(map(str, node)) if isinstance(node, DictConfig) else []
+            if depth == 0:
+                names = sorted({*names, "experiment"})
+            return f"{key} does not exist: {place} has {', '.join(names) or 'nothing inside'}{nearest(part, names)}"
+        node = node[part]
+    raise AssertionError(f"{key} exists after all")
+
+
+def _without(key: str, overrides: Sequence[str]) -> DictConfig:
+    """What composes once every override that names something unknown, `key` first, is left out."""
+    kept = normalise(overrides)
+    while True:
+        kept = [
+            text
+            for text, override in zip(kept, parse(kept), strict=True)
+            if override.key_or_group != key and not override.is_sweep_override()
+        ]
+        try:
+            return _compose(kept)
+        except ConfigCompositionException as error:
+            if not str(error).startswith(_UNKNOWN):
+                raise
+            key = str(error)[len(_UNKNOWN) :].split("'")[0]
+
+
+def _no_pde(key: str) -> str:
+    return f"{key} does not exist here: pde.* exists only with mixer={PDE_MIXER} or a hybrid that contains it"

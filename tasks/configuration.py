@@ -1,0 +1,262 @@
+"""What a run may be told, as dataclasses. Everything outside a data set, a model and a mixer is validated here.
+
+Values of `data`, `model` and `mixer` are validated by those who take them (`tasks.data.create`, `models.create`,
+`operators.create`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from lightning.pytorch import Trainer
+
+from models import MixerSpec
+from operators.errors import InputError, check_choice, check_names, check_number, nearest
+from tasks.overrides import PDE_MIXER
+
+TASKS = ("classification",)
+MODES = ("fit", "test")
+PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The task.
+
+    Attributes:
+        name: one of `TASKS`.
+        label_smoothing: share of a training target that is spread over all classes.
+    """
+
+    name: str = "classification"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choice("task.name", self.name, TASKS)
+        check_number("task.label_smoothing", self.label_smoothing, least=0, most=0.99)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (arXiv 1711.05101) and its schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: of what is decayed (see `tasks.optim.parameter_groups`).
+        betas: decay of the first and second moment.
+        warmup: steps of linear warm-up: below 1 as a share of all steps, from 1 on in epochs.
+        schedule: `cosine` or `constant`, after the warm-up.
+        min_lr: where the cosine ends, unless `lr` is lower still.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = 0.05
+    schedule: str = "cosine"
+    min_lr: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer.name", self.name, ("adamw",))
+        check_number("optimizer.lr", self.lr, least=0)
+        check_number("optimizer.weight_decay", self.weight_decay, least=0)
+        if not isinstance(self.betas, (list, tuple)) or len(self.betas) != 2:
+            raise InputError(f"optimizer.betas={self.betas!r} must be two numbers")
+        for beta in self.betas:
+            check_number("optimizer.betas", beta, least=0, most=0.999999)
+        check_number("optimizer.warmup", self.warmup, least=0)
+        check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
+        check_number("optimizer.min_lr", self.min_lr, least=0)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How the training loop runs.
+
+    Attributes:
+        max_epochs, max_steps: where it stops, at whichever comes first; None = no such limit; optimiser steps.
+        accelerator, devices, num_nodes, strategy, precision: as Lightning's `Trainer` takes them.
+        compile: `torch.compile` the model.
+        clip: largest norm of the gradient; 0 = off.
+        ema: decay of the weight average that validation, test and checkpoints use; 0 = off.
+        accumulate: batches per optimiser step.
+        test: evaluate the best checkpoint on the test split at the end.
+        lightning: other arguments of `Trainer`.
+    """
+
+    max_epochs: int | None = 2
+    max_steps: int | None = None
+    accelerator: str = "auto"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    compile: bool = False
+    clip: float = 1.0
+    ema: float = 0.0
+    accumulate: int = 1
+    test: bool = True
+    lightning: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "max_steps"):
+            if getattr(self, name) is not None:
+                check_number(f"trainer.{name}", getattr(self, name), least=1, integer=True)
+        if self.max_epochs is None and self.max_steps is None:
+            raise InputError("trainer.max_epochs and trainer.max_steps cannot both be null: the run would never end")
+        if self.devices != "auto":
+            check_number("trainer.devices (or 'auto')", self.devices, least=1, integer=True)
+        check_choice("trainer.precision", self.precision, PRECISIONS)
+        check_number("trainer.num_nodes", self.num_nodes, least=1, integer=True)
+        check_number("trainer.clip", self.clip, least=0)
+        check_number("trainer.ema", self.ema, least=0, most=0.999999)
+        check_number("trainer.accumulate", self.accumulate, least=1, integer=True)
+        for name in ("compile", "test"):
+            check_choice(f"trainer.{name}", getattr(self, name), (True, False))
+
+
+# Arguments that `tasks.execute` fills in itself, under these or other names.
+_OURS = {"callbacks", "logger", "default_root_dir", "gradient_clip_val", "accumulate_grad_batches"}
+_OURS |= {"use_distributed_sampler", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
+_OURS |= {"num_sanity_val_steps", "log_every_n_steps", "fast_dev_run", "barebones"}
+_LIGHTNING = set(inspect.signature(Trainer).parameters) - _OURS - {f.name for f in fields(TrainerConfig)}
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """Where curves go: `tensorboard`, `csv` or `none`; `every` is the number of steps between points."""
+
+    name: str = "none"
+    every: int = 20
+
+    def __post_init__(self) -> None:
+        check_choice("logger.name", self.name, ("tensorboard", "csv", "none"))
+        check_number("logger.every", self.every, least=1, integer=True)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run.
+
+    Attributes:
+        mixers: one `MixerSpec`, or the pattern of a hybrid.
+        mixer, shell: the names they go by in `metrics.json`.
+        model, data: name and parameters of `models.create` and `tasks.data.create`.
+        seed: keys initialisation, data order, augmentation and drop path.
+        mode: one of `MODES`.
+        ckpt: checkpoint to continue (fit) or to evaluate (test).
+        init: checkpoint whose weights to start from.
+    """
+
+    task: TaskConfig
+    mixers: MixerSpec | list[MixerSpec]
+    mixer: str
+    shell: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    seed: int = 0
+    mode: str = "fit"
+    ckpt: str | None = None
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        check_number("seed", self.seed, least=0, most=2**32 - 1, integer=True)
+        check_choice("mode", self.mode, MODES)
+        if self.mode == "test" and self.ckpt is None:
+            raise InputError("mode=test needs ckpt=PATH, the checkpoint to evaluate")
+        if self.init is not None and (self.ckpt is not None or self.mode != "fit"):
+            raise InputError("init=PATH starts a new fit: it goes with neither ckpt=PATH nor another mode")
+
+
+def parse(config: Mapping[str, Any]) -> RunConfig:
+    """The run that a resolved configuration (plain containers, as `config.yaml`) asks for.
+
+    Raises:
+        InputError: an unknown name, or a value that cannot be.
+    """
+    nodes = ("task", "mixer", "shell", "model", "data", "optimizer", "trainer", "logger")
+    check_names("the configuration", config, [*nodes, "pde", "seed", "mode", "ckpt", "init"])
+    for name in nodes:
+        if not isinstance(config.get(name), Mapping):
+            raise InputError(f"{name}={config.get(name)!r} must be a mapping: choose an option of the group")
+    for name in ("mixer", "shell", "model", "data"):
+        if not isinstance(config[name].get("name"), str):
+            raise InputError(f"{name}.name={config[name].get('name')!r} must be a name")
+    trainer = dict(config["trainer"])
+    own = {f.name for f in fields(TrainerConfig)} - {"lightning"}
+    for name in trainer:
+        if name not in own | _LIGHTNING:
+            listed = ", ".join(sorted(own))
+            hint = nearest(name, own | _LIGHTNING)
+            raise InputError(f"trainer has no {name!r}: allowed are {listed} and arguments of lightning.Trainer{hint}")
+    lightning = {key: trainer.pop(key) for key in list(trainer) if key in _LIGHTNING}
+    return RunConfig(
+        task=_build(TaskConfig, "task", config["task"]),
+        mixers=mixer_specs(config["mixer"], config["shell"], config.get("pde")),
+        mixer=config["mixer"]["name"],
+        shell=config["shell"]["name"],
+        model=config["model"],
+        data=config["data"],
+        optimizer=_build(OptimizerConfig, "optimizer", config["optimizer"]),
+        trainer=_build(TrainerConfig, "trainer", trainer, lightning=lightning),
+        logger=_build(LoggerConfig, "logger", config["logger"]),
+        **{key: config[key] for key in ("seed", "mode", "ckpt", "init") if key in config},
+    )
+
+
+def mixer_specs(
+    mixer: Mapping[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None
+) -> MixerSpec | list[MixerSpec]:
+    """The mixer of every layer, or of a hybrid (`mixer.pattern`) the pattern of them.
+
+    Args:
+        mixer: `{"name", "backend" (optional), …parameters}`, or
+            `{"name", "backend" (optional), "pattern", "params": {NAME: parameters}}`.
+        shell: preset's `name` and switches; serves every layer.
+        pde: parameters of the PDE layers, which exists if and only if there are any.
+
+    Raises:
+        InputError: a pattern that is none, or parameters for a mixer that is not in it.
+    """
+    params = dict(mixer)
+    name = params.pop("name")
+    if "pattern" not in params:
+        return _spec(name, params, shell, pde)
+    check_names("mixer", params, ["backend", "pattern", "params"])
+    pattern, each = params["pattern"], params.get("params") or {}
+    if not isinstance(pattern, (list, tuple)) or not pattern or not all(isinstance(entry, str) for entry in pattern):
+        raise InputError(f"mixer.pattern={pattern!r} must be a list of mixers, such as [{PDE_MIXER},attention]")
+    if not isinstance(each, Mapping):
+        raise InputError(f"mixer.params={each!r} must hold the parameters of each mixer: mixer.params.NAME.KEY=VALUE")
+    check_names("mixer.params", each, pattern)
+    for entry, values in each.items():
+        if not isinstance(values, Mapping):
+            raise InputError(f"mixer.params.{entry}={values!r} must be a mapping: mixer.params.{entry}.KEY=VALUE")
+    if pde is not None and PDE_MIXER not in pattern:
+        raise InputError(f"pde exists only with mixer={PDE_MIXER} or a hybrid that contains it")
+    common = {"backend": params.get("backend", "auto")}
+    return [_spec(entry, {**common, **each.get(entry, {})}, shell, pde) for entry in pattern]
+
+
+def _spec(name: str, params: dict[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None) -> MixerSpec:
+    backend = params.pop("backend", "auto")
+    if name == PDE_MIXER and pde is not None:
+        for key in params:
+            if key in pde:
+                raise InputError(f"{key} of {PDE_MIXER} is set by pde.{key}")
+        params |= pde
+    return MixerSpec(name=name, params=params, shell=dict(shell), backend=backend)
+
+
+def _build(cls: type[T], what: str, values: Mapping[str, Any], **more: Any) -> T:
+    check_names(what, values, {f.name for f in fields(cls)} - set(more))  # type: ignore[arg-type]
+    return cls(**values, **more)

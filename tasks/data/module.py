@@ -1,0 +1,170 @@
+"""The LightningDataModule of every image data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from operators.errors import InputError, check_number
+from tasks.data.augment import Augment, Transform
+from tasks.data.sampler import EvalBatches, Pairs, TrainBatches, TrainLoader
+from tasks.data.splits import Images, Source, Splits, carve
+
+Batch = dict[str, Tensor]
+
+
+class ImageSplit(Dataset[Batch]):
+    """One split in memory. A whole batch is fetched and augmented at once, hence `__getitems__`."""
+
+    def __init__(self, split: Images, transform: Transform) -> None:
+        self._split, self._transform = split, transform
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitems__(self, pairs: Pairs) -> Batch:
+        """The batch of these (epoch, index) pairs, see `ImageData`."""
+        epoch, index = np.ascontiguousarray(np.array(pairs, dtype=np.int64).T)
+        batch = self._transform(self._split.images[index], epoch, index)
+        columns = {"label": self._split.labels[index], "index": index, "epoch": epoch}
+        return batch | {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+class ImageData(lightning.LightningDataModule):
+    """Train, validation and test loaders of one data set.
+
+    A batch is a dict: "image" float32 (B, C, H, W) normalised, "label", "index" and "epoch" int64 (B,); `index` is
+    the image's position in its split, `epoch` is 0 outside training. With mixup or cutmix, train batches also hold
+    "mix" (B, 5), which `BatchMix` applies on the device. Train drops its last incomplete batch; validation and test
+    show every image exactly once. The validation split never depends on `seed`, and never on the test split.
+
+    Args:
+        source: what data set this is; `tasks.data.create` looks it up by name.
+        root: folder that holds the data; None takes it where it usually is, downloading it if need be.
+        batch_size: global batch, over all devices, which must divide it.
+        num_workers: loader processes per device.
+        resolution: side of the images in pixels; None keeps their native size.
+        seed: of the order and the augmentation.
+        val_size: images of train to validate on; None is the data set's default. Refused where the data set has
+            its own validation split.
+        augment: an `Augment`, or a mapping of its fields; None switches it off.
+
+    Attributes:
+        name, num_classes, channels, image_size (H, W), class_names, mean, std: known without loading anything.
+        fingerprint: SHA-256 over images and labels of the three splits.
+
+    Raises:
+        InputError: a value out of range, or a `root` that does not hold the data set.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        root: str | None = None,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        resolution: int | None = None,
+        seed: int = 0,
+        val_size: int | None = None,
+        augment: Augment | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_number("data.batch_size", batch_size, least=1, integer=True)
+        check_number("data.num_workers", num_workers, least=0, integer=True)
+        check_number("seed", seed, integer=True)
+        if resolution is not None:
+            check_number("data.resolution", resolution, least=1, integer=True)
+        if val_size is not None:
+            check_number("data.val_size", val_size, least=1, integer=True)
+            if source.val_size is None:
+                raise InputError(f"data.val_size={val_size} is refused: {source.name} has a validation split")
+        root = None if root is None else str(Path(root).expanduser())
+        source.require(root)
+        self._source, self._root, self._val_size = source, root, val_size or source.val_size
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.augment = Augment.parse(augment)
+        self.name, self.class_names = source.name, source.class_names
+        self.mean, self.std = source.mean, source.std
+        self.num_classes = len(source.class_names)
+        self.channels, height, width = source.shape
+        self.image_size = (resolution, resolution) if resolution else (height, width)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images of the three splits; reads (and where needed downloads) them the first time."""
+        return carve(self._source.load(self._root), self._val_size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See the class; loads the data."""
+        return self.splits.fingerprint()
+
+    def prepare_data(self) -> None:
+        """Load once per machine before the other processes do, so that only one of them downloads."""
+        _ = self.splits
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load in every process."""
+        _ = self.splits
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Train batches in an epoch, the same on every rank."""
+        return len(self.splits.train) // self.batch_size
+
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled, augmented; checkpoints and resumes within an epoch.
+
+        Raises:
+            InputError: the batch does not divide by the number of devices, or exceeds the split.
+        """
+        rank, world_size = self._place()
+        dataset = self._dataset(self.splits.train, self.augment)
+        batches = TrainBatches(len(dataset), self.batch_size, self.seed, rank, world_size)
+        if self.augment.mixes and self.batch_size // world_size % 2:
+            raise InputError(
+                f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
+                "images: mixup and cutmix mix pairs"
+            )
+        return TrainLoader(dataset, batch_sampler=batches, **self._options())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The validation split in its order."""
+        return self._eval_loader(self.splits.val)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test split in its order."""
+        return self._eval_loader(self.splits.test)
+
+    def _eval_loader(self, split: Images) -> DataLoader[Batch]:
+        batches = EvalBatches(len(split), self.batch_size, *self._place())
+        return DataLoader(self._dataset(split, Augment()), batch_sampler=batches, **self._options())
+
+    def _dataset(self, split: Images, augment: Augment) -> ImageSplit:
+        resolution = self.image_size[0] if self.image_size != self._source.shape[1:] else None
+        return ImageSplit(split, Transform(self.mean, self.std, resolution, augment, self.seed))
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "collate_fn": _as_is,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+
+    def _place(self) -> tuple[int, int]:
+        """(rank, world size); a lone process outside a trainer."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

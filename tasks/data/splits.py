@@ -1,0 +1,101 @@
+"""Image arrays, their splits, and what describes a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.errors import InputError
+from tasks.data import keyed
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split in memory: `images` uint8 (N, C, H, W) and `labels` int64 (N,)."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Images:
+        """The images at `positions`, in that order."""
+        return Images(self.images[positions], self.labels[positions])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Train, validation and test images of one data set."""
+
+    train: Images
+    val: Images
+    test: Images
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over shapes, images and labels of the three splits, in this order."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val, self.test):
+            digest.update(repr(split.images.shape).encode())
+            digest.update(np.ascontiguousarray(split.images).data)
+            digest.update(split.labels.astype("<i8").data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Describes a data set without loading it.
+
+    Attributes:
+        name: its name in the configuration.
+        class_names: in the order of the labels.
+        shape: native (C, H, W).
+        mean, std: per channel, of the train split in [0, 1].
+        val_size: images carved from train for validation; None if the data set has a validation split of its own.
+        require: raises `InputError` if a root the user gave cannot be this data set; cheap, downloads nothing.
+        load: reads (and where needed downloads) {"train", "test"} and, without a `val_size`, "val".
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    val_size: int | None
+    require: Callable[[str | None], None]
+    load: Callable[[str | None], dict[str, Images]]
+
+
+def stratified(labels: npt.NDArray[np.int64], size: int, purpose: str) -> tuple[keyed.Index, keyed.Index]:
+    """Choose `size` positions so that every class keeps its share; the choice depends on `purpose` alone.
+
+    Shares that are not whole are rounded down; the images still missing go to the classes with the largest
+    remainders.
+
+    Returns:
+        (chosen, rest): ascending positions; together every position once.
+    """
+    if not 0 < size < len(labels):
+        raise InputError(f"data.val_size={size} must be between 1 and {len(labels) - 1}")
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * (size / len(labels))
+    take = np.floor(exact).astype(np.int64)
+    take[np.argsort(take - exact, kind="stable")[: size - take.sum()]] += 1
+    order = keyed.bits(0, 0, np.arange(len(labels)), f"split/{purpose}")[:, 0]
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label, amount in zip(classes, take, strict=True):
+        members = np.flatnonzero(labels == label)
+        chosen[members[np.argsort(order[members], kind="stable")[:amount]]] = True
+    return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+def carve(loaded: dict[str, Images], val_size: int | None) -> Splits:
+    """Make the three splits; `val_size` images of train become validation where there is none."""
+    if val_size is None:
+        return Splits(loaded["train"], loaded["val"], loaded["test"])
+    chosen, rest = stratified(loaded["train"].labels, val_size, "val")
+    return Splits(loaded["train"].take(rest), loaded["train"].take(chosen), loaded["test"])

@@ -1,0 +1,276 @@
+"""One run: from a resolved configuration to metrics, checkpoints and predictions in a directory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from rich.console import Console
+
+import models
+import tasks.data
+from operators.errors import InputError
+from tasks import checkpoint, configuration, provenance, report
+from tasks.callbacks import Averaging, Clock, Contents, EpochLines, FinalValidation, validation_scores
+from tasks.classification import Classification
+from tasks.configuration import RunConfig
+from tasks.divergence import DivergedError
+from tasks.overrides import run_directory
+
+
+def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    """Carry out a run, and leave `config.yaml`, `metrics.json`, `provenance.json`, `predictions.npz` and
+    `checkpoints/{last,best}.ckpt` in `run_dir`.
+
+    The checkpoint with the best `val/accuracy` is evaluated on the test split, once, at the very end. A run that
+    diverges is a result: it returns, with status `diverged`.
+
+    Args:
+        config: resolved, in plain containers, as `tasks.composition.compose` or a run's `config.yaml` gives it.
+        run_dir: made if need be.
+        callbacks: further Lightning callbacks.
+
+    Returns:
+        the content of `metrics.json`.
+
+    Raises:
+        InputError: a configuration that cannot be carried out.
+        Exception: whatever else went wrong, after `metrics.json` has been written with status `failed`.
+    """
+    with _quiet():
+        return _Run(config, run_dir, callbacks).carry_out()
+
+
+class _Run:
+    def __init__(self, config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback]) -> None:
+        self.settings = settings = configuration.parse(config)
+        self.run_dir = run_dir
+        if settings.mode == "fit" and settings.ckpt is not None:
+            own = run_directory(Path(settings.ckpt))
+            if own != run_dir.resolve():
+                raise InputError(f"ckpt={settings.ckpt} continues the run in {own}, not in {run_dir}: try init=PATH")
+        elif any((run_dir / name).exists() for name in ("metrics.json", "checkpoints")):
+            raise InputError(f"{run_dir} already holds a run: continue it with ckpt=PATH, or choose another directory")
+        seed_everything(settings.seed, workers=True, verbose=False)
+        self.data = tasks.data.create(**{"seed": settings.seed, **settings.data})
+        self.saved = None if settings.ckpt is None else checkpoint.load(settings.ckpt)
+        self.shape = self._data_shape()
+        model = self._model()
+        self.module = self._module(model)
+        self.clock = Clock()
+        contents = Contents(deepcopy({**config, "ckpt": None, "init": None}), self.shape)
+        self.trainer = _trainer(settings, run_dir, [*callbacks, self.clock, contents])
+        self._check_processes()
+        cost = model.cost()
+        self.metrics: dict[str, Any] = {
+            "task": settings.task.name,
+            "mixer": settings.mixer,
+            "shell": settings.shell,
+            "data": self.data.name,
+            "seed": settings.seed,
+            "params": cost.parameters,
+            "macs": cost.macs,
+            "mixer_macs": cost.mixer_macs,
+            "backend": model.backend,
+        }
+        self.config = config
+
+    def carry_out(self) -> dict[str, Any]:
+        self._begin()
+        try:
+            if self.settings.mode == "fit":
+                self._fit()
+            if self.settings.mode == "test" or self.settings.trainer.test:
+                self._test()
+        except DivergedError as error:
+            return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
+        except BaseException:
+            self._finish("failed")
+            raise
+        return self._finish("ok")
+
+    def _fit(self) -> None:
+        try:
+            self.trainer.fit(self.module, self.data, ckpt_path=self.settings.ckpt, weights_only=True)
+        finally:
+            self.metrics |= validation_scores(self.trainer)
+        path = self.run_dir / "checkpoints" / "best.ckpt"
+        best = checkpoint.load(path)
+        checkpoint.load_weights(self.module, best["state_dict"], str(path))
+        self.metrics |= best[checkpoint.KEY]["scores"]
+
+    def _test(self) -> None:
+        self.trainer.test(self.module, self.data, verbose=False)
+        self.metrics |= {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("test/")}
+        predictions = self.module.predictions()
+        if self.trainer.is_global_zero:
+            np.savez_compressed(self.run_dir / "predictions.npz", allow_pickle=False, **predictions)
+
+    def _begin(self) -> None:
+        if self.trainer.is_global_zero:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            # A continued run is still the run that it was.
+            own = {**self.config, "ckpt": None} if self.settings.mode == "fit" else self.config
+            report.write_yaml(self.run_dir / "config.yaml", own)
+            self._write_provenance()
+
+    def _finish(self, status: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        if self.settings.mode == "fit":
+            self.metrics["train/seconds"] = self.clock.seconds
+            self.metrics["train/images_per_second"] = self.clock.images_per_second
+        self.metrics["backend"] = self.module.backend or self.metrics["backend"]
+        self.metrics |= {**(more or {}), "status": status}
+        if self.trainer.is_global_zero:
+            report.write_json(self.run_dir / "metrics.json", self.metrics)
+            self._write_provenance()
+            report.show(self.run_dir, self.metrics)
+        return self.metrics
+
+    def _write_provenance(self) -> None:
+        settings = self.settings
+        facts = provenance.collect(
+            seed=settings.seed,
+            backend=self.metrics["backend"],
+            precision=settings.trainer.precision,
+            effective_batch=self.data.batch_size * settings.trainer.accumulate,
+            world_size=self.trainer.world_size,
+            data={"name": self.data.name, "fingerprint": self.data.fingerprint},
+            init=settings.init,
+            ckpt=settings.ckpt,
+            learning_rate_tuned=False,
+        )
+        report.write_json(self.run_dir / "provenance.json", facts)
+
+    def _check_processes(self) -> None:
+        """Refuse what would start many processes only for each of them to fail, or for all to starve."""
+        trainer, batch = self.trainer, self.data.batch_size
+        if batch % trainer.world_size:
+            raise InputError(
+                f"data.batch_size={batch} must be divisible by the {trainer.world_size} devices of this run"
+            )
+        most = max(2, os.cpu_count() or 1)  # two, to try it, anywhere
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
+            raise InputError(f"trainer.devices={trainer.num_devices} CPU processes: this machine has cores for {most}")
+
+    def _data_shape(self) -> dict[str, Any]:
+        """What the model is built for: the data set's shape, or in mode test that of the checkpoint's."""
+        own = {
+            "num_classes": self.data.num_classes,
+            "channels": self.data.channels,
+            "image_size": list(self.data.image_size),
+        }
+        if self.saved is None:
+            return own
+        recorded = self.saved[checkpoint.KEY]["data"]
+        for key in ("num_classes", "channels"):
+            if own[key] != recorded[key]:
+                raise InputError(f"data={self.data.name} has {key}={own[key]}, the checkpoint {recorded[key]}")
+        return dict(recorded)
+
+    def _model(self) -> models.VisionTransformer:
+        settings = self.settings
+        height, width = self.shape["image_size"]
+        model = models.create(
+            **settings.model,
+            mixers=settings.mixers,
+            image_size=(height, width),
+            in_channels=self.shape["channels"],
+            num_classes=self.shape["num_classes"],
+            seed=settings.seed,
+        )
+        if settings.trainer.compile:
+            model.compile()
+        return model
+
+    def _module(self, model: models.VisionTransformer) -> Classification:
+        settings = self.settings
+        module = Classification(
+            model,
+            num_classes=self.shape["num_classes"],
+            task=settings.task,
+            optimizer=settings.optimizer,
+            seed=settings.seed,
+            fused=not settings.trainer.precision.endswith("mixed"),
+            log_every=settings.logger.every,
+        )
+        if self.saved is not None:
+            checkpoint.load_weights(module, self.saved["state_dict"], f"ckpt={settings.ckpt}")
+        if settings.init is not None:
+            start = checkpoint.load(settings.init, "init")["state_dict"]
+            checkpoint.load_weights(module, start, f"init={settings.init}")
+        return module
+
+
+def _trainer(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback]) -> Trainer:
+    asked, console = settings.trainer, Console()
+    logger = _logger(settings, run_dir)
+    own: list[Callback] = [FinalValidation(), RichProgressBar() if console.is_terminal else EpochLines(console)]
+    if logger:
+        own.append(LearningRateMonitor(logging_interval="step"))
+    if asked.ema:
+        own.append(Averaging(asked.ema))
+    folder = run_dir / "checkpoints"
+    saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
+    best = ModelCheckpoint(folder, "best", "val/accuracy", mode="max", **saving)
+    last = ModelCheckpoint(folder, "last", **saving)
+    try:
+        return Trainer(
+            max_epochs=asked.max_epochs,
+            max_steps=-1 if asked.max_steps is None else asked.max_steps,
+            accelerator=asked.accelerator,
+            devices=asked.devices,
+            num_nodes=asked.num_nodes,
+            strategy=asked.strategy,
+            precision=asked.precision,  # type: ignore[arg-type]
+            gradient_clip_val=asked.clip or None,
+            accumulate_grad_batches=asked.accumulate,
+            callbacks=[*own, *callbacks, best, last],  # in this order, so that the last checkpoint knows of the best
+            logger=logger,
+            default_root_dir=run_dir,
+            log_every_n_steps=settings.logger.every,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_progress_bar=console.is_terminal,
+            enable_model_summary=False,
+            **asked.lightning,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _logger(settings: RunConfig, run_dir: Path) -> Logger | bool:
+    kinds: dict[str, type[TensorBoardLogger] | type[CSVLogger]] = {"tensorboard": TensorBoardLogger, "csv": CSVLogger}
+    kind = kinds.get(settings.logger.name)
+    return kind(run_dir, name="", version="") if kind else False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice is for those who write training loops, not for those who run this one."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.")
+            # A continued run does write where it wrote before; any other is refused.
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,43 @@
+"""Command-line overrides before Hydra composes them. Imports no torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+
+PDE_MIXER = "pde_ssm"
+"""The mixer whose parameters live in the top-level node `pde`."""
+
+
+def parse(overrides: Iterable[str]) -> list[Override]:
+    """Hydra's reading of the overrides. Raises Hydra's `OverrideParseException`."""
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def normalise(overrides: Sequence[str]) -> list[str]:
+    """The overrides as Hydra has to see them.
+
+    * `mixer.params.NAME.KEY=…` may create its key: which mixers have a place there depends on the pattern;
+    * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
+    * `ckpt=PATH` in mode fit continues in the directory of that run.
+    """
+    result = [f"++{text}" if text.startswith("mixer.params.") else text for text in overrides]
+    given = {override.key_or_group: override for override in parse(result)}
+    values = {key: override.value() for key, override in given.items() if not override.is_sweep_override()}
+    pattern = values.get("mixer.pattern")
+    if values.get("mixer") == "hybrid" and isinstance(pattern, list) and PDE_MIXER not in map(str, pattern):
+        result.insert(0, "~pde")
+    ckpt = values.get("ckpt")
+    if ckpt is not None and values.get("mode", "fit") == "fit" and "hydra.run.dir" not in given:
+        path = Path(str(ckpt))
+        if path.is_file():
+            result.insert(0, f"hydra.run.dir={QuotedString(str(run_directory(path)), Quote.single).with_quotes()}")
+    return result
+
+
+def run_directory(checkpoint: Path) -> Path:
+    """The run that wrote `RUN/checkpoints/NAME.ckpt`."""
+    return checkpoint.resolve().parent.parent

@@ -1,0 +1,109 @@
+"""The comparison of run directories: arms, intervals, pairing, and what forbids a comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ablations import compare
+from ablations.statistics import t_interval
+from operators import InputError
+
+
+def write_run(
+    folder: Path, mixer: str, seed: int, accuracy: float, *, status: str = "ok", data: str = "a", **config: Any
+) -> Path:
+    folder.mkdir(parents=True)
+    settings = {"mixer": {"name": mixer}, "seed": seed, "data": {"name": "mini", "root": str(folder)}, **config}
+    (folder / "config.yaml").write_text(json.dumps(settings))
+    costs = {"params": 1000, "mixer_macs": 10, "macs": 100, "train/seconds": 5.0, "backend": "sdpa"}
+    (folder / "metrics.json").write_text(
+        json.dumps({"mixer": mixer, "seed": seed, "test/accuracy": accuracy, "status": status, **costs})
+    )
+    provenance = {
+        "data": {"name": "mini", "fingerprint": data},
+        "git": None,
+        "versions": {"torch": "2"},
+        "hardware": {"cpu": "x"},
+        "effective_batch": 8,
+        "precision": "32-true",
+    }
+    (folder / "provenance.json").write_text(json.dumps(provenance))
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    for seed, (a, b) in enumerate([(0.80, 0.70), (0.83, 0.71), (0.81, 0.72)]):
+        write_run(tmp_path / f"a{seed}", "attention", seed, a)
+        write_run(tmp_path / f"b{seed}", "identity", seed, b)
+    return tmp_path
+
+
+def test_t_interval_is_scipys() -> None:
+    values = [0.1, 0.4, 0.35, 0.2, 0.9]
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    interval = t_interval(values)
+    assert interval.low == pytest.approx(low, abs=1e-12)
+    assert interval.high == pytest.approx(high, abs=1e-12)
+    assert t_interval([0.3]).half == float("inf")
+
+
+def test_t_interval_covers_the_mean_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(0).normal(1.0, 2.0, (4000, 4))
+    covered = np.mean([t_interval(row).low <= 1.0 <= t_interval(row).high for row in draws.tolist()])
+    assert 0.94 < covered < 0.96
+
+
+def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
+    text = compare.table(compare.find([study]), "test/accuracy", "mixer=identity")
+    rows = [line.split(" | ") for line in text.splitlines()]
+    assert rows[2][0] == "| mixer=attention"
+    assert rows[2][1] == "3"
+    difference = t_interval([0.10, 0.12, 0.09])
+    assert rows[2][3] == f"{difference.mean:.4f} ± {difference.half:.4f}"
+    assert rows[3][3] == "—"
+
+
+def test_arms_are_named_by_what_differs(tmp_path: Path) -> None:
+    write_run(tmp_path / "1", "attention", 0, 0.5, shell={"conv": 0, "norm": "rms"})
+    write_run(tmp_path / "2", "attention", 0, 0.6, shell={"conv": 3, "norm": "rms"})
+    assert set(compare.arms(compare.find([tmp_path]))) == {"shell.conv=0", "shell.conv=3"}
+
+
+def test_a_mixers_own_parameters_do_not_name_arms_of_different_mixers(tmp_path: Path) -> None:
+    write_run(tmp_path / "1", "attention", 0, 0.5)
+    write_run(tmp_path / "2", "pde_ssm", 0, 0.6, pde={"state": 4})
+    write_run(tmp_path / "3", "pde_ssm", 1, 0.6, pde={"state": 4})
+    assert set(compare.arms(compare.find([tmp_path]))) == {"mixer=attention", "mixer=pde_ssm"}
+
+
+def test_what_forbids_a_comparison_is_said(study: Path) -> None:
+    assert compare.warnings(compare.find([study])) == []
+    write_run(study / "c", "pool", 0, 0.1, data="b")
+    write_run(study / "d", "pool", 1, 0.1, status="diverged")
+    said = " ".join(compare.warnings(compare.find([study])))
+    assert "2 different data sets" in said
+    assert "status diverged" in said
+
+
+def test_wrong_input_is_one_line(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments, expected in [
+        ([str(empty)], "no run"),
+        ([str(study), "--metric", "test/acuracy"], "did you mean 'test/accuracy'"),
+        ([str(study), "--reference", "mixer=identiy"], "did you mean 'mixer=identity'"),
+    ]:
+        assert compare.main(arguments) == 2
+        said = capsys.readouterr().err
+        assert expected in said
+        assert said.count("\n") == 1
+    (study / "a0" / "metrics.json").write_text("{")
+    with pytest.raises(InputError, match="a0"):
+        compare.find([study])

@@ -1,0 +1,128 @@
+import subprocess
+import sys
+
+import pytest
+
+import operators
+from operators import __main__ as cli
+from operators import registry
+
+
+@pytest.fixture
+def show(capsys, monkeypatch):
+    """Runs the command line at a width; returns the exit status, the output and the errors."""
+
+    def run(*argv, columns=80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        status = cli.main(argv)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_every_mixer_is_listed_with_whole_words(show, columns):
+    status, out, err = show(columns=columns)
+    assert (status, err) == (0, "")
+    assert max(len(line) for line in out.splitlines()) <= columns
+    assert "…" not in out
+    words = set(out.replace(",", " ").split())
+    for name in operators.names():
+        card = operators.describe(name)
+        assert name in words
+        assert set(card.title.replace(",", " ").split()) <= words
+        assert set(cli.properties(card).replace(",", " ").split()) <= words
+        assert f"({card.year})" in words
+
+
+def test_costs_are_those_of_the_example(show):
+    _, out, _ = show(columns=120)
+    row = next(line for line in out.splitlines() if line.split()[:1] == ["attention"] and "sdpa" in line)
+    tokens, dim = 14 * 14, 192
+    parameters = 3 * dim**2 + 2 * dim**2 + 2 * dim + dim  # gated W_in and W_out, q and k with bias, RMSNorm
+    expected = [5 * tokens * dim**2, 2 * tokens**2 * dim, 2 * tokens * dim, parameters]
+    assert row.split()[1:5] == [cli.short_number(number) for number in expected]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (999, "999"), (75264, "75.3k"), (28901376, "28.9M"), (4.2e9, "4.2G")]
+)
+def test_short_numbers(number, text):
+    assert cli.short_number(number) == text
+
+
+def test_backends_out_of_service_are_listed_with_their_reason(show, monkeypatch):
+    attention = registry.core_class("attention")
+    monkeypatch.setattr(attention, "availability", classmethod(lambda cls: {"xformers": "too [old]", "sdpa": None}))
+    _, out, _ = show(columns=120)
+    assert "attention  backend xformers: too [old]" in out
+    assert (
+        next(line for line in out.splitlines() if line.startswith(" attention") and "M" in line).split()[-1] == "sdpa"
+    )
+    _, out, _ = show("describe", "attention")
+    assert "xformers: too [old]" in out
+
+
+def test_broken_entry_points_are_listed_with_their_reason(show, monkeypatch):
+    operators.names()
+    monkeypatch.setitem(registry._broken, "third_party", "ImportError: no such thing")
+    _, out, _ = show(columns=120)
+    assert "third_party  installed, but does not load: ImportError: no such thing" in out
+
+
+def test_a_mixer_that_cannot_be_made_for_the_example_says_so(show, monkeypatch):
+    create = registry.create
+
+    def refuse(name, *args, **kwargs):
+        if name == "pool":
+            raise operators.InputError("not for this grid")
+        return create(name, *args, **kwargs)
+
+    monkeypatch.setattr(registry, "create", refuse)
+    status, out, _ = show(columns=120)
+    assert status == 0
+    assert "pool no cost for the example: not for this grid" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("name", operators.names())
+def test_a_card_is_shown_whole(show, name, columns):
+    status, out, err = show("describe", name, columns=columns)
+    card = operators.describe(name)
+    assert (status, err) == (0, "")
+    assert max(len(line) for line in out.splitlines()) <= columns
+    words = set(out.split())
+    for text in (card.title, card.equation, card.source, *(number.model for number in card.published)):
+        assert set(text.split()) <= words, text
+    for parameter, default in card.defaults.items():
+        assert f"{parameter} = {default}" in " ".join(out.split())
+    for shell in card.shells:
+        assert shell in words
+    for number in card.published:
+        assert f"{number.value:g}" in words
+        assert set(number.source.split()) <= words
+
+
+def test_switches_of_each_shell_are_shown(show):
+    _, out, _ = show("describe", "attention")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if len(line.split()) == 3}
+    assert rows["switch"] == ["common", "published"]
+    assert rows["gate"] == ["silu", "none"]
+    assert rows["bias"] == ["false", "true"]
+
+
+def test_unknown_mixer_is_one_line_on_standard_error(show):
+    status, out, err = show("describe", "attension")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "did you mean 'attention'?" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("argv", "status"), [((), 0), (("describe", "pool"), 0), (("describe", "pol"), 2)], ids=str)
+def test_runs_as_a_module_into_a_pipe(argv, status):
+    done = subprocess.run([sys.executable, "-m", "operators", *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert ("pool" in done.stdout) == (status == 0)
+    assert done.stderr.count("\n") == (0 if status == 0 else 1), done.stderr

@@ -1,0 +1,32 @@
+"""Every registered mixer keeps the contract, in the common shell, its own and the bare one, and its card's promises."""
+
+import operators
+from operators import ShellSpec
+from tests.operators.cases import Case
+from tests.operators.contract import MixerContract
+from tests.operators.properties import CardContract
+
+
+def shells(name: str) -> list[str | ShellSpec]:
+    """The common shell, the mixer's own and the bare one (unless that is its own)."""
+    own = operators.describe(name).shells
+    return ["common", *own, *([] if operators.BARE in own.values() else [operators.BARE])]
+
+
+class TestEveryMixer(MixerContract):
+    cases = tuple(Case(name, shell) for name in operators.names() for shell in shells(name))
+
+
+class TestOtherParameters(MixerContract):
+    """Parameters that open other paths through a mixer; the card does not speak for them."""
+
+    cases = (
+        Case("attention", params={"heads": 4, "qk_norm": True, "rope": True}),
+        Case("pde_ssm", params={"condition": "cond"}),
+        Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
+        Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),
+    )
+
+
+class TestEveryCard(CardContract):
+    cases = tuple(Case(name, operators.BARE) for name in operators.names())

@@ -1,0 +1,236 @@
+"""Each contract test finds the fault it is there for, and nothing else to complain about.
+
+Sound cores with true cards keep every promise. A broken core, or a card with one lie, is caught by the test
+for that promise, with the message that says so, and by that test alone (unless the fault spreads by nature).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from torch import nn
+
+import operators
+from operators import Core, MixerCard, ShellSpec, registry
+from tests.operators import throwaway as cores
+from tests.operators.cases import Case
+from tests.operators.contract import Contract, MixerContract, skip_if_exempt
+from tests.operators.properties import CardContract
+
+NAME = "throwaway"
+# In the common shell alone the norm would hide a wrong factor, and in the bare one autocast has little to do.
+SHELLS = (operators.BARE, "common")
+SLOW = {"compile", "compile_inductor"}
+TRUTH = MixerCard(
+    name=NAME,
+    title="A core for the contract's own tests",
+    source="none",
+    year=2000,
+    equation="y = u + W mean(u)",
+    position_aware=False,
+    permutation_equivariant=True,
+    translation_equivariant="circular",
+    linear=True,
+    backends=("torch",),
+)
+PLACED = {"position_aware": True, "permutation_equivariant": False, "translation_equivariant": None}
+TRUTHS: dict[type[Core], Mapping[str, Any]] = {
+    cores.Mean: {},
+    cores.Ramp: PLACED,
+    cores.Neighbours: {**PLACED, "translation_equivariant": "interior", "causal_along": "row"},
+    cores.Running: {**PLACED, "causal_along": "row"},
+    cores.TokenWise: {},
+    cores.Squares: {"linear": False},
+    cores.Sum: {"extensive": True},
+    cores.Table: {**PLACED, "fixed_grid": True},
+    cores.Single: {"linear": False, "fp32_core": True},
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A core, what its card says other than the truth about it, the test that must object, and how."""
+
+    promise: str
+    core: type[Core]
+    message: str
+    card: Mapping[str, Any] = field(default_factory=dict)
+    spreads: bool = False
+
+    def __str__(self) -> str:
+        lie = "-".join(f"{key}={value}" for key, value in self.card.items() if isinstance(value, str | bool | None))
+        return "-".join(filter(None, [self.promise, self.core.__name__, lie]))
+
+
+FAULTS = [
+    Fault("shape_and_dtype", cores.NotFinite, "not finite", spreads=True),
+    Fault("shape_and_dtype", cores.Transposed, r"\(2, 7, 5, 16\).*expected \(\(2, 5, 7, 16\)", spreads=True),
+    Fault("serves_grids", cores.RemembersGrid, "another grid than before", spreads=True),
+    Fault("serves_grids", cores.Table, "size", {"fixed_grid": False}, spreads=True),
+    Fault("min_grid", cores.NeedsTwoRows, "output on the smallest grid", spreads=True),
+    Fault("batch_independence", cores.BatchMean, "image among others|output of image 0 alone", spreads=True),
+    Fault("batch_independence", cores.BatchMeanInTraining, "image among others|output of image 0 alone"),
+    Fault("determinism", cores.Noisy, "output: relative RMS error", spreads=True),
+    Fault("determinism", cores.Unseeded, "core.weight", spreads=True),
+    Fault("reads_only", cores.Overwrites, "input after the call", spreads=True),
+    Fault("memory_layout", cores.AssumesStrides, "strided input"),
+    Fault("autocast", cores.Cancels, "output under autocast"),
+    Fault("compile", cores.OtherwiseCompiled, "compiled output"),
+    Fault("state_dict", cores.Unsaved, "output after loading"),
+    Fault("state_dict", cores.PicklesState, "weights_only|Unsupported", spreads=True),
+    Fault("gradients", cores.Unused, "core.spare gets no gradient"),
+    Fault("gradients", cores.Dead, "gradient of core.spare is zero"),
+    Fault("extreme_inputs", cores.RootAtZero, "gradient of input for zeros"),
+    Fault("extreme_inputs", cores.Overflows, "output for one huge token|output for 1e4", spreads=True),
+    Fault("cost", cores.Flatters, "the counter saw"),
+    Fault("cost", cores.CostDependsOnRoute, "depends on the way"),
+    Fault("no_weight_decay", cores.SparesNobody, "core.wait"),
+    Fault("copies", cores.HoldsFunction, "pickle|local object"),
+    Fault("inspect", cores.ShowsNaN, "inspect's map"),
+    Fault("inspect", cores.ShowsNumber, "gives size as float"),
+    Fault("cond", cores.Listens, "condition that is not needed"),
+    Fault("cond", cores.Deaf, "outputs under two conditions"),
+    Fault("meta_device", cores.Branches, "meta"),
+    Fault("backends_agree", cores.Backends, "output of fast", {"backends": ("fast", "plain")}),
+    Fault("card", cores.Mean, "must be given", {"source": " "}),
+    Fault("card", cores.Mean, "not a contract test", {"exempt": {"test_cost": "a slip"}}),
+    Fault("card", cores.Mean, "without a reason", {"exempt": {"cost": ""}}),
+    Fault("permutation_equivariant", cores.Ramp, "claimed", {"permutation_equivariant": True}),
+    Fault("permutation_equivariant", cores.Mean, "denied", {"permutation_equivariant": False}),
+    Fault("position_aware", cores.Ramp, "claimed", {"position_aware": False}),
+    Fault("position_aware", cores.Mean, "denied", {"position_aware": True}),
+    Fault("translation_equivariant", cores.Ramp, "wrapped shift.*claimed", {"translation_equivariant": "circular"}),
+    Fault("translation_equivariant", cores.Ramp, "border.*claimed", {"translation_equivariant": "interior"}),
+    Fault("translation_equivariant", cores.Mean, "wrapped shift.*denied", {"translation_equivariant": "interior"}),
+    Fault("translation_equivariant", cores.Mean, "wrapped shift.*denied", {"translation_equivariant": None}),
+    Fault(
+        "translation_equivariant", cores.Neighbours, "wrapped shift.*claimed", {"translation_equivariant": "circular"}
+    ),
+    Fault("translation_equivariant", cores.Neighbours, "border.*denied", {"translation_equivariant": None}),
+    Fault("linear", cores.Squares, "superposition.*claimed", {"linear": True}),
+    Fault("linear", cores.Mean, "superposition.*denied", {"linear": False}),
+    Fault("causal_along", cores.Mean, "along row.*claimed", {"causal_along": "row"}),
+    Fault("causal_along", cores.Running, "along col.*claimed", {"causal_along": "col"}),
+    Fault("causal_along", cores.Running, "along row.*denied", {"causal_along": None}),
+    Fault("causal_along", cores.TokenWise, "token-wise", {"causal_along": "row"}),
+    Fault("causal_along", cores.Running, "the contract knows", {"causal_along": "rows"}),
+    Fault("fixed_grid", cores.Mean, "no parameter or buffer", {"fixed_grid": True}),
+    Fault("extensive", cores.Sum, "denied", {"extensive": False}),
+    Fault("extensive", cores.Mean, "claimed", {"extensive": True}),
+    Fault("fp32_core", cores.HalfExponential, "in half precision ran aten::exp", {"linear": False, "fp32_core": True}),
+    Fault("fp32_core", cores.Mean, "nothing ran in float32", {"fp32_core": True}),
+    Fault("fp32_core", cores.Single, "all ran in float32", {"fp32_core": False}),
+    Fault("projection_cost", cores.SquareProjection, "by tokens"),
+]
+SLOW_FAULTS = [Fault("compile_inductor", cores.OtherwiseCompiled, "compiled output")]
+
+
+@pytest.fixture
+def enter(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Registers a core under `NAME` for one test, its card true but for the lies given."""
+    operators.names()
+    monkeypatch.setattr(registry, "_cores", dict(registry._cores))
+
+    def register(core: type[Core], **lies: Any) -> None:
+        monkeypatch.setattr(core, "card", TRUTH, raising=False)
+        operators.register(replace(TRUTH, **{**TRUTHS.get(core, {}), **lies}))(core)
+
+    return register
+
+
+def keep(promise: str, *shells: str | ShellSpec) -> None:
+    """Run the contract test of a promise on the registered core, in each shell, once for each of its parameters."""
+    contract = MixerContract if promise in MixerContract.promises() else CardContract
+    test = getattr(contract(), f"test_{promise}")
+    marks = [mark.args for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    for shell in shells or (SHELLS if contract is MixerContract else SHELLS[:1]):
+        for arguments in [{marks[0][0]: value} for value in marks[0][1]] if marks else [{}]:
+            test(Case(NAME, shell), **arguments)
+
+
+def objection(promise: str) -> str | None:
+    """What the test of a promise has against the registered core, if anything. A skipped test has nothing."""
+    try:
+        keep(promise)
+    except pytest.skip.Exception:
+        return None
+    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - any failure counts, and is shown
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+PROMISES = sorted({*MixerContract.promises(), *CardContract.promises()})
+
+
+@pytest.mark.parametrize("core", TRUTHS, ids=lambda core: core.__name__)
+def test_sound_cores_keep_every_promise(enter: Any, core: type[Core]) -> None:
+    enter(core)
+    found = {promise: objection(promise) for promise in PROMISES if promise not in SLOW}
+    assert {promise: text for promise, text in found.items() if text} == {}
+
+
+def test_sound_core_keeps_every_promise_in_a_full_shell(enter: Any) -> None:
+    enter(cores.Mean)
+    for promise in set(MixerContract.promises()) - SLOW:
+        keep(promise, ShellSpec(expand=2, conv=3, norm="layer", bias=True))
+
+
+def test_sound_core_compiles(enter: Any) -> None:
+    enter(cores.Mean)
+    keep("compile")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_fault_is_found(enter: Any, fault: Fault) -> None:
+    enter(fault.core, **fault.card)
+    with pytest.raises((Exception, pytest.fail.Exception), match=fault.message):
+        keep(fault.promise)
+    if not fault.spreads:
+        others = {promise: objection(promise) for promise in PROMISES if promise not in SLOW | {fault.promise}}
+        assert {promise: text for promise, text in others.items() if text} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", SLOW_FAULTS, ids=str)
+def test_slow_fault_is_found(enter: Any, fault: Fault) -> None:
+    enter(fault.core, **fault.card)
+    with pytest.raises(AssertionError, match=fault.message):
+        keep(fault.promise)
+
+
+def test_a_trunk_that_initialises_its_mixers_is_found(enter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(model: nn.Module, seed: int) -> None:
+        for parameter in model.parameters():
+            nn.init.normal_(parameter)
+
+    enter(cores.Mean)
+    monkeypatch.setattr("models.vit.initialise", overwrite)
+    with pytest.raises(AssertionError, match="of mixer 0 in the trunk"):
+        keep("survives_trunk")
+
+
+def test_every_promise_has_a_fault() -> None:
+    proven = {fault.promise for fault in [*FAULTS, *SLOW_FAULTS]} | {"survives_trunk"}
+    assert sorted(proven) == PROMISES
+
+
+class ExemptCase(Case):
+    @property
+    def card(self) -> MixerCard:
+        return replace(TRUTH, exempt={"anything": "its authors see it otherwise"})
+
+
+class TestExemption(Contract):
+    cases = (ExemptCase(NAME),)
+
+    def test_anything(self, case: Case) -> None:
+        pytest.fail("a test ran that the card is exempt from")
+
+
+def test_exemption_gives_its_reason_and_spares_other_tests() -> None:
+    with pytest.raises(pytest.skip.Exception, match="throwaway is exempt: its authors see it otherwise"):
+        skip_if_exempt(ExemptCase(NAME), "anything")
+    skip_if_exempt(ExemptCase(NAME), "something")

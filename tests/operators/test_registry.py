@@ -1,0 +1,307 @@
+import importlib.metadata
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+import operators
+from operators import Core, Cost, InputError, MixerCard, ShellSpec, registry
+from tests.checks import assert_close, assert_differs
+
+CONF = Path(__file__).parents[2] / "conf" / "mixer"
+
+
+def card(name, **more):
+    facts = {
+        "title": "Test",
+        "source": "none",
+        "year": 2000,
+        "equation": "y = 2 u",
+        "position_aware": False,
+        "permutation_equivariant": True,
+        "translation_equivariant": "circular",
+        "linear": True,
+        "backends": ("torch",),
+    }
+    return MixerCard(name=name, **{**facts, **more})
+
+
+class Doubling(Core):
+    def __init__(self, site, *, backend="auto", factor=2.0):
+        super().__init__(site, backend=backend)
+        self.factor = factor
+
+    def forward(self, u, *, x, cond=None):
+        return self.factor * u
+
+    def core_cost(self, height, width):
+        return Cost()
+
+
+class Conditioned(Doubling):
+    @property
+    def needs_cond(self):
+        return True
+
+    def forward(self, u, *, x, cond=None):
+        return u * cond[:, None, None, :1]
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    """A registry whose changes end with the test."""
+    operators.names()
+    monkeypatch.setattr(registry, "_cores", dict(registry._cores))
+    monkeypatch.setattr(registry, "_broken", {})
+
+
+# ---------------------------------------------------------------- names and parameters
+
+
+def test_names_are_sorted_and_described_under_their_name():
+    names = operators.names()
+    assert names == sorted(set(names))
+    assert {"attention", "conv", "identity", "pool", "random"} <= set(names)
+    assert [operators.describe(name).name for name in names] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("atention", {}, r"mixer='atention' is not known: allowed are .*; did you mean 'attention'\?"),
+        ("attention", {"head": 2}, r"mixer attention has no 'head': .*; did you mean 'heads'\?"),
+        ("attention", {"backend": "sdp"}, r"backend of attention='sdp' is not known: .*; did you mean 'sdpa'\?"),
+        ("attention", {"shell": "publisht"}, r"shell='publisht' is not known: .*; did you mean 'published'\?"),
+        ("attention", {"shell": {"gates": "none"}}, r"shell has no 'gates': .*; did you mean 'gate'\?"),
+        ("attention", {"shell": {"gate": "sil"}}, r"shell\.gate='sil' is not known: .*; did you mean 'silu'\?"),
+        ("attention", {"shell": {"conv": 4}}, r"shell\.conv=4 is not known: allowed are 0, 3, 5, 7"),
+        ("attention", {"shell": {"norm": "batch"}}, r"shell\.norm='batch' is not known: allowed are rms, layer, none"),
+        ("attention", {"shell": {"expand": 0}}, r"shell\.expand=0 must be a number >= "),
+        ("attention", {"shell": {"project": False}}, r"shell\.project=False needs shell\.gate='none'"),
+        ("attention", {"dim": 0}, r"dim=0 must be an integer >= 1"),
+        ("attention", {"dim": 16.0}, r"dim=16\.0 must be an integer >= 1"),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_refused_in_one_line_with_the_nearest_name(name, arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        operators.create(name, **{"dim": 16, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_describe_refuses_unknown_names():
+    with pytest.raises(InputError, match=r"did you mean 'identity'"):
+        operators.describe("identiti")
+
+
+@pytest.mark.parametrize("name", ["attention", "conv", "identity", "pool", "random"])
+def test_configuration_holds_exactly_the_defaults(name):
+    settings = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    assert settings.pop("name") == name
+    assert settings.pop("backend") == "auto"
+    assert settings == operators.describe(name).defaults
+    x = torch.randn(1, 3, 4, 8)
+    assert operators.create(name, 8, grid=(3, 4), **settings)(x).shape == x.shape
+
+
+# ---------------------------------------------------------------- registration
+
+
+def test_a_mixer_of_ones_own_registers_and_is_created(clean):
+    core = registry.register(card("doubling"))(Doubling)
+    assert "doubling" in operators.names()
+    assert operators.describe("doubling").defaults == {"factor": 2.0}
+    assert core.card is operators.describe("doubling")
+    x = torch.randn(2, 3, 4, 5)
+    assert torch.equal(operators.create("doubling", 5, shell=operators.BARE, factor=3.0)(x), 3 * x)
+
+
+def test_registrations_of_a_test_end_with_it():
+    assert "doubling" not in operators.names()
+
+
+def test_registering_a_name_twice_is_refused(clean):
+    with pytest.raises(InputError, match=r"'identity' is registered twice: by operators\.controls and .*test_registry"):
+        registry.register(card("identity"))(Doubling)
+    assert registry.core_class("identity").__module__ == "operators.controls"
+
+
+THIRD_PARTY = """
+from operators import Core, Cost, MixerCard, register
+
+@register(MixerCard("negation", "Negation", "none", 2000, "y = -u", False, True, "circular", True, ("torch",)))
+class Negation(Core):
+    def forward(self, u, *, x, cond=None):
+        return -u
+
+    def core_cost(self, height, width):
+        return Cost()
+"""
+
+
+def test_entry_points_register_or_say_why_not(clean, monkeypatch, tmp_path):
+    (tmp_path / "zoo_third_party.py").write_text(THIRD_PARTY)
+    (tmp_path / "zoo_broken.py").write_text("raise RuntimeError('needs a newer zoo')")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [
+        importlib.metadata.EntryPoint("negation", "zoo_third_party:Negation", registry.ENTRY_POINTS),
+        importlib.metadata.EntryPoint("broken_one", "zoo_broken:Mixer", registry.ENTRY_POINTS),
+        importlib.metadata.EntryPoint("absent_one", "zoo_absent:Mixer", registry.ENTRY_POINTS),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "operator_zoo.mixers" else [])
+    monkeypatch.setattr(registry, "_loaded", False)
+    try:
+        x = torch.randn(1, 2, 3, 4)
+        assert torch.equal(operators.create("negation", 4, shell=operators.BARE)(x), -x)
+        assert registry.broken() == {
+            "broken_one": "RuntimeError: needs a newer zoo",
+            "absent_one": "ModuleNotFoundError: No module named 'zoo_absent'",
+        }
+        assert "broken_one" not in operators.names()
+        with pytest.raises(
+            InputError, match=r"'broken_one' is installed but does not load: RuntimeError: needs a newer"
+        ):
+            operators.create("broken_one", 4)
+    finally:
+        sys.modules.pop("zoo_third_party", None)
+
+
+# ---------------------------------------------------------------- calls
+
+
+def test_a_conditioned_mixer_refuses_none_and_other_shapes(clean):
+    registry.register(card("conditioned"))(Conditioned)
+    mixer = operators.create("conditioned", 5, cond_dim=3, shell=operators.BARE)
+    x, cond = torch.randn(2, 3, 4, 5), torch.randn(2, 3)
+    assert torch.equal(mixer(x, cond), x * cond[:, None, None, :1])
+    with pytest.raises(InputError, match=r"needs cond of shape \(B, 3\), not None"):
+        mixer(x)
+    for wrong in (cond[:1], cond[:, :2], cond[0]):
+        with pytest.raises(InputError, match=r"takes cond of shape \(2, 3\)"):
+            mixer(x, wrong)
+
+
+def test_the_others_accept_cond_and_ignore_it():
+    mixer = operators.create("attention", 8, cond_dim=3)
+    x = torch.randn(2, 3, 4, 8)
+    assert torch.equal(mixer(x, torch.randn(2, 3)), mixer(x))
+    with pytest.raises(InputError, match=r"takes cond of shape \(2, 3\), not \(2, 4\)"):
+        mixer(x, torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 7), (3, 4, 8), (2, 12, 8)], ids=str)
+def test_input_of_another_shape_is_refused(shape):
+    with pytest.raises(InputError, match=r"mixer pool takes \(B, H, W, 8\), not "):
+        operators.create("pool", 8)(torch.randn(shape))
+
+
+def test_a_smallest_grid_is_kept(clean):
+    registry.register(card("doubling", min_grid=(2, 3)))(Doubling)
+    mixer = operators.create("doubling", 5, shell=operators.BARE)
+    assert mixer(torch.ones(1, 2, 3, 5)).sum() == 60
+    for grid in ((1, 3), (2, 2)):
+        with pytest.raises(InputError, match=r"needs a grid of at least \(2, 3\), not"):
+            mixer(torch.ones(1, *grid, 5))
+
+
+# ---------------------------------------------------------------- shells
+
+
+def test_common_is_the_default_shell_and_the_same_for_every_core():
+    assert operators.create("pool", 8).shell.spec == operators.COMMON == ShellSpec()
+    states = []
+    for name in ("attention", "pool"):
+        torch.manual_seed(3)
+        states.append(operators.create(name, 8).shell.state_dict())
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert_close(states[1][name], value, 0, name)
+
+
+@pytest.mark.parametrize(
+    ("shell", "expected"),
+    [
+        ("common", ShellSpec()),
+        ("published", ShellSpec(gate="none", norm="none", bias=True)),
+        ({"conv": 3}, ShellSpec(conv=3)),
+        ({"name": "common", "gate": None, "norm": "layer"}, ShellSpec(norm="layer")),
+        ({"name": "published", "expand": 2, "bias": None}, ShellSpec(expand=2, gate="none", norm="none", bias=True)),
+        (ShellSpec(expand=3), ShellSpec(expand=3)),
+    ],
+    ids=str,
+)
+def test_a_shell_is_a_preset_or_a_mapping_of_overrides_where_none_keeps(shell, expected):
+    assert operators.create("attention", 8, shell=shell).shell.spec == expected
+
+
+def test_published_is_refused_where_the_paper_does_not_tell(clean):
+    registry.register(card("doubling", shells={"project": ShellSpec(expand=2)}))(Doubling)
+    with pytest.raises(InputError, match=r"'published' does not exist for doubling .*; allowed are common, project"):
+        operators.create("doubling", 8, shell="published")
+    assert operators.create("doubling", 8, shell="project").shell.width == 16
+
+
+def plain_shell(mixer, x):
+    """The shell's equations, written out, around the mixer's own core."""
+    shell, spec, width = mixer.shell, mixer.shell.spec, mixer.shell.width
+    u = gate = x
+    if spec.project:
+        projected = x @ shell.in_proj.weight.T + (shell.in_proj.bias if spec.bias else 0)
+        u, gate = projected[..., :width], projected[..., width:]
+    if spec.conv:
+        reach, weight = spec.conv // 2, shell.conv.weight[:, 0]
+        padded = F.pad(u, (0, 0, reach, reach, reach, reach))
+        height, wide = x.shape[1:3]
+        taps = itertools.product(range(spec.conv), range(spec.conv))
+        u = sum(padded[:, i : i + height, j : j + wide] * weight[:, i, j] for i, j in taps) + shell.conv.bias
+        u = u * torch.sigmoid(u)
+    y = mixer.core(u, x=x)
+    if spec.norm == "layer":
+        y = y - y.mean(-1, keepdim=True)
+    if spec.norm != "none":
+        y = y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt() * shell.norm.weight
+    if spec.norm == "layer":
+        y = y + shell.norm.bias
+    if spec.gate == "silu":
+        y = y * gate * torch.sigmoid(gate)
+    if spec.project:
+        y = y @ shell.out_proj.weight.T + (shell.out_proj.bias if spec.bias else 0)
+    return y
+
+
+SPECS = [
+    ShellSpec(),
+    ShellSpec(expand=1.5, bias=True, norm="layer"),
+    ShellSpec(gate="none", conv=3, norm="none"),
+    ShellSpec(expand=2, conv=5, bias=True),
+    ShellSpec(gate="none", norm="layer", conv=7, project=False),
+    operators.BARE,
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("name", ["pool", "attention"])
+def test_shell_equations(name, spec):
+    mixer = operators.create(name, 8, shell=spec).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    x = torch.randn(2, 5, 4, 8, dtype=torch.float64)
+    assert_close(mixer(x), plain_shell(mixer, x), 1e-12, "y")
+    assert mixer.cost(5, 4).parameters == sum(parameter.numel() for parameter in mixer.parameters())
+
+
+@pytest.mark.parametrize("switch", [{"gate": "none"}, {"conv": 3}, {"norm": "none"}, {"norm": "layer"}, {"bias": True}])
+def test_every_switch_of_the_shell_does_something(switch):
+    torch.manual_seed(0)
+    base, other = operators.create("pool", 8), operators.create("pool", 8, shell=switch)
+    with torch.no_grad():
+        for parameter in itertools.chain(base.parameters(), other.parameters()):
+            parameter.fill_(0.3)
+            parameter.view(-1)[::2] = -0.2
+    x = torch.randn(2, 5, 4, 8)
+    assert_differs(other(x), base(x), 1e-3, "y")

@@ -1,0 +1,292 @@
+"""Cores for the contract's own tests: some sound, of every kind a card can describe, and others broken in one way."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from operators import Core, Cost, Site
+
+
+class Mean(Core):
+    """y = u + W mean(u): linear, blind to positions, and sound. The broken ones below differ from it in one thing."""
+
+    def __init__(self, site: Site, *, backend: str = "auto") -> None:
+        super().__init__(site, backend=backend)
+        self.weight = nn.Parameter(torch.randn(site.width, site.width) / 2)
+
+    def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        return u + (u.mean((1, 2)) @ self.weight)[:, None, None]
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        return Cost(mixing_macs=self.site.width**2)
+
+    def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
+        return {"mean": u.mean((1, 2))}
+
+
+# Sound, each with a property that Mean lacks.
+
+
+class Ramp(Mean):
+    """Weighs tokens by their place."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        rows = torch.linspace(0.5, 1.5, u.shape[1], device=u.device)[:, None, None]
+        columns = torch.linspace(0.3, 1.9, u.shape[2], device=u.device)[:, None]
+        return super().forward(u, **other) * (rows * columns).to(u.dtype)
+
+
+class Neighbours(Mean):
+    """y = u + W (the token above left), zeros beyond the border."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return u + F.pad(u, (0, 0, 1, 0, 1, 0))[:, :-1, :-1] @ self.weight
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        return Cost(mixing_macs=height * width * self.site.width**2)
+
+
+class Running(Mean):
+    """Adds the mean of the tokens so far, row by row."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        count = torch.arange(1, u[0, :, :, 0].numel() + 1, device=u.device)[:, None]
+        mean = u.flatten(1, 2).cumsum(1) / count
+        return u + (mean.to(u.dtype) @ self.weight).reshape(u.shape)
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        return Cost(mixing_macs=height * width * self.site.width**2)
+
+
+class TokenWise(Mean):
+    """Mixes nothing: y = W u."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return u @ self.weight
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        return Cost(projection_macs=height * width * self.site.width**2)
+
+
+class Squares(Mean):
+    """Not linear."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        y = super().forward(u, **other)
+        return y * torch.tanh(y)
+
+
+class Sum(Mean):
+    """Its output grows with the number of tokens."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) * (u.shape[1] * u.shape[2])
+
+
+class Table(Mean):
+    """One weight for each place of its grid."""
+
+    def __init__(self, site: Site, *, backend: str = "auto") -> None:
+        super().__init__(site, backend=backend)
+        self.places = nn.Parameter(torch.rand(*(site.grid or ()), 1) + 0.5)
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u * self.places.to(u.dtype), **other)
+
+
+class Single(Mean):
+    """Leaves half precision for exponentials and all."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            wide = u.to(torch.promote_types(u.dtype, torch.float32))
+            return super().forward(wide, **other) + torch.exp(-wide.square())
+
+
+# Broken, each in one way.
+
+
+class NotFinite(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        y = super().forward(u, **other)
+        return y / 0 if (u.shape[1], u.shape[2]) == (4, 4) else y
+
+
+class Transposed(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other).transpose(1, 2)
+
+
+class RemembersGrid(Mean):
+    seen: torch.Size | None = None
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        self.seen = self.seen or u.shape[1:]
+        if u.shape[1:] != self.seen:
+            raise RuntimeError("another grid than before")
+        return super().forward(u, **other)
+
+
+class NeedsTwoRows(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) + 0 * u[:, 1:2]
+
+
+class BatchMean(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) - 0.01 * u.mean(0)
+
+
+class BatchMeanInTraining(BatchMean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) if self.training else Mean.forward(self, u, **other)
+
+
+class Noisy(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) + 1e-3 * torch.rand_like(u)
+
+
+class Unseeded(Mean):
+    made = itertools.count()
+
+    def __init__(self, site: Site, *, backend: str = "auto") -> None:
+        super().__init__(site, backend=backend)
+        self.weight.data[0] = next(self.made)
+
+
+class Overwrites(Mean):
+    def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        y = super().forward(u, x=x)
+        if not torch.is_grad_enabled():
+            x[:, 0, 0] = 0
+        return y
+
+
+class AssumesStrides(Mean):
+    def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        contiguous = torch.empty(x.shape, device="meta").stride()
+        return super().forward(u, x=x) + x.as_strided(x.shape, contiguous)
+
+
+class Cancels(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) + 1000 - 1000
+
+
+class OtherwiseCompiled(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) * (1.001 if torch.compiler.is_compiling() else 1)
+
+
+class Unsaved(Mean):
+    def __init__(self, site: Site, *, backend: str = "auto") -> None:
+        super().__init__(site, backend=backend)
+        self.factor = torch.rand(())
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) * self.factor
+
+
+class PicklesState(Mean):
+    def get_extra_state(self) -> Any:
+        return self.site
+
+    def set_extra_state(self, state: Any) -> None:
+        self.site = state
+
+
+class Unused(Mean):
+    def __init__(self, site: Site, *, backend: str = "auto") -> None:
+        super().__init__(site, backend=backend)
+        self.spare = nn.Parameter(torch.ones(3))
+
+
+class Dead(Unused):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) + 0 * self.spare.sum()
+
+
+class RootAtZero(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) + 0 * u.square().sum(-1, keepdim=True).sqrt()
+
+
+class Overflows(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return (
+            super().forward(u, **other) + u - u.sign() * (u.abs().exp().log() if u.dtype == torch.float32 else u.abs())
+        )
+
+
+class Flatters(Mean):
+    def core_cost(self, height: int, width: int) -> Cost:
+        return Cost(mixing_macs=self.site.width**2 - 2)
+
+
+class CostDependsOnRoute(Mean):
+    canonical: ClassVar = {"slow": True}
+
+    def __init__(self, site: Site, *, backend: str = "auto", slow: bool = False) -> None:
+        super().__init__(site, backend=backend)
+        self.slow = slow
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        return Cost(mixing_macs=self.site.width**2 * (1 if self.slow else 2))
+
+
+class SparesNobody(Mean):
+    no_weight_decay = frozenset({"wait"})
+
+
+class HoldsFunction(Mean):
+    def __init__(self, site: Site, *, backend: str = "auto") -> None:
+        super().__init__(site, backend=backend)
+        self.function = lambda u: u
+
+
+class ShowsNaN(Mean):
+    def inspect(self, u: Tensor, **other: Any) -> dict[str, Tensor]:
+        return {"map": u / 0}
+
+
+class ShowsNumber(Mean):
+    def inspect(self, u: Tensor, **other: Any) -> dict[str, Any]:
+        return {"size": 3.0}
+
+
+class Listens(Mean):
+    def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        y = super().forward(u, x=x)
+        return y if cond is None else y + 1e-6 * cond.mean()
+
+
+class Deaf(Mean):
+    needs_cond = True
+
+
+class Branches(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        y = super().forward(u, **other)
+        return y if u.abs().max().item() > 1e-3 else y + 0
+
+
+class Backends(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        y = super().forward(u, **other)
+        return y * 1.001 if self.backend == "fast" else y
+
+
+class HalfExponential(Mean):
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return super().forward(u, **other) + torch.exp(-u.square())
+
+
+class SquareProjection(Mean):
+    def core_cost(self, height: int, width: int) -> Cost:
+        return Cost(projection_macs=self.site.width**2)

@@ -1,0 +1,43 @@
+"""Few rows of options in which every pair of values occurs together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def full_product(options: Mapping[str, Sequence[Any]], valid: Callable[[Row], bool] = lambda row: True) -> list[Row]:
+    """Every valid combination of `options`, in order."""
+    rows = (dict(zip(options, values, strict=True)) for values in product(*options.values()))
+    return [row for row in rows if valid(row)]
+
+
+def pairs(row: Row) -> set[tuple[Any, ...]]:
+    """The pairs of option values that `row` covers."""
+    return {(a, row[a], b, row[b]) for a, b in combinations(sorted(row), 2)}
+
+
+def pairwise(options: Mapping[str, Sequence[Any]], valid: Callable[[Row], bool] = lambda row: True) -> list[Row]:
+    """A covering set of valid rows: each pair of values that occurs in some valid row occurs in one of these.
+
+    Greedy: the next row is the first of those that cover most pairs still open. Values must be hashable.
+    """
+    candidates = [(row, pairs(row)) for row in full_product(options, valid)]
+    open_pairs = set().union(*(covered for _, covered in candidates))
+    rows = []
+    while open_pairs:
+        row, covered = max(candidates, key=lambda candidate: len(candidate[1] & open_pairs))
+        rows.append(row)
+        open_pairs -= covered
+    return rows
+
+
+def row_name(row: Row) -> str:
+    """A test's name for `row`: its values, joined; switches by their option's name."""
+    switches = {True: "{}", False: "no_{}"}
+    return "-".join(
+        switches[value].format(key) if isinstance(value, bool) else str(value) for key, value in row.items()
+    )

@@ -1,0 +1,55 @@
+"""What the README says runs, runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def command_block(name: str) -> list[str]:
+    found = re.search(rf"<!-- {name} -->\n```bash\n(.*?)```", README, re.DOTALL)
+    assert found, f"README has no block marked {name}"
+    return found[1].strip().splitlines()
+
+
+def test_there_are_snippets() -> None:
+    assert len(SNIPPETS) >= 4
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: text.strip().splitlines()[-1][:40])
+def test_snippet(snippet: str) -> None:
+    # A process of its own: one of them registers a mixer, which other tests would find.
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_main_command(tmp_path: Path) -> None:
+    """The README's first block, without the installation, to a metrics.json that says ok."""
+    install, run = command_block("main command")
+    assert install == "pip install -e ."
+    program, *arguments = shlex.split(run)
+    assert program == "python"
+    done = subprocess.run(
+        [sys.executable, *arguments, f"hydra.run.dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["status"] == "ok"
+    assert metrics["mixer"] == "pde_ssm"
+    assert metrics["test/accuracy"] > 0.7
+    assert str(tmp_path) in done.stdout
+
+
+def test_test_command_is_what_continuous_integration_runs() -> None:
+    assert command_block("test command") == ['pip install -e ".[test]"', "python -m pytest"]
+    assert "<!-- test command -->" in (ROOT / ".ci/run").read_text()
