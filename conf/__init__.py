@@ -1,0 +1,1 @@
+"""Hydra configuration; the YAML files are the content."""

@@ -12,7 +12,7 @@ from operators.errors import check_choice, check_names
 
 # The three sizes of DeiT (arXiv 2012.12877, table 1), and one for small images and small machines.
 PRESETS = {
-    "vit_nano": ViTSpec(dim=96, depth=6, patch=4),
+    "vit_nano": ViTSpec(dim=64, depth=4, patch=4),
     "vit_tiny": ViTSpec(dim=192, depth=12, patch=16, drop_path=0.1),
     "vit_small": ViTSpec(dim=384, depth=12, patch=16, drop_path=0.1),
     "vit_base": ViTSpec(dim=768, depth=12, patch=16, drop_path=0.1),

@@ -15,7 +15,7 @@ from torch import nn
 
 from operators import Mixer
 from operators.errors import check_number
-from operators.initialisation import truncated_normal_
+from operators.initialisation import STD, linear_std, truncated_normal_
 
 
 def stream(seed: int, name: str) -> int:
@@ -52,9 +52,9 @@ def seeded(seed: int, name: str) -> Iterator[None]:
 def initialise(model: nn.Module, seed: int) -> None:
     """Draw every parameter of `model` outside its mixers, each from the stream (seed, its full name).
 
-    Norm weights are one, biases zero, everything else (stem and head too) cut normal with deviation 0.02: the
-    initialisation of DeiT (arXiv 2012.12877), whose stem starts at 0.0208. Draws are made in float32 on
-    the CPU, so they are the same on every device. Parameters on the meta device stay as they are.
+    Norm weights are one, biases zero, everything else cut normal: linear layers (stem and head too) with the deviation
+    of `operators.initialisation.linear_std`, learned positions with 0.02. Draws are made in float32 on the CPU, so they
+    are the same on every device. Parameters on the meta device stay as they are.
     """
     mixing = {id(part) for mixer in model.modules() if isinstance(mixer, Mixer) for part in mixer.modules()}
     for prefix, module in model.named_modules():
@@ -74,4 +74,5 @@ def _draw(module: nn.Module, name: str, parameter: nn.Parameter, seed: int) -> N
     else:
         generator = torch.Generator("cpu").manual_seed(stream(seed, name))
         values = torch.empty(parameter.shape, device="cpu", dtype=torch.float32)
-        parameter.copy_(truncated_normal_(values, generator=generator))
+        std = linear_std(module) if isinstance(module, nn.Linear) else STD
+        parameter.copy_(truncated_normal_(values, std, generator=generator))

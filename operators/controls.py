@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from operators.cost import Cost
 from operators.errors import InputError, check_number
-from operators.initialisation import linear_init
+from operators.initialisation import truncated_normal_
 from operators.mixer import Core
 from operators.registry import MixerCard, Published, Site, register
 from operators.shell import BARE
@@ -145,7 +145,7 @@ class Conv(Core):
         check_odd("mixer.kernel", kernel, least=1)
         self.kernel = kernel
         self.conv = nn.Conv2d(site.width, site.width, kernel, padding=kernel // 2, groups=site.width)
-        linear_init(self.conv)
+        truncated_normal_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:

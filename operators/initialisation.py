@@ -23,9 +23,18 @@ def truncated_normal_(tensor: Tensor, std: float = STD, generator: torch.Generat
     return tensor.erfinv_().mul_(math.sqrt(2)).clamp_(-CUT, CUT).mul_(std / CUT_STD)
 
 
+def linear_std(linear: nn.Linear) -> float:
+    """Deviation 1 / sqrt(3 fan_in) of the zoo's projections.
+
+    PyTorch draws linear and convolution layers so. It is 0.0208 for 768 inputs (DeiT and ViT write 0.02 there), and
+    keeps the signal's size in narrow models, where 0.02 would start every projection near zero.
+    """
+    return (3 * linear.in_features) ** -0.5
+
+
 @torch.no_grad()
-def linear_init(linear: nn.Linear | nn.Conv2d) -> None:
-    """The zoo's initialisation of a projection: truncated normal, zero bias (ViT's; DeiT, arXiv 2012.12877)."""
-    truncated_normal_(linear.weight)
+def linear_init(linear: nn.Linear) -> None:
+    """The zoo's initialisation of a projection: cut normal of deviation `linear_std`, zero bias."""
+    truncated_normal_(linear.weight, linear_std(linear))
     if linear.bias is not None:
         linear.bias.zero_()

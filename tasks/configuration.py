@@ -55,7 +55,7 @@ class OptimizerConfig:
     """
 
     name: str = "adamw"
-    lr: float = 1e-3
+    lr: float = 2e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.05

@@ -14,7 +14,7 @@ from operators.errors import InputError, check_choice, check_names, check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.pde.propagate import METHODS, choose, why_not_separable
-from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
+from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
 from operators.pde.reference import propagate_reference
 from operators.pde.symbols import BOUNDARIES, FORCINGS, UNITS, Coefficients, respond
 from operators.precision import full_precision, wide
@@ -278,13 +278,15 @@ class PdeSsm(Core):
         batch, height, width, _ = u.shape
         conditioned = rows.ndim == 5
         if conditioned:
-            field = u.unflatten(-1, (self.groups, -1)).permute(0, 3, 1, 4, 2).flatten(0, 1)
+            field = permuted(u.unflatten(-1, (self.groups, -1)), 0, 3, 1, 4, 2).flatten(0, 1)
             rows, columns = rows.flatten(0, 1), columns.flatten(0, 1)
         else:
-            field = u.permute(3, 1, 0, 2)
             rows = rows * weight[:, 0, :, None, None]
+            if height * width <= self.state * (height + width):
+                return self._multiplied_out(u, rows, columns)
+            field = permuted(u, 3, 1, 0, 2)
         problems, _, members, _ = field.shape
-        across = torch.bmm(rows.flatten(1, 2), field.reshape(problems, height, members * width))
+        across = torch.bmm(rows.flatten(1, 2), field.view(problems, height, members * width))
         if conditioned:
             share = weight.mT[None, :, :, None, :, None].to(across.dtype)
             across = across.view(batch, self.groups, self.state, height, members, width) * share
@@ -292,8 +294,19 @@ class PdeSsm(Core):
         along = torch.bmm(across, columns.mT.flatten(0, 1)).view(problems, self.state, height, members, width)
         along = along.sum(1) if self.state > 1 else along[:, 0]
         if not conditioned:
-            return along.permute(2, 1, 3, 0)
-        return along.unflatten(0, (batch, self.groups)).permute(0, 2, 4, 1, 3).flatten(-2)
+            return permuted(along, 2, 1, 3, 0)
+        return permuted(along.unflatten(0, (batch, self.groups)), 0, 2, 4, 1, 3).flatten(-2)
+
+    @staticmethod
+    def _multiplied_out(u: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """One batched product with the states' summed pixel-to-pixel matrices: fewer operations on small grids."""
+        channels, _, height, width = *rows.shape[:3], columns.shape[-1]
+        pixels = height * width
+        with full_precision(u):
+            kernel = torch.bmm(rows.flatten(2).mT, columns.flatten(2)).view(channels, height, height, width, width)
+        kernel = permuted(kernel, 0, 1, 3, 2, 4).view(channels, pixels, pixels)
+        mixed = torch.bmm(kernel, permuted(u.flatten(1, 2), 2, 1, 0))
+        return permuted(mixed, 2, 1, 0).unflatten(1, (height, width))
 
     def _reference(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
         """Every state of every channel of every image by itself."""

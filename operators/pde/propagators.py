@@ -38,6 +38,23 @@ class _Hankel(torch.autograd.Function):
         return slid.sum(-2)
 
 
+class _Permuted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *order: int) -> Tensor:
+        ctx.order = order
+        return x.permute(order).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        inverse = sorted(range(len(ctx.order)), key=ctx.order.__getitem__)
+        return gradient.permute(inverse).contiguous(), *[None] * len(ctx.order)
+
+
+def permuted(x: Tensor, *order: int) -> Tensor:
+    """`x.permute(order)` in memory, and likewise its gradient: batched products copy strided matrices one by one."""
+    return _Permuted.apply(x, *order)
+
+
 def toeplitz(kernel: Tensor) -> Tensor:
     """Matrix (..., n, n) of kernel[i - j] from a kernel (..., 2n - 1) at offsets 1-n … n-1."""
     return _Hankel.apply(kernel.flip(-1)).flip(-2)

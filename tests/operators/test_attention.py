@@ -247,6 +247,7 @@ def test_cost_is_what_a_counter_sees(grid):
 def test_initialisation():
     core = operators.create("attention", 256).core
     assert isinstance(core.qk, nn.Linear)
-    assert core.qk.weight.abs().max() <= 0.0455  # two deviations of the normal that has 0.02 left when cut there
-    assert 0.0195 < core.qk.weight.std() < 0.0205
+    std = (3 * 256) ** -0.5
+    assert core.qk.weight.abs().max() <= 2 * std / 0.8796  # what a normal cut at two deviations keeps of its deviation
+    assert 0.98 * std < core.qk.weight.std() < 1.02 * std
     assert not core.qk.bias.any()

@@ -56,8 +56,8 @@ def outputs(mixer: operators.Mixer, x: torch.Tensor, cond: torch.Tensor) -> dict
     }
 
 
-def check_routes(options: dict[str, Any]) -> None:
-    x, cond = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+def check_routes(options: dict[str, Any], grid: tuple[int, int] = (3, 4)) -> None:
+    x, cond = torch.randn(2, *grid, 4, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     methods = ["reference", "fft", "auto"]
     if options["forcing"] == "initial" and options["tensor"] != "full":
         methods.append("separable")
@@ -74,6 +74,15 @@ def check_routes(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("options", pairwise(OPTIONS, meaningful), ids=str)
 def test_every_route_equals_the_reference(options: dict[str, Any]) -> None:
     check_routes(options)
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (6, 5), (1, 7)], ids=str)
+@pytest.mark.parametrize("state", [1, 2, 4])
+@pytest.mark.parametrize("condition", ["none", "input"])
+def test_separable_equals_the_reference_multiplied_out_or_not(
+    grid: tuple[int, int], state: int, condition: str
+) -> None:
+    check_routes({"state": state, "forcing": "initial", "tensor": "diagonal", "condition": condition}, grid)
 
 
 @pytest.mark.slow
