@@ -90,7 +90,7 @@ class TrainerConfig:
         lightning: other arguments of `Trainer`.
     """
 
-    max_epochs: int | None = 2
+    max_epochs: int | None = 5
     max_steps: int | None = None
     accelerator: str = "auto"
     devices: int | str = 1
