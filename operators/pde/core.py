@@ -199,7 +199,7 @@ class PdeSsm(Core):
         """What serves a height × width grid: `pointwise` where no term mixes, else the method set or chosen."""
         if not self.spatial:
             return "pointwise"
-        return choose(self.separable, height, width) if self.method == "auto" else self.method
+        return choose(self.separable, height, width, self.state) if self.method == "auto" else self.method
 
     @property
     def backend(self) -> str:

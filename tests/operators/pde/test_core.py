@@ -190,11 +190,13 @@ def test_initial_lengths_span_a_third_of_a_pixel_to_half_the_image() -> None:
     assert pixels.median() < (pixels.min() * pixels.max()).sqrt(), "the short end must be denser than log-uniform"
 
 
-def test_auto_follows_the_grid_and_the_tensor() -> None:
+def test_auto_follows_the_grid_the_states_and_the_tensor() -> None:
     assert make(grid=(8, 8)).backend == "separable"
     assert make(grid=(8, 8), tensor="full").backend == "fft"
     assert make(grid=(8, 8), forcing="constant").backend == "fft"
-    assert make(grid=(256, 256)).backend == "fft"
+    assert make(grid=(32, 32), state=1).backend == "separable"
+    assert make(grid=(32, 32), state=4).backend == "fft"
+    assert make(grid=(256, 256), state=1).backend == "fft"
     assert make(grid=(8, 8), method="reference").backend == "reference"
 
 
