@@ -25,7 +25,8 @@ TERMS = ("convection", "diffusion", "reaction")
 TENSORS = ("isotropic", "diagonal", "full")
 CONDITIONS = ("none", "input", "cond")
 MOST_DECAY = 8.0
-LEAST_STEADY_DECAY = 0.05
+LEAST_STEADY_DECAY = 0.5
+"""Of steady forcing. Its kernels depend on K / r and v / r alone: the bound costs nothing and limits their reach."""
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
 DEFAULT_GRID = (16, 16)
@@ -179,8 +180,13 @@ class PdeSsm(Core):
         if "reaction" in self.terms:
             # Under initial forcing a mere gain, best near 1; otherwise it shapes the kernel.
             decay = 0.05 if self.forcing == "initial" else 0.5
-            raw["reaction_logit"] = torch.full_like(log_length, math.log(decay / (MOST_DECAY - decay)))
+            raw["reaction_logit"] = torch.full_like(log_length, math.log(decay / (MOST_DECAY - self._least - decay)))
         return raw
+
+    @property
+    def _least(self) -> float:
+        """The reaction is kept at or below minus this."""
+        return LEAST_STEADY_DECAY if self.forcing == "steady" else 0.0
 
     @staticmethod
     def _term_of(name: str) -> str:
@@ -235,8 +241,7 @@ class PdeSsm(Core):
         if "velocity" in raw:
             made["vy"], made["vx"] = raw["velocity"].unbind(-1)
         if "reaction_logit" in raw:
-            least = LEAST_STEADY_DECAY if self.forcing == "steady" else 0.0
-            made["r"] = -least - (MOST_DECAY - least) * raw["reaction_logit"][..., 0].sigmoid()
+            made["r"] = -self._least - (MOST_DECAY - self._least) * raw["reaction_logit"][..., 0].sigmoid()
         return Coefficients(**made)
 
     def _in_pixels(self, coefficients: Coefficients, height: int, width: int) -> Coefficients:

@@ -84,10 +84,10 @@ def propagate(
         work = field.to(dtype)
         if not work.numel():
             output = work
-        elif method == "reference":
-            output = propagate_reference(work, coefficients, boundary, forcing)
         elif not coefficients.spatial:
             output = work if coefficients.r is None else work * respond(coefficients.r, forcing)[:, None, None]
+        elif method == "reference":
+            output = propagate_reference(work, coefficients, boundary, forcing)
         elif method == "separable":
             rows, columns = axis_matrices(coefficients, height, width, boundary)
             output = rows @ work @ columns.mT

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -60,7 +61,10 @@ def propagate_reference(field: Tensor, coefficients: Coefficients, boundary: str
         field = torch.cat([field, sign * field.flip(-1)], dim=-1)
         field = torch.cat([field, sign * field.flip(-2)], dim=-2)
     rows, columns = field.shape[-2:]
-    response = point_response(coefficients, height, width, boundary, forcing, field)
+    # One channel at a time: the plane's quadrature is large.
+    channels = field.shape[-3]
+    each = [coefficients.map(partial(torch.narrow, dim=0, start=m, length=1)) for m in range(channels)]
+    response = torch.cat([point_response(one, height, width, boundary, forcing, field) for one in each])
     output = torch.zeros_like(field[..., :height, :width])
     for i, j in itertools.product(range(rows), range(columns)):
         below, right = rows - 1 - i, columns - 1 - j

@@ -30,7 +30,8 @@ LEAST_DECAY = 1e-4
 """Steady forcing needs a reaction of at most minus this."""
 
 MOST_NODES = 4096
-"""Quadrature nodes along one axis beyond which an `absorbing` plane is refused."""
+MOST_POINTS = 2**28
+"""Quadrature nodes along one axis, and of all kernels together, beyond which an `absorbing` plane is refused."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,12 @@ def plane_kernel(coefficients: Coefficients, height: int, width: int, forcing: s
     square of wave numbers (the other half is its complex conjugate).
     """
     rows, columns = plane_nodes(coefficients, height, width, forcing, like)
+    kernels = max(value.numel() for value in vars(coefficients).values() if value is not None)
+    if rows * columns // 2 * kernels > MOST_POINTS:
+        raise InputError(
+            f"boundary='absorbing': {kernels} kernels of {rows // 2} × {columns} quadrature nodes do not fit; "
+            "use less diffusion or velocity, more decay, boundary='periodic', or diagonal K with forcing='initial'"
+        )
     ky, weight_y = quadrature(rows // 2 + 16, 0.0, math.pi, like)
     kx, weight_x = quadrature(columns, -math.pi, math.pi, like)
     response = respond(symbol(coefficients, ky, kx), forcing)

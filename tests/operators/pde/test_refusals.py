@@ -99,3 +99,18 @@ def test_separable_refuses_a_full_tensor():
 @pytest.mark.parametrize("forcing", ["constant", "steady"])
 def test_separable_refuses_sources(forcing):
     assert "separable" in refusal(FIELD, reaction=DECAY, forcing=forcing, method="separable")
+
+
+def test_a_plane_too_wide_to_integrate_is_refused_before_memory_is_taken():
+    many = torch.full((4096,), 0.5)
+    velocity = torch.full((4096, 2), 300.0)
+    message = refusal(
+        torch.ones(4096, 4, 4),
+        diffusion=many,
+        velocity=velocity,
+        forcing="constant",
+        boundary="absorbing",
+        method="fft",
+    )
+    assert "quadrature nodes do not fit" in message
+    assert "\n" not in message
