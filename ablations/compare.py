@@ -112,7 +112,6 @@ def _explained(settings: Sequence[Mapping[str, str]], key: str) -> bool:
 def warnings(runs: Sequence[Run]) -> list[str]:
     """What forbids or weakens a comparison of these runs, a line each."""
     facts: dict[str, Callable[[Run], Any]] = {
-        "data sets (fingerprints)": lambda run: (run.provenance["data"]["name"], run.provenance["data"]["fingerprint"]),
         "revisions of the code": lambda run: str(run.provenance["git"]),
         "versions of torch": lambda run: run.provenance["versions"]["torch"],
         "processors": lambda run: str(run.provenance["hardware"]),
@@ -122,35 +121,45 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     said = [
         f"{len(kinds)} different {what}" for what, of in facts.items() if len(kinds := {of(run) for run in runs}) > 1
     ]
+    for data in sorted({run.metrics["data"] for run in runs}):
+        prints = {run.provenance["data"]["fingerprint"] for run in runs if run.metrics["data"] == data}
+        if len(prints) > 1:
+            said.append(f"{len(prints)} different contents (fingerprints) of {data}")
     said += [f"{run.path}: status {run.metrics['status']}" for run in runs if run.metrics["status"] != "ok"]
     return said
 
 
 def table(runs: Sequence[Run], metric: str, reference: str | None = None) -> str:
-    """Markdown table of arms, best first, by the mean of `metric` over seeds."""
+    """Markdown table of arms, data set by data set, best first by the mean of `metric` over seeds."""
     ended = [run for run in runs if run.metrics["status"] == "ok"]
     for run in ended:
         check_choice("metric", metric, [key for key, value in run.metrics.items() if isinstance(value, int | float)])
-    named = arms(ended)
+    by_data: dict[str, list[Run]] = {}
+    for run in ended:
+        by_data.setdefault(run.metrics["data"], []).append(run)
+    named = {data: arms(members) for data, members in by_data.items()}
     if reference is not None:
-        check_choice("reference", reference, named)
-    by_arm = {name: {run.settings["seed"]: run.metrics[metric] for run in members} for name, members in named.items()}
-    scores = {name: t_interval(list(values.values())) for name, values in by_arm.items()}
-    header = ["arm", "seeds", metric]
+        check_choice("reference", reference, sorted({name for group in named.values() for name in group}))
+    header = ["data", "arm", "seeds", metric]
     if reference:
         header.append(f"paired difference to {reference}")
     header += ["parameters", "mixer MACs", "MACs", "training s", "backend"]
-    rows = []
-    for name in sorted(named, key=lambda name: -scores[name].mean):
-        row = [name, str(scores[name].n), show(scores[name])]
+    rows = [row for data, group in named.items() for row in _rows(data, group, metric, reference)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
+
+
+def _rows(data: str, group: Mapping[str, list[Run]], metric: str, reference: str | None) -> Iterator[list[str]]:
+    by_arm = {name: {run.settings["seed"]: run.metrics[metric] for run in members} for name, members in group.items()}
+    scores = {name: t_interval(list(values.values())) for name, values in by_arm.items()}
+    for name in sorted(group, key=lambda name: -scores[name].mean):
+        row = [data, name, str(scores[name].n), show(scores[name])]
         if reference:
-            row.append("—" if name == reference else show(paired(by_arm[name], by_arm[reference])))
-        first = named[name][0].metrics
-        seconds = median(run.metrics["train/seconds"] for run in named[name])
+            other = by_arm.get(reference, {})
+            row.append("—" if name == reference or not other else show(paired(by_arm[name], other)))
+        first = group[name][0].metrics
+        seconds = median(run.metrics["train/seconds"] for run in group[name])
         row += [f"{first['params']:,}", f"{first['mixer_macs']:,}", f"{first['macs']:,}", f"{seconds:.0f}"]
-        rows.append([*row, str(first["backend"])])
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+        yield [*row, str(first["backend"])]
 
 
 def paired(values: Mapping[Any, float], others: Mapping[Any, float]) -> Interval | None:

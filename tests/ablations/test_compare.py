@@ -16,17 +16,25 @@ from operators import InputError
 
 
 def write_run(
-    folder: Path, mixer: str, seed: int, accuracy: float, *, status: str = "ok", data: str = "a", **config: Any
+    folder: Path,
+    mixer: str,
+    seed: int,
+    accuracy: float,
+    *,
+    status: str = "ok",
+    data: str = "a",
+    name: str = "mini",
+    **config: Any,
 ) -> Path:
     folder.mkdir(parents=True)
-    settings = {"mixer": {"name": mixer}, "seed": seed, "data": {"name": "mini", "root": str(folder)}, **config}
+    settings = {"mixer": {"name": mixer}, "seed": seed, "data": {"name": name, "root": str(folder)}, **config}
     (folder / "config.yaml").write_text(json.dumps(settings))
     costs = {"params": 1000, "mixer_macs": 10, "macs": 100, "train/seconds": 5.0, "backend": "sdpa"}
     (folder / "metrics.json").write_text(
-        json.dumps({"mixer": mixer, "seed": seed, "test/accuracy": accuracy, "status": status, **costs})
+        json.dumps({"mixer": mixer, "data": name, "seed": seed, "test/accuracy": accuracy, "status": status, **costs})
     )
     provenance = {
-        "data": {"name": "mini", "fingerprint": data},
+        "data": {"name": name, "fingerprint": data},
         "git": None,
         "versions": {"torch": "2"},
         "hardware": {"cpu": "x"},
@@ -63,11 +71,18 @@ def test_t_interval_covers_the_mean_as_often_as_it_says() -> None:
 def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
     text = compare.table(compare.find([study]), "test/accuracy", "mixer=identity")
     rows = [line.split(" | ") for line in text.splitlines()]
-    assert rows[2][0] == "| mixer=attention"
-    assert rows[2][1] == "3"
+    assert rows[2][:3] == ["| mini", "mixer=attention", "3"]
     difference = t_interval([0.10, 0.12, 0.09])
-    assert rows[2][3] == f"{difference.mean:.4f} ± {difference.half:.4f}"
-    assert rows[3][3] == "—"
+    assert rows[2][4] == f"{difference.mean:.4f} ± {difference.half:.4f}"
+    assert rows[3][4] == "—"
+
+
+def test_data_sets_are_told_apart_and_only_paired_within(study: Path) -> None:
+    write_run(study / "c", "attention", 0, 0.5, name="maxi", data="b")
+    text = compare.table(compare.find([study]), "test/accuracy", "mixer=identity")
+    last = text.splitlines()[-1].split(" | ")
+    assert last[:5] == ["| maxi", "attention", "1", "0.5000", "—"]
+    assert compare.warnings(compare.find([study])) == []
 
 
 def test_arms_are_named_by_what_differs(tmp_path: Path) -> None:
@@ -88,7 +103,7 @@ def test_what_forbids_a_comparison_is_said(study: Path) -> None:
     write_run(study / "c", "pool", 0, 0.1, data="b")
     write_run(study / "d", "pool", 1, 0.1, status="diverged")
     said = " ".join(compare.warnings(compare.find([study])))
-    assert "2 different data sets" in said
+    assert "2 different contents (fingerprints) of mini" in said
     assert "status diverged" in said
 
 
