@@ -11,10 +11,8 @@ import torch
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Parallel workers share the cores: more threads than cores make small tensors many times slower.
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, min(4, os.cpu_count() or 1) // workers)))
-    torch.set_num_threads(threads)
+    # Test tensors are small: a second thread gains nothing, and on a busy machine waiting for it costs five times the time.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)
