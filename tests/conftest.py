@@ -11,7 +11,7 @@ import torch
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Test tensors are small: a second thread gains nothing, and on a busy machine waiting for it costs five times the time.
+    # Test tensors are small: a second thread gains nothing, and on a busy machine waiting for it multiplies the time.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
