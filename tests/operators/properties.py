@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from operators import InputError, Mixer
+from operators import InputError, Mixer, orders
 from tests.checks import assert_close, assert_differs
 from tests.operators.cases import CHANNELS, Case, call, noise, run, tokens
 from tests.operators.contract import Contract, MixerContract
@@ -30,13 +30,6 @@ def hold(actual: Tensor, expected: Tensor, claimed: bool, name: str) -> None:
         assert_close(actual, expected, EXACT, f"{name} (claimed)")
     else:
         assert_differs(actual, expected, DIFFERENT, f"{name} (denied)")
-
-
-def scan_orders(height: int, width: int) -> dict[str, Tensor]:
-    """Scan orders by name, each a permutation of the H·W tokens in row-major numbering."""
-    grid = torch.arange(height * width).reshape(height, width)
-    row, column = grid.flatten(), grid.T.flatten()
-    return {"row": row, "col": column, "row_r": row.flip(0), "col_r": column.flip(0)}
 
 
 def is_token_wise(mixer: Mixer, x: Tensor) -> bool:
@@ -112,18 +105,19 @@ class CardContract(Contract):
         """
         grid = case.grids[1]
         mixer, x = case.perturbed(grid), tokens(grid, dtype=torch.float64)
-        named, orders = case.card.causal_along, scan_orders(*grid)
+        named = case.card.causal_along
         if is_token_wise(mixer, x):
             assert named is None, f"a token-wise mixer is causal along every order, not just {named!r}"
             return
-        assert named is None or named in orders, f"causal_along={named!r}: the contract knows {', '.join(orders)}"
-        for order in [named] if named else orders:
-            early, late = orders[order].tensor_split(2)
+        known = orders.names()
+        assert named is None or named in known, f"causal_along={named!r}: the contract knows {', '.join(known)}"
+        untouched = run(mixer, x).flatten(1, 2)
+        for order in [named] if named else known:
+            early, late = orders.permutation(order, *grid).tensor_split(2)
             changed = x.flatten(1, 2).clone()
             changed[:, late] = noise(len(x), len(late), CHANNELS, dtype=x.dtype, seed=13)
-            before = run(mixer, x).flatten(1, 2)[:, early]
             after = run(mixer, changed.reshape(x.shape)).flatten(1, 2)[:, early]
-            hold(after, before, named is not None, f"earlier outputs along {order}, later tokens changed")
+            hold(after, untouched[:, early], named is not None, f"earlier outputs along {order}, later tokens changed")
 
     def test_fixed_grid(self, case: Case) -> None:
         """The grid must be given and shapes parameters or buffers, or it need not be given and does not."""

@@ -22,6 +22,7 @@ class TestOtherParameters(MixerContract):
 
     cases = (
         Case("attention", params={"heads": 4, "qk_norm": True, "rope": True}),
+        Case("pom", params={"degree": 3, "clamp": None, "heads": 4, "rope": True}),
         Case("pde_ssm", params={"condition": "cond"}),
         Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
         Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),

@@ -98,12 +98,13 @@ def test_describe_refuses_unknown_names():
         operators.describe("identiti")
 
 
-@pytest.mark.parametrize("name", ["attention", "conv", "identity", "pool", "random"])
+@pytest.mark.parametrize("name", ["attention", "conv", "identity", "pom", "pool", "random"])
 def test_configuration_holds_exactly_the_defaults(name):
     settings = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     assert settings.pop("name") == name
     assert settings.pop("backend") == "auto"
-    assert settings == operators.describe(name).defaults
+    defaults = operators.describe(name).defaults
+    assert settings == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
     x = torch.randn(1, 3, 4, 8)
     assert operators.create(name, 8, grid=(3, 4), **settings)(x).shape == x.shape
 
