@@ -47,7 +47,8 @@ def test_main_command(tmp_path: Path) -> None:
     assert metrics["status"] == "ok"
     assert metrics["mixer"] == "pde_ssm"
     assert metrics["test/accuracy"] > 0.7
-    assert str(tmp_path) in done.stdout
+    assert "run directory: " in done.stdout
+    assert f"{tmp_path.name}\n" in done.stdout
 
 
 def test_test_command_is_what_continuous_integration_runs() -> None:
