@@ -50,6 +50,16 @@ class PatchEmbedding(nn.Linear):
         return height * width // self.patch**2 * self.weight.numel()
 
 
+def unpatchify(patches: Tensor, patch: int) -> Tensor:
+    """Images (B, channels, H, W) of patches (B, H / patch, W / patch, channels · patch²).
+
+    The numbers of a patch are in the order channel, row, column, as `PatchEmbedding` reads them.
+    """
+    batch, rows, columns, _ = patches.shape
+    pixels = patches.unflatten(3, (-1, patch, patch)).permute(0, 3, 1, 4, 2, 5)
+    return pixels.reshape(batch, -1, rows * patch, columns * patch)
+
+
 def check_patch(patch: int, size: tuple[int, int]) -> None:
     """Raise `InputError` unless `patch` divides both sides of an image of `size` pixels."""
     if size[0] % patch or size[1] % patch:

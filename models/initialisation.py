@@ -49,12 +49,21 @@ def seeded(seed: int, name: str) -> Iterator[None]:
             generator.set_state(state)
 
 
+class FixedLinear(nn.Linear):
+    """A linear layer whose weights start with the deviation `std`, not `linear_std`; at 0 they start at zero."""
+
+    def __init__(self, in_features: int, out_features: int, *, std: float) -> None:
+        super().__init__(in_features, out_features)
+        self.std = std
+
+
 def initialise(model: nn.Module, seed: int) -> None:
     """Draw every parameter of `model` outside its mixers, each from the stream (seed, its full name).
 
     Norm weights are one, biases zero, everything else cut normal: linear layers (stem and head too) with the deviation
-    of `operators.initialisation.linear_std`, learned positions with 0.02. Draws are made in float32 on the CPU, so they
-    are the same on every device. Parameters on the meta device stay as they are.
+    of `operators.initialisation.linear_std` (a `FixedLinear` with its own, 0 for zeros), learned positions and label
+    embeddings with 0.02. Draws are made in float32 on the CPU, so they are the same on every device. Parameters on the
+    meta device stay as they are.
     """
     mixing = {id(part) for mixer in model.modules() if isinstance(mixer, Mixer) for part in mixer.modules()}
     for prefix, module in model.named_modules():
@@ -67,12 +76,14 @@ def initialise(model: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def _draw(module: nn.Module, name: str, parameter: nn.Parameter, seed: int) -> None:
-    if name.endswith("bias"):
+    std = (
+        module.std if isinstance(module, FixedLinear) else linear_std(module) if isinstance(module, nn.Linear) else STD
+    )
+    if name.endswith("bias") or std == 0:
         parameter.zero_()
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
         parameter.fill_(1)
     else:
         generator = torch.Generator("cpu").manual_seed(stream(seed, name))
         values = torch.empty(parameter.shape, device="cpu", dtype=torch.float32)
-        std = linear_std(module) if isinstance(module, nn.Linear) else STD
         parameter.copy_(truncated_normal_(values, std, generator=generator))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import operators
-from models.blocks import Block, DropPath, FeedForward, PatchEmbedding, norm_layer
+from models.blocks import Block, DropPath, FeedForward, PatchEmbedding, norm_layer, unpatchify
 from operators import InputError
 from tests.checks import assert_close
 
@@ -38,6 +38,16 @@ def test_patch_embedding_refuses_other_shapes(shape: tuple[int, ...]) -> None:
 def test_patch_embedding_refuses_sizes_it_does_not_divide() -> None:
     with pytest.raises(InputError, match=r"model.patch=4 .* 8×10 pixels: allowed are 1, 2; did you mean 2\?"):
         PatchEmbedding(3, 8, 4)(torch.zeros(1, 3, 8, 10))
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_unpatchify_inverts_the_patch_embeddings_cut(patch: int) -> None:
+    stem = PatchEmbedding(3, 3 * patch**2, patch)
+    with torch.no_grad():
+        stem.weight.copy_(torch.eye(3 * patch**2))
+        nn.init.zeros_(stem.bias)
+        images = torch.randn(2, 3, 8, 12)
+        assert torch.equal(unpatchify(stem(images), patch), images)
 
 
 def test_drop_path_drops_whole_samples_at_its_rate_and_keeps_the_mean() -> None:

@@ -26,6 +26,23 @@ def deit(name: str) -> models.ModelCost:
         return models.create(name, mixers=attention, image_size=(224, 224), in_channels=3, num_classes=1000).cost()
 
 
+# Channels, heads, parameters in millions and "Gflops" (multiply-accumulates) of DiT-*/2 for images of 256 px; arXiv
+# 2212.09748, tables 1 and 4, the parameters' decimals as the authors' code counts them.
+DIT = {
+    "dit_s": (384, 6, 33.0, 6.06),
+    "dit_b": (768, 12, 130.5, 23.01),
+    "dit_l": (1024, 16, 458.1, 80.71),
+    "dit_xl": (1152, 16, 675.1, 118.64),
+}
+
+
+def dit(name: str, **options: object) -> models.Trunk:
+    """The model with DiT's mixer for latent images of 256 px, on the meta device."""
+    heads = MixerSpec("attention", {"heads": DIT[name][1]}, shell="published")
+    with torch.device("meta"):
+        return models.create(name, mixers=heads, image_size=(32, 32), in_channels=4, num_classes=1000, **options)
+
+
 @pytest.mark.parametrize("name", DEIT)
 def test_parameters_are_deits_without_the_class_token(name: str) -> None:
     dim, published, _ = DEIT[name]
@@ -44,8 +61,50 @@ def test_macs_are_deits_without_the_class_token(name: str) -> None:
     assert class_token < 0.02 * ours
 
 
+@pytest.mark.parametrize("name", DIT)
+def test_parameters_are_dits_without_learned_variance_and_position_table(name: str) -> None:
+    dim, _, published, _ = DIT[name]
+    variance = 2 * 2 * 4 * (dim + 1)  # its half of the last layer
+    positions = 16 * 16 * dim  # a table of constants there, a formula here
+    ours = dit(name).cost().parameters
+    assert round((ours + variance + positions) / 1e6, 1) == published
+    assert abs(ours / 1e6 / published - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", DIT)
+def test_macs_are_dits_without_learned_variance(name: str) -> None:
+    dim, _, _, published = DIT[name]
+    variance = 16 * 16 * 2 * 2 * 4 * dim
+    ours = dit(name).cost().macs
+    # The published counts hold some element-wise work as well: at most a thousandth more.
+    assert 0.999 * published < (ours + variance) / 1e9 < published
+    assert abs(ours / 1e9 / published - 1) < 0.01
+
+
+def test_dits_larger_patches_cost_a_quarter_and_a_sixteenth() -> None:
+    # Table 4 of the paper: DiT-XL/4 29.05, DiT-XL/8 7.39 Gflops; with the variance's half of the last layer.
+    for patch, published in ((4, 29.05), (8, 7.39)):
+        tokens = (32 // patch) ** 2
+        ours = dit("dit_xl", patch=patch).cost().macs + tokens * patch**2 * 4 * 1152
+        assert abs(ours / 1e9 / published - 1) < 0.01
+
+
+def test_attention_takes_as_many_heads_as_dit_but_in_the_largest() -> None:
+    with torch.device("meta"):
+        heads = {
+            name: models.create(
+                name, mixers=MixerSpec("attention"), image_size=(4, 4), in_channels=4, num_classes=1000, depth=1
+            )
+            .mixers[0]
+            .core.heads
+            for name in DIT
+        }
+    assert heads == {"dit_s": 6, "dit_b": 12, "dit_l": 16, "dit_xl": 18}  # 64 wide each; DiT-XL has 16 of 72
+
+
 def test_names() -> None:
-    assert models.names() == ["vit_nano", "vit_tiny", "vit_small", "vit_base"]
+    vits = ["vit_nano", "vit_tiny", "vit_small", "vit_base"]
+    assert models.names() == [*vits, "dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl"]
     with pytest.raises(InputError, match=r"model='vit_smal' is not known: .*; did you mean 'vit_small'"):
         models.create("vit_smal", mixers=MixerSpec("identity"), image_size=(8, 8), in_channels=1, num_classes=2)
 
@@ -66,7 +125,7 @@ def test_none_keeps_the_preset() -> None:
 
 
 def test_every_model_has_a_file() -> None:
-    assert {path.stem for path in CONF.glob("vit_*.yaml")} == set(models.names())
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(models.names())
 
 
 @pytest.mark.parametrize("name", models.names())

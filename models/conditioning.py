@@ -1,0 +1,132 @@
+"""Parts of a trunk that is told something about the whole image: adaLN-Zero of DiT (arXiv 2212.09748, section 3.2).
+
+A vector c (B, C) per image scales and shifts normalised tokens, and gates every branch. All the maps from c to scales,
+shifts and gates start at zero, so that every block starts as the identity, whatever its mixer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import EPS, FeedForward
+from models.initialisation import FixedLinear
+from operators import Mixer
+from operators.initialisation import STD
+from operators.precision import full_precision, wide
+
+FREQUENCIES = 256
+TIME_SCALE = 1000.0
+
+
+class TimeEmbedding(nn.Module):
+    """Maps times (B,) in [0, 1] to vectors (B, C): sines and cosines, then Linear, SiLU, Linear.
+
+    The 256 numbers are cos(1000 t ω_k) and sin(1000 t ω_k), ω_k = 10000^(-k / 128), k = 0 … 127: the embedding that DiT
+    and SiT give to their step or time, at the scale of DiT's 1000 steps. Times a thousandth apart then differ in phase
+    by one radian at the highest frequency, and by a tenth over the whole of [0, 1] at the lowest. The linear layers
+    start with deviation 0.02, as DiT's.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.up = FixedLinear(FREQUENCIES, dim, std=STD)
+        self.down = FixedLinear(dim, dim, std=STD)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Map time (B,) to (B, C)."""
+        dtype = wide(self.up.weight.dtype)
+        count = FREQUENCIES // 2
+        steps = torch.arange(count, device=time.device, dtype=dtype)
+        angles = TIME_SCALE * time.to(dtype)[:, None] * torch.exp(steps * (-math.log(10000.0) / count))
+        waves = torch.cat((angles.cos(), angles.sin()), dim=-1).to(self.up.weight.dtype)
+        return self.down(F.silu(self.up(waves)))
+
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.up.weight.numel() + self.down.weight.numel()
+
+
+class Modulation(nn.Module):
+    """`count` vectors per image from the conditioning vector: Linear(SiLU(c)), zero at the start."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.linear = FixedLinear(dim, count * dim, std=0.0)
+
+    def forward(self, cond: Tensor) -> tuple[Tensor, ...]:
+        """`count` tensors (B, 1, 1, C) from cond (B, C)."""
+        return self.linear(F.silu(cond))[:, None, None].chunk(self.count, dim=-1)
+
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.linear.weight.numel()
+
+
+class ModulatedNorm(nn.LayerNorm):
+    """(1 + scale) LN(x) + shift, LN over channels without parameters of its own."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=EPS, elementwise_affine=False)
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+        """Map x (B, H, W, C), with scale and shift (B, 1, 1, C)."""
+        return super().forward(x) * (1 + scale) + shift
+
+
+class ModulatedBlock(nn.Module):
+    """Pre-norm residual block under adaLN-Zero; the identity at the start.
+
+        s1, b1, g1, s2, b2, g2 = Linear(SiLU(c))                      # zero at the start
+        x += g1 * mixer((1 + s1) * LN(x) + b1, cond=c)
+        x += g2 * ffn((1 + s2) * LN(x) + b2)                          # not if `hidden` is 0; then only s1, b1, g1
+
+    Args:
+        mixer: what mixes the tokens; it may use the conditioning vector as well.
+        dim: channels C, and the width of the conditioning vector.
+        hidden: inner width of the feed-forward network; 0 leaves it out.
+    """
+
+    def __init__(self, mixer: Mixer, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = ModulatedNorm(dim)  # without parameters, so that one serves both branches
+        self.mixer = mixer
+        self.ffn = FeedForward(dim, hidden) if hidden else None
+        self.modulation = Modulation(dim, 6 if hidden else 3)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Map x (B, H, W, C) to (B, H, W, C), given cond (B, C)."""
+        scale, shift, gate, *second = self.modulation(cond)
+        x = x + gate * self.mixer(self.norm(x, scale, shift), cond)
+        if self.ffn is not None:
+            scale, shift, gate = second
+            x = x + gate * self.ffn(self.norm(x, scale, shift))
+        return x
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the block outside its mixer, for `tokens` tokens."""
+        return self.modulation.macs() + (0 if self.ffn is None else self.ffn.macs(tokens))
+
+
+class ModulatedHead(nn.Module):
+    """Linear((1 + s) * LN(x) + b) on each token, with s, b = Linear(SiLU(c)); both linear layers start at zero."""
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.norm = ModulatedNorm(dim)
+        self.modulation = Modulation(dim, 2)
+        self.linear = FixedLinear(dim, out_features, std=0.0)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Map x (B, H, W, C) to (B, H, W, out_features), given cond (B, C)."""
+        # Half precision would round what the solver adds up over its steps; the layer costs next to nothing.
+        with full_precision(x):
+            return self.linear(self.norm(x, *self.modulation(cond)))
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates for one image of `tokens` tokens."""
+        return self.modulation.macs() + tokens * self.linear.weight.numel()
