@@ -21,7 +21,8 @@ KEY = "operator_zoo"
 # What may differ from the checkpoint; everything else was decided when the run began.
 _FREE = {
     "fit": ("trainer", "logger", "data.root", "data.num_workers"),
-    "test": ("trainer", "logger", "data", "optimizer", "seed"),
+    "test": ("trainer", "logger", "data", "optimizer", "seed", "sample", "task.network", "task.weights"),
+    "sample": ("trainer", "logger", "optimizer", "seed", "sample"),
 }
 _CONTROL = ("mode", "ckpt", "init")
 _MISSING = object()

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from tasks import optim
-from tasks.configuration import OptimizerConfig, TaskConfig
+from tasks.base import Batch, Task
+from tasks.configuration import ClassificationConfig
 from tasks.data import BatchMix
-from tasks.divergence import DivergedError, first_nonfinite
-
-Batch = dict[str, Tensor]
 
 
 class Scores(nn.Module):
@@ -50,59 +45,32 @@ class Scores(nn.Module):
         return scores
 
 
-class Classification(LightningModule):
+class Classification(Task):
     """Trains and evaluates a classifier.
 
     Args:
-        model: maps images (B, C, H, W) to logits (B, num_classes); may have `no_weight_decay()` and `backend`.
+        model: maps images (B, C, H, W) to logits (B, num_classes).
         num_classes: number of classes.
-        task, optimizer: see there.
-        seed: keys the random numbers inside the model (drop path, dropout) of every step.
-        fused: see `tasks.optim.create`.
-        log_every: optimiser steps between points of the training curve.
+        task: see there.
+        more: arguments of `Task`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        num_classes: int,
-        task: TaskConfig,
-        optimizer: OptimizerConfig,
-        seed: int = 0,
-        fused: bool = True,
-        log_every: int = 20,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.task, self.optimizer_config = task, optimizer
-        self.seed, self.fused, self.log_every = seed, fused, log_every
+    monitor = ("val/accuracy", "max")
+
+    def __init__(self, model: nn.Module, *, num_classes: int, task: ClassificationConfig, **more: Any) -> None:
+        super().__init__(model, **more)
+        self.task = task
         self.mix = BatchMix(num_classes)
         self.val_scores, self.test_scores = Scores(num_classes), Scores(num_classes)
-        self.backend = ""
-        self._last: Batch = {}
         self._predictions: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) in float32 of images (B, C, H, W)."""
         return self.model(images).float()
 
-    def on_fit_start(self) -> None:
-        """Note what serves the mixers, now that the model is on its device."""
-        self.backend = getattr(self.model, "backend", "")
-
-    def on_test_start(self) -> None:
-        """As `on_fit_start`; and forget earlier predictions."""
-        self.backend = getattr(self.model, "backend", "")
-        self._predictions = []
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Key this step's random numbers, so that they depend neither on what came before nor on a restart."""
-        seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
-        # `torch.manual_seed` would, without a GPU, queue a stack trace for it: a millisecond and a leak, every step.
-        torch.default_generator.manual_seed(seed)
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).manual_seed(seed)
+    def repeat(self, batch: Batch) -> None:
+        """Run the model on the images."""
+        self.model.forward(batch["image"])  # `forward`, because a compiled call does not see hooks
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy, with soft targets where images are mixed.
@@ -114,11 +82,9 @@ class Classification(LightningModule):
         if "mix" in batch:
             batch = self.mix(batch)
             target = batch["target"]
-        loss = F.cross_entropy(self(batch["image"]), target, label_smoothing=self.task.label_smoothing)
         self._last = batch
-        self._check(bool(torch.isfinite(loss)))
-        if (self.global_step + 1) % self.log_every == 0:
-            self.log("train/loss", loss, prog_bar=True)
+        loss = F.cross_entropy(self(batch["image"]), target, label_smoothing=self.task.label_smoothing)
+        self.log_loss(loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -132,7 +98,12 @@ class Classification(LightningModule):
         Raises:
             DivergedError: the loss is not finite.
         """
-        self._report("val", self.val_scores)
+        self.report("val", self.val_scores.collect())
+
+    def on_test_start(self) -> None:
+        """As in `Task`; and forget earlier predictions."""
+        super().on_test_start()
+        self._predictions = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Take in a batch of the test split and keep its predictions."""
@@ -143,7 +114,7 @@ class Classification(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log `test/…`; raises as validation does."""
-        self._report("test", self.test_scores)
+        self.report("test", self.test_scores.collect())
 
     def predictions(self) -> dict[str, npt.NDArray[Any]]:
         """Of every test image: `index` (N,), `label` (N,) and `logits` (N, num_classes) float32, in order of index.
@@ -151,46 +122,13 @@ class Classification(LightningModule):
         Every process has to call it.
         """
         own = [torch.cat(column).numpy() for column in zip(*self._predictions, strict=True)]
-        gathered: list[Any] = [own]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            gathered = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, own)
-        index, label, logits = (np.concatenate(column) for column in zip(*gathered, strict=True))
+        columns = zip(*self.gathered(own), strict=True)
+        index, label, logits = (np.concatenate(column) for column in columns)
         order = np.argsort(index)
         return {"index": index[order], "label": label[order], "logits": logits[order]}
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; its learning rate changes step by step."""
-        total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        wishes: set[str] = getattr(self.model, "no_weight_decay", set)()
-        optimizer, scheduler = optim.create(
-            self.model.named_parameters(),
-            self.optimizer_config,
-            total=total,
-            epochs=max(1.0, total / per_epoch),
-            exempt=wishes,
-            fused=self.fused,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _report(self, split: str, scores: Scores) -> None:
-        values = scores.collect()
-        self._check(bool(np.isfinite(values["loss"])))
-        for name, value in values.items():
-            self.log(f"{split}/{name}", value, prog_bar=(split, name) == ("val", "accuracy"))
-
-    def _check(self, finite: bool) -> None:
-        # Every rank has to stop, or the others would wait for it forever.
-        if self.trainer.world_size > 1:
-            finite = self.trainer.strategy.reduce_boolean_decision(finite, all=True)
-        if not finite:
-            # `forward`, because a compiled call does not see hooks.
-            layer = first_nonfinite(self.model, lambda: self.model.forward(self._last["image"]))
-            raise DivergedError(self.global_step, layer)
-
-
-def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
-    """Seed of the random numbers that a model draws in one training step on one rank."""
-    key = f"{seed}/{epoch}/{batch}/{rank}/step".encode()
-    return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
+    def conclude(self, run_dir: Path) -> None:
+        """Write `predictions.npz`."""
+        predictions = self.predictions()
+        if self.trainer.is_global_zero:
+            np.savez_compressed(run_dir / "predictions.npz", allow_pickle=False, **predictions)

@@ -89,6 +89,8 @@ def _unknown(key: str, overrides: Sequence[str]) -> str:
     parts = key.split(".")
     if parts[0] == "pde" and "pde" not in node:
         return _no_pde(key)
+    if parts[0] == "sample" and "sample" not in node:
+        return f"{key} does not exist here: sample.* exists only with task=generation"
     for depth, part in enumerate(parts):
         if not isinstance(node, DictConfig) or part not in node:
             place = ".".join(parts[:depth]) or "the configuration"

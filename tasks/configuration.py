@@ -7,7 +7,7 @@ Values of `data`, `model` and `mixer` are validated by those who take them (`tas
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -15,21 +15,24 @@ from lightning.pytorch import Trainer
 
 from models import MixerSpec
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
+from tasks.flow.paths import PATHS
+from tasks.flow.prediction import KINDS
+from tasks.flow.solvers import SOLVERS
+from tasks.flow.times import DISTRIBUTIONS
+from tasks.measures import networks
 from tasks.overrides import PDE_MIXER
 
-TASKS = ("classification",)
-MODES = ("fit", "test")
+MODES = ("fit", "test", "sample")
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class TaskConfig:
-    """The task.
+class ClassificationConfig:
+    """Classification.
 
     Attributes:
-        name: one of `TASKS`.
         label_smoothing: share of a training target that is spread over all classes.
     """
 
@@ -37,8 +40,106 @@ class TaskConfig:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choice("task.name", self.name, TASKS)
         check_number("task.label_smoothing", self.label_smoothing, least=0, most=0.99)
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Generation by flow matching; see `tasks.flow`.
+
+    Attributes:
+        path: between noise and data: `linear`, `gvp` or `vp`.
+        prediction: what the model predicts: `velocity`, `data` or `noise`.
+        times: training times: `uniform` or `logit_normal`, with `time_mean` and `time_std`.
+        class_dropout: probability of training on the null class.
+        bins: intervals of time in which the loss is reported.
+        network: feature network of the distances (`tasks.measures.networks`); `auto` takes EfficientNet-Lite0 if it is
+            installed and none otherwise, None takes none.
+        weights: file of that network's weights; None where it has them from.
+    """
+
+    name: str = "generation"
+    path: str = "linear"
+    prediction: str = "velocity"
+    times: str = "uniform"
+    time_mean: float = 0.0
+    time_std: float = 1.0
+    class_dropout: float = 0.1
+    bins: int = 5
+    network: str | None = "auto"
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("task.path", self.path, PATHS)
+        check_choice("task.prediction", self.prediction, KINDS)
+        check_choice("task.times", self.times, DISTRIBUTIONS)
+        check_number("task.time_mean", self.time_mean)
+        check_number("task.time_std", self.time_std, least=1e-6)
+        check_number("task.class_dropout", self.class_dropout, least=0, most=1)
+        check_number("task.bins", self.bins, least=1, most=100, integer=True)
+        if self.network is not None:
+            check_choice("task.network (or null)", self.network, ("auto", *networks.names()))
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Samples of a generator. Sample i is of class `classes[i % len(classes)]`, and its noise depends on seed and i.
+
+    Attributes:
+        n: how many.
+        classes: numbers of the classes; None for all.
+        guidance: weight of classifier-free guidance; 1 = none, 0 = unconditional.
+        interval: first and last time at which it acts; 0 is noise, 1 data.
+        steps: of the solver.
+        solver: `euler`, `heun` or `dopri5`.
+        batch_size: samples drawn at once, per device; does not change them.
+        every: epochs between sheets of samples in the log; 0 = none.
+    """
+
+    n: int = 1000
+    classes: Sequence[int] | None = None
+    guidance: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    steps: int = 10
+    solver: str = "heun"
+    batch_size: int = 250
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 1), ("steps", 1), ("batch_size", 1), ("every", 0)):
+            check_number(f"sample.{name}", getattr(self, name), least=least, integer=True)
+        if self.classes is not None:
+            if isinstance(self.classes, str) or not isinstance(self.classes, Sequence) or not self.classes:
+                raise InputError(f"sample.classes={self.classes!r} must be a list of class numbers, or null for all")
+            for number in self.classes:
+                check_number("sample.classes", number, least=0, integer=True)
+        check_number("sample.guidance", self.guidance, least=0)
+        if isinstance(self.interval, str) or not isinstance(self.interval, Sequence) or len(self.interval) != 2:
+            raise InputError(f"sample.interval={self.interval!r} must be two times [first, last]")
+        for time in self.interval:
+            check_number("sample.interval", time, least=0, most=1)
+        if self.interval[0] > self.interval[1]:
+            raise InputError(f"sample.interval={list(self.interval)!r} must rise: first <= last")
+        check_choice("sample.solver", self.solver, SOLVERS)
+
+    def chosen(self, num_classes: int) -> list[int]:
+        """The classes to draw, of `num_classes`.
+
+        Raises:
+            InputError: a class that does not exist.
+        """
+        if self.classes is None:
+            return list(range(num_classes))
+        for number in self.classes:
+            check_number("sample.classes", number, least=0, most=num_classes - 1, integer=True)
+        return list(self.classes)
+
+
+TaskConfig = ClassificationConfig | GenerationConfig
+TASKS: dict[str, type[ClassificationConfig] | type[GenerationConfig]] = {
+    "classification": ClassificationConfig,
+    "generation": GenerationConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -150,8 +251,9 @@ class RunConfig:
         model, data: name and parameters of `models.create` and `tasks.data.create`.
         seed: keys initialisation, data order, augmentation and drop path.
         mode: one of `MODES`.
-        ckpt: checkpoint to continue (fit) or to evaluate (test).
+        ckpt: checkpoint to continue (fit), to evaluate (test) or to draw from (sample).
         init: checkpoint whose weights to start from.
+        sample: how to draw samples; with generation, and only there.
     """
 
     task: TaskConfig
@@ -167,12 +269,18 @@ class RunConfig:
     mode: str = "fit"
     ckpt: str | None = None
     init: str | None = None
+    sample: SampleConfig | None = None
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, least=0, most=2**32 - 1, integer=True)
         check_choice("mode", self.mode, MODES)
-        if self.mode == "test" and self.ckpt is None:
-            raise InputError("mode=test needs ckpt=PATH, the checkpoint to evaluate")
+        if self.mode != "fit" and self.ckpt is None:
+            purpose = {"test": "evaluate", "sample": "draw from"}[self.mode]
+            raise InputError(f"mode={self.mode} needs ckpt=PATH, the checkpoint to {purpose}")
+        if self.mode == "sample" and self.sample is None:
+            raise InputError("mode=sample draws from a generator: this is task=classification")
+        if self.sample is not None and self.sample.classes is not None and self.mode != "sample":
+            raise InputError(f"sample.classes goes with mode=sample: mode={self.mode} measures all classes")
         if self.init is not None and (self.ckpt is not None or self.mode != "fit"):
             raise InputError("init=PATH starts a new fit: it goes with neither ckpt=PATH nor another mode")
 
@@ -184,13 +292,16 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         InputError: an unknown name, or a value that cannot be.
     """
     nodes = ("task", "mixer", "shell", "model", "data", "optimizer", "trainer", "logger")
-    check_names("the configuration", config, [*nodes, "pde", "seed", "mode", "ckpt", "init"])
+    check_names("the configuration", config, [*nodes, "pde", "sample", "seed", "mode", "ckpt", "init"])
     for name in nodes:
         if not isinstance(config.get(name), Mapping):
             raise InputError(f"{name}={config.get(name)!r} must be a mapping: choose an option of the group")
-    for name in ("mixer", "shell", "model", "data"):
+    for name in ("task", "mixer", "shell", "model", "data"):
         if not isinstance(config[name].get("name"), str):
             raise InputError(f"{name}.name={config[name].get('name')!r} must be a name")
+    task = _build(TASKS[check_choice("task", config["task"]["name"], TASKS)], "task", config["task"])
+    if ("sample" in config) != isinstance(task, GenerationConfig):
+        raise InputError("sample exists with task=generation, and only there")
     trainer = dict(config["trainer"])
     own = {f.name for f in fields(TrainerConfig)} - {"lightning"}
     for name in trainer:
@@ -200,7 +311,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
             raise InputError(f"trainer has no {name!r}: allowed are {listed} and arguments of lightning.Trainer{hint}")
     lightning = {key: trainer.pop(key) for key in list(trainer) if key in _LIGHTNING}
     return RunConfig(
-        task=_build(TaskConfig, "task", config["task"]),
+        task=task,
         mixers=mixer_specs(config["mixer"], config["shell"], config.get("pde")),
         mixer=config["mixer"]["name"],
         shell=config["shell"]["name"],
@@ -209,6 +320,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         optimizer=_build(OptimizerConfig, "optimizer", config["optimizer"]),
         trainer=_build(TrainerConfig, "trainer", trainer, lightning=lightning),
         logger=_build(LoggerConfig, "logger", config["logger"]),
+        sample=_build(SampleConfig, "sample", config["sample"]) if "sample" in config else None,
         **{key: config[key] for key in ("seed", "mode", "ckpt", "init") if key in config},
     )
 

@@ -1,4 +1,4 @@
-"""One run: from a resolved configuration to metrics, checkpoints and predictions in a directory."""
+"""One run: from a resolved configuration to metrics, checkpoints, predictions or samples in a directory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -24,19 +24,21 @@ import models
 import tasks.data
 from operators.errors import InputError
 from tasks import checkpoint, configuration, provenance, report
+from tasks.base import Task
 from tasks.callbacks import Averaging, Clock, Contents, EpochLines, FinalValidation, validation_scores
 from tasks.classification import Classification
-from tasks.configuration import RunConfig
+from tasks.configuration import ClassificationConfig, RunConfig
 from tasks.divergence import DivergedError
+from tasks.generation import Generation
 from tasks.overrides import run_directory
 
 
 def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
-    """Carry out a run, and leave `config.yaml`, `metrics.json`, `provenance.json`, `predictions.npz` and
-    `checkpoints/{last,best}.ckpt` in `run_dir`.
+    """Carry out a run, and leave `config.yaml`, `metrics.json`, `provenance.json`, `checkpoints/{last,best}.ckpt` and,
+    for classification, `predictions.npz`, for generation `samples/` in `run_dir`.
 
-    The checkpoint with the best `val/accuracy` is evaluated on the test split, once, at the very end. A run that
-    diverges is a result: it returns, with status `diverged`.
+    The checkpoint that is best on the validation split (by `val/accuracy` or `val/loss`) is evaluated on the test
+    split, once, at the very end. A run that diverges is a result: it returns, with status `diverged`.
 
     Args:
         config: resolved, in plain containers, as `tasks.composition.compose` or a run's `config.yaml` gives it.
@@ -65,21 +67,23 @@ class _Run:
         elif any((run_dir / name).exists() for name in ("metrics.json", "checkpoints")):
             raise InputError(f"{run_dir} already holds a run: continue it with ckpt=PATH, or choose another directory")
         seed_everything(settings.seed, workers=True, verbose=False)
-        self.data = tasks.data.create(**{"seed": settings.seed, **settings.data})
+        # Samples are drawn without the data that the generator has learned from.
+        drawing = settings.mode == "sample"
+        self.data = None if drawing else tasks.data.create(**{"seed": settings.seed, **settings.data})
         self.saved = None if settings.ckpt is None else checkpoint.load(settings.ckpt)
         self.shape = self._data_shape()
         model = self._model()
         self.module = self._module(model)
         self.clock = Clock()
         contents = Contents(deepcopy({**config, "ckpt": None, "init": None}), self.shape)
-        self.trainer = _trainer(settings, run_dir, [*callbacks, self.clock, contents])
+        self.trainer = _trainer(settings, run_dir, self.module.monitor, [*callbacks, self.clock, contents])
         self._check_processes()
         cost = model.cost()
         self.metrics: dict[str, Any] = {
             "task": settings.task.name,
             "mixer": settings.mixer,
             "shell": settings.shell,
-            "data": self.data.name,
+            "data": settings.data["name"],
             "seed": settings.seed,
             "params": cost.parameters,
             "macs": cost.macs,
@@ -93,7 +97,9 @@ class _Run:
         try:
             if self.settings.mode == "fit":
                 self._fit()
-            if self.settings.mode == "test" or self.settings.trainer.test:
+            if self.settings.mode == "sample":
+                self._draw()
+            elif self.settings.mode == "test" or self.settings.trainer.test:
                 self._test()
         except DivergedError as error:
             return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
@@ -115,9 +121,12 @@ class _Run:
     def _test(self) -> None:
         self.trainer.test(self.module, self.data, verbose=False)
         self.metrics |= {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("test/")}
-        predictions = self.module.predictions()
-        if self.trainer.is_global_zero:
-            np.savez_compressed(self.run_dir / "predictions.npz", allow_pickle=False, **predictions)
+        self.module.conclude(self.run_dir)
+
+    def _draw(self) -> None:
+        assert isinstance(self.module, Generation)
+        self.trainer.predict(self.module, return_predictions=False)
+        self.module.conclude(self.run_dir)
 
     def _begin(self) -> None:
         if self.trainer.is_global_zero:
@@ -145,9 +154,10 @@ class _Run:
             seed=settings.seed,
             backend=self.metrics["backend"],
             precision=settings.trainer.precision,
-            effective_batch=self.data.batch_size * settings.trainer.accumulate,
+            effective_batch=None if self.data is None else self.data.batch_size * settings.trainer.accumulate,
             world_size=self.trainer.world_size,
-            data={"name": self.data.name, "fingerprint": self.data.fingerprint},
+            data={"name": settings.data["name"], "fingerprint": None if self.data is None else self.data.fingerprint},
+            sample=None if settings.sample is None else asdict(settings.sample),
             init=settings.init,
             ckpt=settings.ckpt,
             learning_rate_tuned=False,
@@ -156,7 +166,7 @@ class _Run:
 
     def _check_processes(self) -> None:
         """Refuse what would start many processes only for each of them to fail, or for all to starve."""
-        trainer, batch = self.trainer, self.data.batch_size
+        trainer, batch = self.trainer, 0 if self.data is None else self.data.batch_size
         if batch % trainer.world_size:
             raise InputError(
                 f"data.batch_size={batch} must be divisible by the {trainer.world_size} devices of this run"
@@ -167,20 +177,23 @@ class _Run:
 
     def _data_shape(self) -> dict[str, Any]:
         """What the model is built for: the data set's shape, or in mode test that of the checkpoint's."""
+        recorded = None if self.saved is None else dict(self.saved[checkpoint.KEY]["data"])
+        if self.data is None:
+            assert recorded is not None
+            return recorded
         own = {
             "num_classes": self.data.num_classes,
             "channels": self.data.channels,
             "image_size": list(self.data.image_size),
         }
-        if self.saved is None:
+        if recorded is None:
             return own
-        recorded = self.saved[checkpoint.KEY]["data"]
         for key in ("num_classes", "channels"):
             if own[key] != recorded[key]:
                 raise InputError(f"data={self.data.name} has {key}={own[key]}, the checkpoint {recorded[key]}")
-        return dict(recorded)
+        return recorded
 
-    def _model(self) -> models.VisionTransformer:
+    def _model(self) -> models.Trunk:
         settings = self.settings
         height, width = self.shape["image_size"]
         model = models.create(
@@ -195,17 +208,40 @@ class _Run:
             model.compile()
         return model
 
-    def _module(self, model: models.VisionTransformer) -> Classification:
+    def _module(self, model: models.Trunk) -> Task:
         settings = self.settings
-        module = Classification(
-            model,
-            num_classes=self.shape["num_classes"],
-            task=settings.task,
-            optimizer=settings.optimizer,
-            seed=settings.seed,
-            fused=not settings.trainer.precision.endswith("mixed"),
-            log_every=settings.logger.every,
+        more: dict[str, Any] = {
+            "optimizer": settings.optimizer,
+            "seed": settings.seed,
+            "fused": not settings.trainer.precision.endswith("mixed"),
+            "log_every": settings.logger.every,
+        }
+        fitting = "vit_*" if isinstance(settings.task, ClassificationConfig) else "dit_*"
+        refusal = InputError(
+            f"model={settings.model['name']} is not made for task={settings.task.name}: take {fitting}"
         )
+        module: Task
+        if isinstance(settings.task, ClassificationConfig):
+            if not isinstance(model, models.VisionTransformer):
+                raise refusal
+            module = Classification(model, num_classes=self.shape["num_classes"], task=settings.task, **more)
+        else:
+            if not isinstance(model, models.DiffusionTransformer):
+                raise refusal
+            assert settings.sample is not None
+            if self.data is not None:
+                if self.data.augment.mixes:
+                    raise InputError("task=generation learns whole images: data.augment.mixup and cutmix must be 0")
+                more |= {"mean": self.data.mean, "std": self.data.std}
+            height, width = self.shape["image_size"]
+            module = Generation(
+                model,
+                task=settings.task,
+                sample=settings.sample,
+                channels=self.shape["channels"],
+                image_size=(height, width),
+                **more,
+            )
         if self.saved is not None:
             checkpoint.load_weights(module, self.saved["state_dict"], f"ckpt={settings.ckpt}")
         if settings.init is not None:
@@ -214,7 +250,7 @@ class _Run:
         return module
 
 
-def _trainer(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback]) -> Trainer:
+def _trainer(settings: RunConfig, run_dir: Path, monitor: tuple[str, str], callbacks: Sequence[Callback]) -> Trainer:
     asked, console = settings.trainer, Console()
     logger = _logger(settings, run_dir)
     own: list[Callback] = [FinalValidation(), RichProgressBar() if console.is_terminal else EpochLines(console)]
@@ -224,7 +260,7 @@ def _trainer(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback]) 
         own.append(Averaging(asked.ema))
     folder = run_dir / "checkpoints"
     saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
-    best = ModelCheckpoint(folder, "best", "val/accuracy", mode="max", **saving)
+    best = ModelCheckpoint(folder, "best", monitor[0], mode=monitor[1], **saving)
     last = ModelCheckpoint(folder, "last", **saving)
     try:
         return Trainer(

@@ -22,6 +22,7 @@ def normalise(overrides: Sequence[str]) -> list[str]:
 
     * `mixer.params.NAME.KEY=…` may create its key: which mixers have a place there depends on the pattern;
     * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
+    * with `ckpt=PATH`, `mode=sample` and `sample.*` mean a generator, whose configuration has a node `sample`;
     * `ckpt=PATH` in mode fit continues in the directory of that run.
     """
     result = [f"++{text}" if text.startswith("mixer.params.") else text for text in overrides]
@@ -31,6 +32,9 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     if values.get("mixer") == "hybrid" and isinstance(pattern, list) and PDE_MIXER not in map(str, pattern):
         result.insert(0, "~pde")
     ckpt = values.get("ckpt")
+    samples = values.get("mode") == "sample" or any(key.split(".")[0] == "sample" for key in given)
+    if ckpt is not None and samples and "task" not in given:
+        result.insert(0, "task=generation")
     if ckpt is not None and values.get("mode", "fit") == "fit" and "hydra.run.dir" not in given:
         path = Path(str(ckpt))
         if path.is_file():

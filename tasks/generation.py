@@ -1,0 +1,290 @@
+"""Class-conditional generation by flow matching: loss, samples, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+
+from models import DiffusionTransformer
+from operators.precision import wide
+from tasks import pictures
+from tasks.base import Batch, Task
+from tasks.configuration import GenerationConfig, SampleConfig
+from tasks.flow import noise, paths, solvers, times
+from tasks.flow.guidance import guide
+from tasks.flow.loss import bin_by_time, flow_loss
+from tasks.flow.prediction import span, velocity_model
+from tasks.measures import Evaluator, networks
+from tasks.measures.pixels import quantised
+
+NETWORK = "efficientnet_lite0"
+"""The feature network of `network=auto`."""
+
+
+class BinnedLoss(Metric):
+    """Mean of a loss over samples, whole and in equal intervals of time.
+
+    Args:
+        bins: number of intervals of [0, 1].
+    """
+
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        for name in ("sums", "counts"):
+            self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor, t: Tensor) -> None:
+        """Take in losses (B,) at times t (B,)."""
+        sums, counts = bin_by_time(losses, t, len(self.sums))
+        self.sums += sums
+        self.counts += counts
+
+    def compute(self) -> dict[str, float]:
+        """`loss`, and `loss_bin_i` for each interval that has been seen, noise first."""
+        values = {"loss": float(self.sums.sum() / self.counts.sum())}
+        means = zip(self.sums.tolist(), self.counts.tolist(), strict=True)
+        return values | {f"loss_bin_{i}": total / count for i, (total, count) in enumerate(means) if count}
+
+    def collect(self) -> dict[str, float]:
+        """`compute`, and forget."""
+        values: dict[str, float] = self.compute()
+        self.reset()
+        return values
+
+
+class Generation(Task):
+    """Trains and evaluates a generator.
+
+    Images are brought to [-1, 1]. All random numbers — noise, time, dropped labels; noise of a sample — are keyed by
+    (seed, epoch, index of the image), so that arms of a comparison share them, whatever the batch or the device.
+
+    Validation and test report the mean squared error of the velocity at uniform times, one per image, the same in every
+    epoch; testing also draws `sample.n` samples and measures them.
+
+    Args:
+        model: predicts velocity, data or noise from (x_t, t, label).
+        task, sample: see there.
+        channels, image_size: of the images.
+        mean, std: of each channel, by which the data's images have been normalised.
+        more: arguments of `Task`.
+    """
+
+    monitor = ("val/loss", "min")
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(
+        self,
+        model: DiffusionTransformer,
+        *,
+        task: GenerationConfig,
+        sample: SampleConfig,
+        channels: int,
+        image_size: tuple[int, int],
+        mean: Sequence[float] = (0.5,),
+        std: Sequence[float] = (0.5,),
+        **more: Any,
+    ) -> None:
+        super().__init__(model, **more)
+        self.task, self.sample = task, sample
+        self.null = model.null_label
+        self.path = paths.get(task.path)
+        self.span = span(self.path, task.prediction)
+        self.shape = (channels, *image_size)
+        self.val_loss, self.test_loss = BinnedLoss(task.bins), BinnedLoss(task.bins)
+        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._trajectory: list[pictures.Pixels] = []
+        self.classes = sample.chosen(model.num_classes)
+        self.register_buffer("_scale", 2 * torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("_shift", 2 * torch.tensor(mean).view(-1, 1, 1) - 1, persistent=False)
+
+    def images(self, batch: Batch) -> Tensor:
+        """The batch's images (B, C, H, W) in [-1, 1]."""
+        return batch["image"] * self._scale + self._shift
+
+    def losses(self, batch: Batch, purpose: str, kind: str, drop: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses of prediction and velocity (B,), and the times (B,), for noise and times of their own stream.
+
+        Args:
+            batch: of images.
+            purpose: names the stream of random numbers.
+            kind: distribution of the times.
+            drop: probability of dropping a label.
+        """
+        x = self.images(batch)
+        index, epoch = batch["index"].cpu().numpy(), batch["epoch"].cpu().numpy()
+        eps = noise.normal(self.seed, index, self.shape, f"{purpose} noise", epoch).to(x)
+        if kind == "uniform":
+            numbers = noise.uniform(self.seed, index, f"{purpose} time", epoch)
+        else:
+            numbers = noise.normal(self.seed, index, (), f"{purpose} time", epoch)
+        t = times.draw(kind, numbers, self.span, self.task.time_mean, self.task.time_std).to(x)
+        coins = noise.uniform(self.seed, index, f"{purpose} label", epoch).to(x)
+        label = times.drop_labels(batch["label"], coins, drop, self.null)
+        found = flow_loss(self._predict, self.path, self.task.prediction, x, label, t, eps)
+        return found.prediction, found.velocity, t
+
+    def repeat(self, batch: Batch) -> None:
+        """Run the model on the images, without noise, in the middle of the time."""
+        x = self.images(batch)
+        self.model.forward(x, torch.full((len(x),), 0.5, device=x.device), batch["label"])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The flow matching loss.
+
+        Raises:
+            DivergedError: it is not finite, on any device.
+        """
+        self._last = batch
+        losses, _, _ = self.losses(batch, "flow", self.task.times, self.task.class_dropout)
+        loss = losses.mean()
+        self.log_loss(loss)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take in a batch of the validation split."""
+        self._last = batch
+        _, losses, t = self.losses(batch, "val", "uniform", 0.0)
+        self.val_loss.update(losses, t)
+
+    def on_validation_epoch_start(self) -> None:
+        """Show what the model (its average, if there is one) draws from the same noise as ever."""
+        due = self.sample.every and (self.current_epoch + 1) % self.sample.every == 0
+        if due and isinstance(self.logger, TensorBoardLogger) and self.trainer.is_global_zero:
+            index = self._examples()
+            drawn = quantised(self.draw(index, self.labels(index), self.sample.steps).x1).cpu().numpy()
+            sheet = pictures.sheet(drawn, columns=pictures.EXAMPLES)
+            self.logger.experiment.add_image("samples", sheet, self.global_step, dataformats="HWC")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/…`.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        self.report("val", self.val_loss.collect())
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Take in a batch of the test split."""
+        self._last = batch
+        _, losses, t = self.losses(batch, "test", "uniform", 0.0)
+        self.test_loss.update(losses, t)
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/…`: the loss, and the measures of `sample.n` samples.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        self.report("test", self.test_loss.collect())
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        settings: dict[str, Any] = {"network": self.network(), "weights": self.task.weights, "device": self.device}
+        # The first process trains the judge and fills the cache, the others find it there.
+        if self.trainer.is_global_zero:
+            evaluator = Evaluator(data, **settings)
+        self.trainer.strategy.barrier()
+        if not self.trainer.is_global_zero:
+            evaluator = Evaluator(data, **settings)
+        self._drawn = []
+        for index in self.predict_dataloader():
+            images, label = self._keep(index)
+            evaluator.update(images, label)
+        for name, value in evaluator.compute().items():
+            self.log(f"test/{name}", value)
+        self._trajectory = self._film()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Indices (B,) of the samples that this process draws, a batch at a time."""
+        own = range(self.global_rank, self.sample.n, self.trainer.world_size)
+        return DataLoader(own, batch_size=self.sample.batch_size)  # type: ignore[arg-type]
+
+    def on_predict_start(self) -> None:
+        """As in `Task`; and forget earlier samples."""
+        super().on_predict_start()
+        self._drawn = []
+
+    def predict_step(self, index: Tensor, batch_idx: int) -> Tensor:
+        """Draw the samples with these indices (B,): uint8 (B, C, H, W), also kept for `conclude`."""
+        return self._keep(index.cpu())[0]
+
+    def on_predict_epoch_end(self) -> None:
+        """Draw the film."""
+        self._trajectory = self._film()
+
+    @torch.no_grad()
+    def draw(self, index: pictures.Index, label: Tensor, steps: int, *, film: bool = False) -> solvers.Solution:
+        """Samples of the classes label (B,) from the noise that belongs to their indices (B,).
+
+        Raises:
+            RuntimeError: one is not finite.
+        """
+        start = noise.normal(self.seed, index, self.shape, "sample").to(self.device, wide(self._model_dtype))
+        predict = velocity_model(self._predict, self.path, self.task.prediction)
+        guided = guide(predict, label, self.null, self.sample.guidance, self.sample.interval)
+        solution = solvers.sample(guided, start, steps, self.sample.solver, self.span, trajectory=film)
+        if not bool(torch.isfinite(solution.x1).all()):
+            raise RuntimeError(f"{self.sample.solver} did not arrive at finite samples with sample.steps={steps}")
+        return solution
+
+    def labels(self, index: pictures.Index) -> Tensor:
+        """Classes (B,) of the samples with these indices (B,)."""
+        return torch.tensor(self.classes, device=self.device)[torch.from_numpy(index % len(self.classes))]
+
+    def network(self) -> str | None:
+        """The feature network of the distances; None if there is to be none or, with `auto`, if there can be none."""
+        if self.task.network != "auto":
+            return self.task.network
+        return None if networks.availability()[NETWORK] else NETWORK
+
+    def conclude(self, run_dir: Path) -> None:
+        """Write `samples/`: a sheet and a film of some, all of them in `samples.npz`, and in mode sample as PNGs."""
+        own = tuple(torch.cat(column).numpy() for column in zip(*self._drawn, strict=True))
+        found = [part for part in self.gathered(own) if part]
+        if self.trainer.is_global_zero:
+            index, labels, images = (np.concatenate(column) for column in zip(*found, strict=True))
+            order = np.argsort(index)
+            index, labels, images = index[order], labels[order], images[order]
+            folder = run_dir / "samples"
+            folder.mkdir(exist_ok=True)
+            pictures.write_sheet(folder / "sheet.png", images, labels)
+            pictures.write_film(folder / "trajectory.gif", self._trajectory)
+            np.savez_compressed(folder / "samples.npz", allow_pickle=False, images=images, labels=labels)
+            if self.trainer.state.fn == "predict":
+                pictures.write_images(folder, index, labels, images)
+
+    def _keep(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        label = self.labels(index.numpy())
+        images = quantised(self.draw(index.numpy(), label, self.sample.steps).x1)
+        self._drawn.append((index, label.cpu(), images.cpu()))
+        return images, label
+
+    def _predict(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return self.model(x.to(self._model_dtype), t, label).to(x.dtype)
+
+    @property
+    def _model_dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    def _examples(self) -> pictures.Index:
+        """The first samples of each of the first classes, class by class."""
+        per_class = np.arange(pictures.EXAMPLES) * len(self.classes)
+        return (np.arange(min(len(self.classes), pictures.ROWS))[:, None] + per_class).flatten()
+
+    def _film(self) -> list[pictures.Pixels]:
+        """The first example of each class on its way from noise to image: frames of uint8 (K, C, H, W)."""
+        index = self._examples()[:: pictures.EXAMPLES]
+        solution = self.draw(index, self.labels(index), max(self.sample.steps, pictures.FRAMES), film=True)
+        assert solution.trajectory is not None
+        return [quantised(state).cpu().numpy() for state in solution.trajectory]

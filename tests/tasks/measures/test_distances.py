@@ -1,0 +1,148 @@
+"""Fréchet and kernel distances against closed forms, SciPy, loops and repetition."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from operators.errors import InputError
+from tasks.measures.frechet import FrechetDistance, Gaussian, distance
+from tasks.measures.kid import KernelDistance, kernel_distance
+from tests.checks import assert_close
+
+
+def sets(n, m, size, shift=0.3):
+    generator = torch.Generator().manual_seed(n + m + size)
+    mixing = torch.randn(size, size, generator=generator) / size**0.5
+    x, y = (torch.randn(count, size, generator=generator) @ mixing for count in (n, m))
+    return x, y.abs() + shift
+
+
+def one_value(metric, features, batch):
+    metric.reset()
+    for chunk in features.split(batch):
+        metric.update(chunk)
+    return metric.compute()
+
+
+def by_scipy(x, y):
+    x, y = x.double().numpy(), y.double().numpy()
+    a, b = np.cov(x.T), np.cov(y.T)
+    root = scipy.linalg.sqrtm(a @ b)
+    return torch.tensor(np.square(x.mean(0) - y.mean(0)).sum() + np.trace(a + b - 2 * root.real))
+
+
+@pytest.mark.parametrize("batch", [1, 7, 150])
+def test_frechet_equals_scipy_whatever_the_batch(batch):
+    x, y = sets(150, 90, 24)
+    assert_close(one_value(FrechetDistance(Gaussian.of(y)), x, batch), by_scipy(x, y), 1e-10, "distance")
+
+
+def test_frechet_equals_the_library_in_one_process():
+    x, y = sets(150, 90, 24)
+    identity = torch.nn.Identity()
+    identity.num_features = 24
+    library = FrechetInceptionDistance(feature=identity)
+    library.update(x.double(), real=True)
+    library.update(y.double(), real=False)
+    assert_close(distance(Gaussian.of(x), Gaussian.of(y)), library.compute(), 1e-10, "distance")
+
+
+def test_frechet_is_exact_with_fewer_images_than_features():
+    x, y = sets(20, 30, 100)
+    a, b = ((s.double() - s.double().mean(0)) / (len(s) - 1) ** 0.5 for s in (x, y))
+    overlap = torch.linalg.svdvals(a @ b.T).sum()
+    means = (x.double().mean(0) - y.double().mean(0)).square().sum()
+    expected = means + a.square().sum() + b.square().sum() - 2 * overlap
+    assert_close(distance(Gaussian.of(x), Gaussian.of(y)), expected, 1e-10, "distance")
+
+
+def test_frechet_of_known_gaussians():
+    size = 6
+    mixing = torch.randn(size, size, dtype=torch.float64)
+    covariance = mixing @ mixing.T
+    mean, shift = torch.randn(2, size, dtype=torch.float64)
+    moved = distance(Gaussian(mean, covariance), Gaussian(mean + shift, covariance))
+    assert_close(moved, shift.square().sum(), 1e-10, "same covariance")
+    a, b = torch.rand(2, size, dtype=torch.float64)
+    value = distance(Gaussian(mean, a.diag()), Gaussian(mean, b.diag()))
+    assert_close(value, (a.sqrt() - b.sqrt()).square().sum(), 1e-10, "diagonal covariances")
+
+
+@pytest.mark.parametrize("kind", ["frechet", "kernel"])
+def test_two_ranks_give_what_one_process_gives(kind):
+    x, y = sets(150, 90, 24)
+
+    def metric():
+        return FrechetDistance(Gaussian.of(y)) if kind == "frechet" else KernelDistance(y)
+
+    parts = [metric(), metric()]
+    for part, features in zip(parts, x.split([100, 50]), strict=True):
+        part.update(features)
+    merged = metric()
+    for name, reduction in merged._reductions.items():
+        states = [getattr(part, name) for part in parts]
+        joined = [torch.cat(state) if isinstance(state, list) else state for state in states]
+        setattr(merged, name, reduction(torch.stack(joined) if kind == "frechet" else joined))
+    merged._update_count = 2
+    expected, actual = one_value(metric(), x, 31), merged.compute()
+    pairs = zip(actual, expected, strict=True) if kind == "kernel" else [(actual, expected)]
+    for merged_value, value in pairs:
+        assert_close(merged_value, value, 1e-10, kind)
+
+
+def test_frechet_counts_in_double_precision_in_a_half_precision_module():
+    x, y = sets(150, 90, 24)
+    module = torch.nn.Module()
+    module.metric = FrechetDistance(Gaussian.of(y))
+    module.to(torch.bfloat16)
+    for _ in range(2):
+        assert_close(one_value(module.metric, x, 50), by_scipy(x, y), 1e-10, "distance")
+
+
+def kernel(a, b):
+    return (a @ b / len(a) + 1) ** 3
+
+
+def naive(x, y):
+    x, y = x.double(), y.double()
+    n, m = len(x), len(y)
+    xx = sum(kernel(x[i], x[j]) for i in range(n) for j in range(n) if i != j)
+    yy = sum(kernel(y[i], y[j]) for i in range(m) for j in range(m) if i != j)
+    xy = sum(kernel(a, b) for a in x for b in y)
+    return xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * xy / (n * m)
+
+
+def test_kernel_distance_equals_loops_and_leaving_out():
+    x, y = sets(9, 12, 5)
+    value, error = kernel_distance(x, y)
+    assert_close(value, naive(x, y), 1e-10, "estimate")
+    variance = torch.zeros((), dtype=torch.float64)
+    for left, leave in ((x, lambda keep: (x[keep], y)), (y, lambda keep: (x, y[keep]))):
+        indices = torch.arange(len(left))
+        without = torch.stack([naive(*leave(indices != i)) for i in indices])
+        variance += (len(left) - 1) / len(left) * (without - without.mean()).square().sum()
+    assert_close(error, variance.sqrt(), 1e-10, "standard error")
+
+
+@pytest.mark.parametrize(("shift", "most"), [(0.0, 2.0), (1.0, 1.3)])
+def test_kernel_distance_is_unbiased_and_knows_its_error(shift, most):
+    repeats = 300
+    draws = torch.randn(repeats, 70, 4, generator=torch.Generator().manual_seed(1))
+    values, errors = torch.tensor([kernel_distance(d[:40], d[40:] + shift) for d in draws]).T
+    # E k(x, y) from the moments of x·y/4 + 1; the mean of N(shift, 1) against N(0, 1) over many pairs
+    x, y = torch.randn(2, 2000, 4, generator=torch.Generator().manual_seed(2))
+    expected = kernel_distance(x, y + shift)[0] if shift else torch.zeros(())
+    spread = values.std()
+    assert abs(values.mean() - expected) < 4 * spread / repeats**0.5 + (0.05 * expected)
+    assert 0.8 < errors.square().mean().sqrt() / spread < most
+
+
+@pytest.mark.parametrize(("kind", "least"), [("frechet", "at least 2"), ("kernel", "at least 3")])
+def test_too_few_images_are_refused(kind, least):
+    x, y = sets(1, 20, 4)
+    metric = FrechetDistance(Gaussian.of(y)) if kind == "frechet" else KernelDistance(y)
+    metric.update(x)
+    with pytest.raises(InputError, match=least):
+        metric.compute()
