@@ -1,4 +1,10 @@
-"""SS2D, the cross-scan of VMamba (arXiv 2401.10166): four selective scans, along rows and columns and against them."""
+"""SS2D, the cross-scan of VMamba (arXiv 2401.10166): four selective scans, along rows and columns and against them.
+
+The shell `published` is the vanilla form (`forward_type="v0"`), `final` the last one (`v05_noz` with one state and a
+convolution without bias) of `SS2D` in `classification/models/vmamba.py` at commit 2ed52ea of MzeroMiko/VMamba. With
+copied weights, outputs and all gradients agree to 1e-15 for both (relative RMS, float64, 5 × 7 tokens, LayerNorm's eps
+set to 1e-6, measured once).
+"""
 
 from __future__ import annotations
 
