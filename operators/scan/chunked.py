@@ -7,6 +7,8 @@ state before each chunk.
 
 from __future__ import annotations
 
+from math import ceil
+
 import torch
 from torch import Tensor
 
@@ -27,17 +29,22 @@ def recurrence(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
     return b
 
 
-def _tiles(sequence: Tensor, start: int, reverse: bool) -> Tensor:
-    """Steps `start` to `start` + CHUNK in the order of the scan, (…, L) to (T, …)."""
-    length = sequence.shape[-1]
-    stop = min(start + CHUNK, length)
-    tile = sequence[..., length - stop : length - start].flip(-1) if reverse else sequence[..., start:stop]
-    return tile.movedim(-1, 0)
+def _place(length: int, index: int, reverse: bool) -> slice:
+    """Where chunk `index`, in the order of the scan, lies in a sequence."""
+    start, stop = index * CHUNK, min((index + 1) * CHUNK, length)
+    return slice(length - stop, length - start) if reverse else slice(start, stop)
 
 
-def _untile(tiles: list[Tensor], reverse: bool) -> Tensor:
-    sequence = torch.cat(tiles).movedim(0, -1)
-    return sequence.flip(-1) if reverse else sequence
+def _tile(sequence: Tensor, place: slice, reverse: bool) -> Tensor:
+    """The steps at `place` in the order of the scan, (…, L) to (T, …)."""
+    tile = sequence[..., place]
+    return (tile.flip(-1) if reverse else tile).movedim(-1, 0)
+
+
+def _put(tile: Tensor, sequence: Tensor, place: slice, reverse: bool) -> None:
+    """Write `tile` where `_tile` reads it; results kept apart between chunks would fragment the memory."""
+    tile = tile.movedim(0, -1)
+    sequence[..., place] = tile.flip(-1) if reverse else tile
 
 
 def _grouped(tensor: Tensor, groups: int, dim: int) -> Tensor:
@@ -49,18 +56,19 @@ def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output y (B, D, L), last state (B, D, S) and the states before the chunks (B, chunks, S, D)."""
+    batch, channels, length = u.shape
     groups = B.shape[1]
     A, h = _grouped(A, groups, 0), _grouped(initial, groups, 1)
-    outputs, states = [], []
-    for start in range(0, u.shape[-1], CHUNK):
-        states.append(h)
-        dt, x = (_grouped(_tiles(t, start, reverse), groups, 2)[..., None] for t in (delta, u))
-        b, c = (_tiles(t, start, reverse)[:, :, :, None] for t in (B, C))
+    y, states = torch.empty_like(u), u.new_empty(batch, ceil(length / CHUNK), A.shape[-1], channels)
+    for index in range(states.shape[1]):
+        states[:, index] = h.flatten(1, 2).mT
+        place = _place(length, index, reverse)
+        dt, x = (_grouped(_tile(t, place, reverse), groups, 2)[..., None] for t in (delta, u))
+        b, c = (_tile(t, place, reverse)[:, :, :, None] for t in (B, C))
         all_h = recurrence(torch.exp(dt * A), dt * x * b, h)
-        outputs.append((all_h * c).sum(-1).flatten(2))
+        _put((all_h * c).sum(-1).flatten(2), y, place, reverse)
         h = all_h[-1].clone()  # a view would keep the whole chunk
-    kept = torch.stack([state.flatten(1, 2).mT for state in states], dim=1)
-    return _untile(outputs, reverse), h.flatten(1, 2), kept
+    return y, h.flatten(1, 2), states
 
 
 def backward(
@@ -78,11 +86,11 @@ def backward(
     groups = B.shape[1]
     A, g_last = _grouped(A, groups, 0), _grouped(grad_last, groups, 1)
     grad_a = torch.zeros_like(A)
-    parts: tuple[list[Tensor], ...] = ([], [], [], [])
+    grad_u, grad_delta, grad_b, grad_c = (torch.empty_like(t) for t in (u, delta, B, C))
     for index in reversed(range(states.shape[1])):
-        start = index * CHUNK
-        dt, x, dy = (_grouped(_tiles(t, start, reverse), groups, 2)[..., None] for t in (delta, u, grad_y))
-        b, c = (_tiles(t, start, reverse)[:, :, :, None] for t in (B, C))
+        place = _place(u.shape[-1], index, reverse)
+        dt, x, dy = (_grouped(_tile(t, place, reverse), groups, 2)[..., None] for t in (delta, u, grad_y))
+        b, c = (_tile(t, place, reverse)[:, :, :, None] for t in (B, C))
         h_0 = _grouped(states[:, index].mT, groups, 1)
         a = torch.exp(dt * A)
         h = recurrence(a, dt * x * b, h_0)
@@ -92,14 +100,9 @@ def backward(
         through_a = g * a * torch.cat([h_0[None], h[:-1]])
         through_x = (g * b).sum(-1)
         grad_a += (through_a * dt).sum((0, 1))
-        found = (
-            (through_x * dt[..., 0]).flatten(2),
-            ((through_a * A).sum(-1) + through_x * x[..., 0]).flatten(2),
-            (g * dt * x).sum(3),
-            (dy * h).sum(3),
-        )
-        for part, gradient in zip(parts, found, strict=True):
-            part.append(gradient)
+        _put((through_x * dt[..., 0]).flatten(2), grad_u, place, reverse)
+        _put(((through_a * A).sum(-1) + through_x * x[..., 0]).flatten(2), grad_delta, place, reverse)
+        _put((g * dt * x).sum(3), grad_b, place, reverse)
+        _put((dy * h).sum(3), grad_c, place, reverse)
         g_last = a[0] * g[0]
-    grad_u, grad_delta, grad_b, grad_c = (_untile(part[::-1], reverse) for part in parts)
     return grad_u, grad_delta, grad_a.flatten(0, 1), grad_b, grad_c, g_last.flatten(1, 2)

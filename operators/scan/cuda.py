@@ -44,20 +44,18 @@ def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     return _trial(device)
 
 
-def _run(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
-    interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
-    if reverse:
-        u, delta, B, C = (sequence.flip(-1) for sequence in (u, delta, B, C))
-    y, last = interface.selective_scan_fn(u, delta, A, B, C, return_last_state=True)
-    return y.flip(-1) if reverse else y, last
+def _flip(reverse: bool, *sequences: Tensor) -> tuple[Tensor, ...]:
+    return tuple(sequence.flip(-1) for sequence in sequences) if reverse else sequences
 
 
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output y (B, D, L) and last state (B, D, S), from the initial state zero; no states are kept."""
-    y, last = _run(u, delta, A, B, C, reverse)
-    return y, last.clone(), u.new_empty(u.shape[0], 0, A.shape[1], u.shape[1])
+    interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    u, delta, B, C = _flip(reverse, u, delta, B, C)
+    y, last = interface.selective_scan_fn(u, delta, A, B, C, return_last_state=True)
+    return _flip(reverse, y)[0], last.clone(), u.new_empty(u.shape[0], 0, A.shape[1], u.shape[1])
 
 
 def backward(
@@ -75,8 +73,13 @@ def backward(
 
     The last state has none there; the caller refuses to hand states in or out.
     """
-    inputs = [tensor.detach().requires_grad_() for tensor in (u, delta, A, B, C)]
+    interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
+    u, delta, B, C, grad_y = _flip(reverse, u, delta, B, C, grad_y)
+    # Inside an operator torch records no operation, only an `autograd.Function` such as theirs: nothing may stand
+    # between these leaves and y.
+    leaves = [tensor.detach().requires_grad_() for tensor in (u, delta, A, B, C)]
     with torch.enable_grad():
-        y, last = _run(*inputs, reverse)  # type: ignore[misc]
-    grad_u, grad_delta, grad_a, grad_b, grad_c = torch.autograd.grad(y, inputs, grad_y)
-    return grad_u, grad_delta, grad_a, grad_b, grad_c, torch.zeros_like(last)
+        y = interface.selective_scan_fn(*leaves)
+    grad_u, grad_delta, grad_a, grad_b, grad_c = torch.autograd.grad(y, leaves, grad_y)
+    grad_u, grad_delta, grad_b, grad_c = _flip(reverse, grad_u, grad_delta, grad_b, grad_c)
+    return grad_u, grad_delta, grad_a, grad_b, grad_c, torch.zeros_like(grad_last)

@@ -27,10 +27,9 @@ _LN2_LOW = _f(1.42860677e-6)
 _ROUND = _f(12582912.0)  # 1.5 · 2²³: adding it rounds to an integer, which then stands in the low bits
 _LEAST, _MOST = _f(-87.33), _f(88.72283)  # beyond them float32 has 0 (denormals apart) and inf
 # (exp(r) - 1 - r) / r² on |r| <= ln 2 / 2, interpolated at Chebyshev's points: exp(r) is off by less than 1e-8.
-_C2, _C3, _C4, _C5, _C6 = Polynomial.cast(
-    Chebyshev.interpolate(lambda r: sum(r**n / math.factorial(n + 2) for n in range(15)), 4, [-0.34658, 0.34658]),
-    domain=[-1, 1],
-).coef.astype(_f)
+_SERIES = Polynomial([1 / math.factorial(n + 2) for n in range(15)])
+_FIT = Chebyshev.interpolate(_SERIES, 4, [-0.34658, 0.34658])
+_C2, _C3, _C4, _C5, _C6 = Polynomial.cast(_FIT, domain=[-1, 1]).coef.astype(_f)
 _ONE, _ZERO, _INF = _f(1), _f(0), _f(math.inf)
 
 
@@ -179,7 +178,7 @@ def _step_back(
     for s in range(len(b)):
         h_s, new_s, e_s, a_s, b_s, c_s = h[s], new[s], e[s], a[s], b[s], c[s]
         grad_h_s, grad_a_s = grad_h[s], grad_a[s]
-        sum_b = sum_c = 0 * b_s
+        sum_b = sum_c = b.dtype.type(0)
         for v in range(len(dy)):
             g = grad_h_s[v] + dy[v] * c_s
             sum_c += dy[v] * new_s[v]
@@ -215,7 +214,7 @@ def _backward(
     step = -1 if reverse else 1
     for task in range(low, high):
         image, group, block, first, n = _place(task, u.shape[1], B.shape[1], lanes)
-        dt[:], v_u[:], dy[:], a[:], g_a[:], g_h[:], h[0] = 0, 0, 0, 0, 0, 0, 0
+        dy[:], a[:], g_a[:], g_h[:], h[0] = 0, 0, 0, 0, 0
         for s in range(size):
             for v in range(n):
                 a[s, v] = A[first + v, s]
@@ -226,6 +225,7 @@ def _backward(
             for s in range(size):
                 for v in range(n):
                     h[0, s, v] = states[image, chunk, s, first + v]
+            dt[:, n:], v_u[:, n:] = 0, 0  # lanes without a channel hold gradients of the chunk before, NaN perhaps
             _load(dt, delta, image, first, n, start, step, m)
             _load(v_u, u, image, first, n, start, step, m)
             _load(dy, grad_y, image, first, n, start, step, m)
