@@ -114,6 +114,10 @@ def print_card(console: Console, name: str) -> None:
 
     shells = {"common": COMMON, **card.shells}
     rows = [(switch, *(str(getattr(spec, switch)).lower() for spec in shells.values())) for switch in asdict(COMMON)]
+    meant = {parameter for params in card.preset_params.values() for parameter in params}
+    for parameter in sorted(meant):
+        values = (card.preset_params.get(preset, {}).get(parameter, card.defaults[parameter]) for preset in shells)
+        rows.append((f"mixer.{parameter}", *(str(value).lower() for value in values)))
     console.print(table("Shells", ("switch", *shells), rows))
     if card.published:
         numbers = [(n.model, n.quantity, f"{n.value:g}", n.source) for n in card.published]

@@ -44,6 +44,7 @@ class MixerCard:
         defaults: the mixer's own parameters and their defaults (read off the core's constructor).
         published: numbers the mixer's authors report, each with its source.
         shells: the mixer's shell presets besides `common` (`published` where the paper's dressing is known).
+        preset_params: by shell preset, what the mixer's parameters that are None stand for in that preset.
         position_aware: the mixer knows where tokens are; False: the trunk must tell it.
         permutation_equivariant: permuting tokens permutes outputs.
         translation_equivariant: `circular` (wrapped shifts), `interior` (away from the border) or None.
@@ -54,7 +55,7 @@ class MixerCard:
         fp32_core: the core computes in float32 under autocast.
         min_grid: smallest height and width.
         backends: names `backend=` takes besides `auto`, best first.
-        exempt: contract tests it is exempt from, each with its reason.
+        exempt: contract tests it is exempt from (`name`, or `name[shell preset]`), each with its reason.
     """
 
     name: str
@@ -74,6 +75,7 @@ class MixerCard:
     min_grid: tuple[int, int] = (1, 1)
     published: tuple[Published, ...] = ()
     shells: Mapping[str, ShellSpec] = field(default_factory=dict)
+    preset_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -205,4 +207,7 @@ def create(
     elif core.card.fixed_grid:
         raise InputError(f"mixer {name} depends on the grid: give grid=(H, W)")
     spec = resolve(shell, core.card.shells, name)
+    preset = shell.get("name") if isinstance(shell, Mapping) else shell
+    meant = core.card.preset_params.get(preset, {}) if isinstance(preset, str) else {}
+    params.update({key: value for key, value in meant.items() if params.get(key) is None})
     return Mixer(core, spec, dim=dim, grid=grid, cond_dim=cond_dim, backend=backend, params=params)

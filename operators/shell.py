@@ -35,6 +35,7 @@ class ShellSpec:
         expand: inner width D over the model width C.
         gate: `silu` multiplies the core's output by SiLU(z), z a second projection of the input; `none` does not.
         conv: side of a depthwise convolution before the core, zero-padded and followed by SiLU; 0 for none.
+        conv_bias: whether that convolution has a bias.
         norm: normalisation of the core's output over channels: `rms`, `layer` or `none`.
         bias: whether W_in and W_out have a bias.
         project: False removes W_in, W_out and the gate: the core acts on the input itself.
@@ -43,6 +44,7 @@ class ShellSpec:
     expand: float = 1
     gate: str = "silu"
     conv: int = 0
+    conv_bias: bool = True
     norm: str = "rms"
     bias: bool = False
     project: bool = True
@@ -52,7 +54,7 @@ class ShellSpec:
         check_choice("shell.gate", self.gate, GATES)
         check_choice("shell.conv", self.conv, CONVS)
         check_choice("shell.norm", self.norm, NORMS)
-        for name in ("bias", "project"):
+        for name in ("conv_bias", "bias", "project"):
             check_choice(f"shell.{name}", getattr(self, name), (True, False))
         if not self.project and (self.gate != "none" or self.expand != 1):
             raise InputError("shell.project=False needs shell.gate='none' and shell.expand=1: there is no W_in")
@@ -96,7 +98,9 @@ class Shell(nn.Module):
             for linear in (self.in_proj, self.out_proj):
                 linear_init(linear)
         if spec.conv:
-            self.conv = nn.Conv2d(self.width, self.width, spec.conv, padding="same", groups=self.width)
+            self.conv = nn.Conv2d(
+                self.width, self.width, spec.conv, padding="same", groups=self.width, bias=spec.conv_bias
+            )
         norms = {"rms": nn.RMSNorm, "layer": nn.LayerNorm, "none": nn.Identity}
         self.norm = norms[spec.norm](self.width) if spec.norm == "none" else norms[spec.norm](self.width, eps=1e-6)
 

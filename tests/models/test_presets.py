@@ -102,6 +102,37 @@ def test_attention_takes_as_many_heads_as_dit_but_in_the_largest() -> None:
     assert heads == {"dit_s": 6, "dit_b": 12, "dit_l": 16, "dit_xl": 18}  # 64 wide each; DiT-XL has 16 of 72
 
 
+# Channels, parameters in millions and GMACs as arXiv 2401.09417, table 1, prints them.
+VIM = {"vit_tiny": (192, 7, 1.5), "vit_small": (384, 26, 5.1)}
+
+
+@pytest.mark.parametrize("name", VIM)
+def test_vims_size_in_a_mixer_only_trunk(name: str) -> None:
+    dim, millions, gmacs = VIM[name]
+    with torch.device("meta"):
+        ours = models.create(
+            name,
+            mixers=MixerSpec("mamba", shell="published"),
+            image_size=(224, 224),
+            in_channels=3,
+            num_classes=1000,
+            depth=24,
+            hidden=0,
+            norm="rms",
+        ).cost()
+    # The authors' model, piece by piece: it has a class token with a position, which ours has not.
+    inner, rank, state, taps = 2 * dim, dim // 16, 16, 4
+    direction = inner * (taps + 1) + inner * (rank + 2 * state) + (rank + 1) * inner + inner * state + inner
+    block = dim * 2 * inner + inner * dim + 2 * direction + dim
+    stem, class_token, positions = 16**2 * 3 * dim + dim, dim, 197 * dim
+    norm, head = dim, 1000 * dim + 1000
+    authors = stem + class_token + positions + 24 * block + norm + head
+    assert ours.parameters == authors - 2 * dim
+    assert round(ours.parameters / 1e6) == millions
+    # Vim-S is printed with 5.1 to 5.3 G: counters differ on the scan, of which one of ours is 9/2 L D S.
+    assert ours.macs / 1e9 == pytest.approx(gmacs, rel=0.055)
+
+
 def test_names() -> None:
     vits = ["vit_nano", "vit_tiny", "vit_small", "vit_base"]
     assert models.names() == [*vits, "dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl"]

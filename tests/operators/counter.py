@@ -107,6 +107,11 @@ def _mul(out: Tensor, a: Any, b: Any, **_: Any) -> float:
     return 3 * out.numel() if both else 0
 
 
+def _scan(out: Any, u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> float:
+    batch, channels, length = u.shape
+    return scan_macs(batch, length, channels, A.shape[1])
+
+
 FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot"), _mm),
     **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), _addmm),
@@ -127,6 +132,7 @@ FORMULAS: dict[str, Formula] = {
     "aten::_fft_r2c": _fft_r2c,
     "aten::_fft_c2r": _fft_c2r,
     "aten::mul": _mul,
+    "operator_zoo::selective_scan_fwd": _scan,
 }
 """What is counted, by `namespace::operator`. A mixer with an operator of its own adds an entry."""
 

@@ -51,8 +51,12 @@ class CardContract(Contract):
         assert 1900 < card.year < 2100, f"year {card.year}"
         assert card.backends, "a mixer has at least one backend"
         for name, reason in card.exempt.items():
-            assert name in MixerContract.promises() + CardContract.promises(), (
+            test, _, shell = name.partition("[")
+            assert test in MixerContract.promises() + CardContract.promises(), (
                 f"exempt from {name!r}, which is not a contract test"
+            )
+            assert not shell or shell.removesuffix("]") in card.shells, (
+                f"exempt from {name!r}, whose shell is not its own"
             )
             assert reason.strip(), f"exempt from {name} without a reason"
 

@@ -22,6 +22,8 @@ class TestOtherParameters(MixerContract):
 
     cases = (
         Case("attention", params={"heads": 4, "qk_norm": True, "rope": True}),
+        Case("mamba", params={"order": "hilbert", "conv": 3, "state_dim": 3, "rank": 2}),
+        Case("ss2d", params={"orders": ["col", "snake_row_r", "col_r", "col"], "state_dim": 1}),
         Case("pom", params={"degree": 3, "clamp": None, "heads": 4, "rope": True}),
         Case("pde_ssm", params={"condition": "cond"}),
         Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
