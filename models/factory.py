@@ -20,7 +20,7 @@ PRESETS: dict[str, ViTSpec | DiTSpec] = {
     "vit_base": ViTSpec(dim=768, depth=12, patch=16, drop_path=0.1),
     # The four sizes of DiT (arXiv 2212.09748, table 1), and one for small images and small machines. Attention's heads
     # are 64 wide by default, as in DiT-S, B and L; for the paper's 16 heads of 72 in DiT-XL give it heads=16.
-    "dit_nano": DiTSpec(dim=128, depth=6, patch=4),
+    "dit_nano": DiTSpec(dim=96, depth=4, patch=4),
     "dit_s": DiTSpec(dim=384, depth=12),
     "dit_b": DiTSpec(dim=768, depth=12),
     "dit_l": DiTSpec(dim=1024, depth=24),

@@ -103,7 +103,7 @@ class SampleConfig:
     steps: int = 10
     solver: str = "heun"
     batch_size: int = 250
-    every: int = 1
+    every: int = 3
 
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("steps", 1), ("batch_size", 1), ("every", 0)):
