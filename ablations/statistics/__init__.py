@@ -1,0 +1,54 @@
+"""What a study may say about its numbers: intervals, factorial effects, paired differences, images, power, equivalence.
+
+Two uncertainties are kept apart. That over seeds (another training run) is in `fit_factorial` and
+`paired_differences`; that over test images (another test set of the same kind) is in `image_difference`, for models as
+they were trained.
+"""
+
+from ablations.statistics.effects import Effect, FTest, Observation, Residual, Term
+from ablations.statistics.equivalence import Equivalence, equivalence
+from ablations.statistics.factorial import FactorialFit, FactorialModel, fit_factorial
+from ablations.statistics.images import (
+    ImageDifference,
+    image_difference,
+    image_difference_over_seeds,
+    mcnemar,
+    tango_interval,
+)
+from ablations.statistics.intervals import Interval, t_interval
+from ablations.statistics.paired import PairedDifference, holm, paired_differences
+from ablations.statistics.power import (
+    paired_power,
+    seeds_needed,
+    smallest_difference,
+    smallest_paired_difference,
+    t_power,
+)
+
+__all__ = [
+    "Effect",
+    "Equivalence",
+    "FTest",
+    "FactorialFit",
+    "FactorialModel",
+    "ImageDifference",
+    "Interval",
+    "Observation",
+    "PairedDifference",
+    "Residual",
+    "Term",
+    "equivalence",
+    "fit_factorial",
+    "holm",
+    "image_difference",
+    "image_difference_over_seeds",
+    "mcnemar",
+    "paired_differences",
+    "paired_power",
+    "seeds_needed",
+    "smallest_difference",
+    "smallest_paired_difference",
+    "t_interval",
+    "t_power",
+    "tango_interval",
+]

@@ -1,0 +1,139 @@
+"""Uncertainty from the test images: two trained classifiers, or several seeds of each, on the same images.
+
+This is not the uncertainty over seeds. It says how far a difference of accuracies would move with another test set of
+the same kind, the models being given; `fit_factorial` and `paired_differences` say how far it would move with another
+training run, the test set being given.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special, stats
+
+from ablations.statistics.intervals import check_level
+from operators.errors import InputError
+
+Correct = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ImageDifference:
+    """Accuracy of the first less that of the second on the same images, with its interval and the p-value of none."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    images: int
+    seeds: int
+
+
+def image_difference(first: Correct, second: Correct, level: float = 0.95) -> ImageDifference:
+    """Two classifiers on the same images: McNemar's exact test and Tango's score interval.
+
+    Args:
+        first: (N,) bool, which images the first classifier gets right.
+        second: (N,) bool, the same of the second, in the same order of images.
+        level: of the interval.
+
+    Raises:
+        InputError: not two boolean vectors of one length, none empty; or a level that is not between 0 and 1.
+    """
+    _check(first, second, dimensions=1)
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    low, high = tango_interval(only_first, only_second, len(first), level)
+    difference = (only_first - only_second) / len(first)
+    return ImageDifference(difference, low, high, mcnemar(only_first, only_second), len(first), 1)
+
+
+def image_difference_over_seeds(first: Correct, second: Correct, level: float = 0.95) -> ImageDifference:
+    """Two arms on the same images, averaged over seeds; the trained models are taken as given.
+
+    An image's score is its mean over seeds of (first right) - (second right). Images are independent, seeds on one
+    image are not; so the average is taken first and the spread is that between images. The test is the sign-flip
+    statistic Σd / √Σd², which for one seed is McNemar's (b - c)/√(b + c). The interval is Wald's after adding two
+    images (one both agree upon, a half for each arm), without which it would have no width where no image tells the
+    arms apart; for one seed it is Agresti and Min's.
+
+    Args:
+        first: (S, N) bool, per seed and image whether the first arm's model is right.
+        second: (S, N) bool, the same of the second arm, in the same order of seeds and images.
+        level: of the interval.
+
+    Source: Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Stat. Med. 24
+    (2005); the average over seeds in place of one classifier's score is ours.
+
+    Raises:
+        InputError: not two boolean matrices of one shape, none empty; or a level that is not between 0 and 1.
+    """
+    _check(first, second, dimensions=2)
+    check_level("level", level)
+    score = (first.astype(np.float64) - second).mean(axis=0)
+    total, squares, images = float(score.sum()), float(np.square(score).sum()), score.size
+    centre = total / (images + 2)
+    half = _normal(level) * math.sqrt(((squares + 1) / (images + 2) - centre**2) / (images + 2))
+    p = 2 * float(special.ndtr(-abs(total) / math.sqrt(squares))) if squares > 0 else 1.0
+    low, high = max(centre - half, -1.0), min(centre + half, 1.0)
+    return ImageDifference(total / images, low, high, p, images, len(first))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value: among images that one alone gets right, either is as likely to be that one.
+
+    Source: McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12
+    (1947), with the binomial distribution in place of its normal approximation.
+    """
+    _check_counts(only_first, only_second, only_first + only_second)
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def tango_interval(only_first: int, only_second: int, images: int, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a difference of paired proportions: all differences that the score test does not reject.
+
+    Source: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
+    design", Stat. Med. 17 (1998), eqs. 23-25.
+
+    Raises:
+        InputError: counts that are negative or more than the images; a level that is not between 0 and 1.
+    """
+    check_level("level", level)
+    _check_counts(only_first, only_second, images)
+    bound = _normal(level)
+    b, c, n = only_first, only_second, images
+
+    def score(difference: float) -> float:
+        # The probability of "second alone is right" that is most likely given the difference solves a quadratic.
+        linear = (2 * n - b + c) * difference - b - c
+        root = math.sqrt(max(linear**2 + 8 * n * c * difference * (1 - difference), 0.0))
+        second_alone = (root - linear) / (4 * n)
+        variance = n * (2 * second_alone + difference * (1 - difference))
+        return (b - c - n * difference) / math.sqrt(variance) if variance > 0 else 0.0
+
+    estimate, edge = (b - c) / n, 1 - 1e-12
+    low = optimize.brentq(lambda d: score(d) - bound, -edge, estimate, xtol=1e-12) if b - c > -n else -1.0
+    high = optimize.brentq(lambda d: score(d) + bound, estimate, edge, xtol=1e-12) if b - c < n else 1.0
+    return float(low), float(high)
+
+
+def _normal(level: float) -> float:
+    return float(special.ndtri((1 + level) / 2))
+
+
+def _check(first: Correct, second: Correct, dimensions: int) -> None:
+    what = "images" if dimensions == 1 else "seeds x images"
+    for array in (first, second):
+        if array.ndim != dimensions or array.dtype != np.bool_ or array.size == 0:
+            raise InputError(f"{array.dtype} of shape {array.shape} is not right-or-wrong (bool) of {what}")
+    if first.shape != second.shape:
+        raise InputError(f"shapes {first.shape} and {second.shape} differ: both arms need the same {what}")
+
+
+def _check_counts(only_first: int, only_second: int, images: int) -> None:
+    if min(only_first, only_second) < 0 or only_first + only_second > images:
+        raise InputError(f"{only_first} and {only_second} of {images} images: counts are >= 0 and together at most all")

@@ -1,0 +1,112 @@
+"""Paired accuracies on the same images against published tables and against the likelihood itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import optimize, stats
+
+from ablations.statistics import image_difference, image_difference_over_seeds, mcnemar, tango_interval
+from operators import InputError
+
+Correct = npt.NDArray[np.bool_]
+
+
+def answers(both: int, first: int, second: int, neither: int) -> tuple[Correct, Correct]:
+    counts = [both, first, second, neither]
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+def test_approval_of_the_prime_minister() -> None:
+    """Agresti, Categorical Data Analysis, table 10.1: 794, 150, 86, 570; McNemar's z² = 17.36, difference 0.04 with
+    Wald's interval 0.02 to 0.06."""
+    found = image_difference(*answers(794, 150, 86, 570))
+    assert found.difference == pytest.approx(0.04)
+    assert (round(found.low, 2), round(found.high, 2)) == (0.02, 0.06)
+    assert found.p == pytest.approx(2 * stats.binom.cdf(86, 236, 0.5))
+    averaged = image_difference_over_seeds(*(one[None] for one in answers(794, 150, 86, 570)))
+    assert stats.chi2.isf(averaged.p, 1) == pytest.approx(17.36, abs=0.005)
+    assert (averaged.low, averaged.high) == pytest.approx((found.low, found.high), abs=4e-4)
+    assert (found.images, found.seeds, averaged.images, averaged.seeds) == (1600, 1, 1600, 1)
+
+
+def test_airway_hyper_responsiveness() -> None:
+    """Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 13:91 (2013), table 1 (1, 1, 7, 12): exact McNemar
+    p = 0.070; and Stat. Med. 33 (2014): Tango's interval -0.517 to -0.026."""
+    found = image_difference(*answers(1, 1, 7, 12))
+    assert round(found.p, 3) == 0.070
+    assert (round(found.low, 3), round(found.high, 3)) == (-0.517, -0.026)
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(1, 7, 21), (0, 3, 40), (12, 5, 60), (30, 2, 33)])
+def test_score_interval_solves_the_score_equation(b: int, c: int, n: int) -> None:
+    """At either limit the standardised difference is ± z, its variance taken where the likelihood is largest."""
+
+    def statistic(difference: float) -> float:
+        def minus_log_likelihood(second: float) -> float:
+            first, rest = second + difference, 1 - 2 * second - difference
+            parts = zip((b, c, n - b - c), (first, second, rest), strict=True)
+            return -sum(count * math.log(max(p, 1e-300)) for count, p in parts if count)
+
+        bounds = (max(0.0, -difference), (1 - difference) / 2)
+        second = optimize.minimize_scalar(minus_log_likelihood, bounds=bounds, options={"xatol": 1e-12}).x
+        return (b - c - n * difference) / math.sqrt(n * (2 * second + difference * (1 - difference)))
+
+    low, high = tango_interval(b, c, n)
+    z = stats.norm.ppf(0.975)
+    assert (statistic(low), statistic(high)) == pytest.approx((z, -z), abs=1e-4)
+
+
+def test_score_interval_at_the_edges() -> None:
+    z2 = stats.norm.ppf(0.975) ** 2
+    assert tango_interval(0, 0, 50) == pytest.approx((-z2 / (50 + z2), z2 / (50 + z2)))
+    low, high = tango_interval(50, 0, 50)
+    assert high == 1
+    assert tango_interval(0, 50, 50) == pytest.approx((-1, -low))
+    assert tango_interval(9, 4, 30) == pytest.approx([-limit for limit in reversed(tango_interval(4, 9, 30))])
+
+
+def test_mcnemar_is_a_sign_test() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == pytest.approx(1)
+    assert mcnemar(0, 6) == pytest.approx(2 / 64)
+
+
+def test_seeds_on_one_image_are_not_independent() -> None:
+    """Seeds that agree on every image carry no more information than one of them."""
+    first, second = answers(700, 60, 40, 200)
+    one = image_difference_over_seeds(first[None], second[None])
+    five = image_difference_over_seeds(np.tile(first, (5, 1)), np.tile(second, (5, 1)))
+    assert (five.difference, five.low, five.high, five.p) == (one.difference, one.low, one.high, one.p)
+    assert five.seeds == 5
+
+
+def test_arms_that_never_differ_still_have_an_interval() -> None:
+    right = np.ones((3, 100), dtype=bool)
+    found = image_difference_over_seeds(right, right)
+    assert (found.difference, found.p) == (0, 1)
+    assert -0.05 < found.low < 0 < found.high < 0.05
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (np.ones(3), np.ones(3), "float64 of shape"),
+        (np.ones(3, dtype=bool), np.ones(4, dtype=bool), "differ"),
+        (np.ones(0, dtype=bool), np.ones(0, dtype=bool), "is not right-or-wrong"),
+        (np.ones((2, 3), dtype=bool), np.ones((2, 3), dtype=bool), "is not right-or-wrong"),
+    ],
+)
+def test_refusals(first: Correct, second: Correct, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        image_difference(first, second)
+
+
+def test_counts_are_refused() -> None:
+    with pytest.raises(InputError, match="counts"):
+        tango_interval(5, 6, 10)
+    with pytest.raises(InputError, match="counts"):
+        mcnemar(-1, 3)
