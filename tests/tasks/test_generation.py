@@ -36,6 +36,7 @@ SMALL = (
     "sample.n=23",
     "sample.steps=2",
     "sample.batch_size=10",
+    "sample.every=1",
     "task.network=null",
 )
 
