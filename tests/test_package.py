@@ -19,7 +19,12 @@ def test_wheel_carries_configuration_and_data_and_runs(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for path in [*ROOT.glob("conf/**/*.yaml"), *ROOT.glob("tasks/data/*.npz"), ROOT / "operators/py.typed"]:
+    for path in [
+        *ROOT.glob("conf/**/*.yaml"),
+        *ROOT.glob("tasks/data/*.npz"),
+        *ROOT.glob("tasks/data/*.txt"),
+        ROOT / "operators/py.typed",
+    ]:
         assert str(path.relative_to(ROOT)) in names
     assert not [name for name in names if name.startswith("tests")]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields, replace
 from typing import Any
 
 from operators.errors import check_choice, check_names
+from tasks.data import folder, imagenet
 from tasks.data.augment import Augment, RandAugment
 from tasks.data.cifar10 import CIFAR10
 from tasks.data.fashion_mnist import FASHION_MNIST, FASHION_MNIST_MINI
+from tasks.data.layout import Opener, Options
 from tasks.data.mix import BatchMix
 from tasks.data.module import ImageData
 from tasks.data.splits import Source
@@ -16,19 +19,31 @@ from tasks.data.splits import Source
 __all__ = ["Augment", "BatchMix", "ImageData", "RandAugment", "create", "names"]
 
 _SOURCES: dict[str, Source] = {source.name: source for source in (CIFAR10, FASHION_MNIST, FASHION_MNIST_MINI)}
+_PHOTOGRAPHS: dict[str, Opener] = {"image_folder": folder.image_folder, "imagenet": imagenet.imagenet}
+_CROP_SCALE = {"classification": 0.08, "generation": 0.0}
 
 
 def names() -> list[str]:
     """The known data sets, sorted."""
-    return sorted(_SOURCES)
+    return sorted({**_SOURCES, **_PHOTOGRAPHS})
 
 
 def create(name: str, **params: Any) -> ImageData:
-    """The data set `name`; `params` are those of `ImageData`, without its `source`.
+    """The data set `name`; `params` are those of `ImageData`, without its `source`, and for photographs `Options`.
 
     Raises:
         InputError: unknown name or parameter, a value out of range, or a `root` that does not hold the data set.
     """
     check_choice("data.name", name, names())
-    check_names("data", params, [p for p in inspect.signature(ImageData).parameters if p != "source"])
-    return ImageData(_SOURCES[name], **params)
+    common = {p for p in inspect.signature(ImageData).parameters if p != "source"}
+    if name in _SOURCES:
+        check_names("data", params, common)
+        return ImageData(_SOURCES[name], **params)
+    own = {f.name for f in fields(Options)}
+    check_names("data", params, common | own)
+    options = Options(**{key: value for key, value in params.items() if key in own})
+    augment = Augment.parse(params.pop("augment", None))
+    if augment.crop_scale is None:
+        augment = replace(augment, crop_scale=_CROP_SCALE[options.pipeline])
+    rest = {key: value for key, value in params.items() if key not in own}
+    return ImageData(_PHOTOGRAPHS[name](options), augment=augment, **rest)

@@ -37,6 +37,8 @@ class Augment:
 
     Attributes:
         flip: mirror half of the images left to right.
+        crop_scale: photographs only: smallest share of the area that a random resized crop takes (see
+            `tasks.data.decode.random_box`); 0 crops the centre as in evaluation, None is the pipeline's own.
         crop_pad: pad by this many native pixels of black on each side, then crop to the native size.
         randaugment: None, or operations and magnitude.
         erasing: probability of replacing a random box (2 % to a third of the image) by Gaussian noise.
@@ -49,6 +51,7 @@ class Augment:
     """
 
     flip: bool = False
+    crop_scale: float | None = None
     crop_pad: int = 0
     randaugment: RandAugment | None = None
     erasing: float = 0.0
@@ -60,6 +63,8 @@ class Augment:
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise InputError(f"data.augment.flip={self.flip!r} must be true or false")
+        if self.crop_scale is not None:
+            check_number("data.augment.crop_scale", self.crop_scale, least=0, most=1)
         check_number("data.augment.crop_pad", self.crop_pad, least=0, integer=True)
         for name, most in (("erasing", 1), ("mixup", None), ("cutmix", None), ("mixup_prob", 1), ("mixup_switch", 1)):
             check_number(f"data.augment.{name}", getattr(self, name), least=0, most=most)

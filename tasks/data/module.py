@@ -10,32 +10,34 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
 from tasks.data.augment import Augment, Transform
-from tasks.data.sampler import EvalBatches, Pairs, TrainBatches, TrainLoader
-from tasks.data.splits import Images, Source, Splits, carve
+from tasks.data.corrupt import Corrupt
+from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
+from tasks.data.splits import Source, Split, Splits, carve
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 
 class ImageSplit(Dataset[Batch]):
-    """One split in memory. A whole batch is fetched and augmented at once, hence `__getitems__`."""
+    """One split. A whole batch is fetched and augmented at once, hence `__getitems__`."""
 
-    def __init__(self, split: Images, transform: Transform) -> None:
-        self._split, self._transform = split, transform
+    def __init__(self, split: Split, transform: Transform, seed: int, augment: Augment) -> None:
+        self._split, self._transform, self._seed, self._augment = split, transform, seed, augment
 
     def __len__(self) -> int:
         return len(self._split)
 
     def __getitems__(self, pairs: Pairs) -> Batch:
-        """The batch of these (epoch, index) pairs, see `ImageData`."""
+        """The batch of these (epoch, index) pairs, see `ImageData`; "corrupt" in it is for `Loader`."""
         epoch, index = np.ascontiguousarray(np.array(pairs, dtype=np.int64).T)
-        batch = self._transform(self._split.images[index], epoch, index)
-        columns = {"label": self._split.labels[index], "index": index, "epoch": epoch}
-        return batch | {name: torch.from_numpy(column) for name, column in columns.items()}
+        pixels, labels, corrupt = self._split.fetch(self._seed, epoch, index, self._augment)
+        batch: Batch = {**self._transform(pixels, epoch, index)}
+        columns = {"label": labels, "index": index, "epoch": epoch}
+        batch |= {name: torch.from_numpy(column) for name, column in columns.items()}
+        return {**batch, "corrupt": dict(corrupt)} if corrupt else batch
 
 
 def _as_is(batch: Batch) -> Batch:
@@ -50,6 +52,9 @@ class ImageData(lightning.LightningDataModule):
     "mix" (B, 5), which `BatchMix` applies on the device. Train drops its last incomplete batch; validation and test
     show every image exactly once. The validation split never depends on `seed`, and never on the test split.
 
+    In place of a photograph that cannot be decoded comes another, keyed by (epoch, index), with its label. The
+    corrupt ones are named in a warning, in `corrupt` and in `corrupt.txt` in the trainer's directory.
+
     Args:
         source: what data set this is; `tasks.data.create` looks it up by name.
         root: folder that holds the data; None takes it where it usually is, downloading it if need be.
@@ -63,7 +68,9 @@ class ImageData(lightning.LightningDataModule):
 
     Attributes:
         name, num_classes, channels, image_size (H, W), class_names, mean, std: known without loading anything.
-        fingerprint: SHA-256 over images and labels of the three splits.
+        fingerprint: SHA-256 over images and labels of the three splits; of photographs, which are too many to
+            read, over names, encoded sizes and labels.
+        corrupt: what is known of the corrupt images of "train", "val" and "test", once it has a loader.
 
     Raises:
         InputError: a value out of range, or a `root` that does not hold the data set.
@@ -96,6 +103,10 @@ class ImageData(lightning.LightningDataModule):
         self._source, self._root, self._val_size = source, root, val_size or source.val_size
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.augment = Augment.parse(augment)
+        other = "crop_pad" if source.crop == "crop_scale" else "crop_scale"
+        if getattr(self.augment, other):
+            raise InputError(f"data.augment.{other} is refused: data={source.name} is cropped by {source.crop}")
+        self.corrupt: dict[str, Corrupt] = {}
         self.name, self.class_names = source.name, source.class_names
         self.mean, self.std = source.mean, source.std
         self.num_classes = len(source.class_names)
@@ -139,23 +150,33 @@ class ImageData(lightning.LightningDataModule):
                 f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
                 "images: mixup and cutmix mix pairs"
             )
-        return TrainLoader(dataset, batch_sampler=batches, **self._options())
+        loader = TrainLoader(dataset, batch_sampler=batches, **self._options())
+        loader.corrupt = self._tally("train", self.splits.train)
+        return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split in its order."""
-        return self._eval_loader(self.splits.val)
+        return self._eval_loader("val", self.splits.val)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test split in its order."""
-        return self._eval_loader(self.splits.test)
+        return self._eval_loader("test", self.splits.test)
 
-    def _eval_loader(self, split: Images) -> DataLoader[Batch]:
+    def _eval_loader(self, name: str, split: Split) -> DataLoader[Batch]:
         batches = EvalBatches(len(split), self.batch_size, *self._place())
-        return DataLoader(self._dataset(split, Augment()), batch_sampler=batches, **self._options())
+        loader = Loader(self._dataset(split, Augment()), batch_sampler=batches, **self._options())
+        loader.corrupt = self._tally(name, split)
+        return loader
 
-    def _dataset(self, split: Images, augment: Augment) -> ImageSplit:
+    def _tally(self, name: str, split: Split) -> Corrupt:
+        if name not in self.corrupt:
+            path = None if self.trainer is None else Path(self.trainer.default_root_dir) / "corrupt.txt"
+            self.corrupt[name] = Corrupt(name, len(split), split.tolerated, self._source.max_corrupt, path)
+        return self.corrupt[name]
+
+    def _dataset(self, split: Split, augment: Augment) -> ImageSplit:
         resolution = self.image_size[0] if self.image_size != self._source.shape[1:] else None
-        return ImageSplit(split, Transform(self.mean, self.std, resolution, augment, self.seed))
+        return ImageSplit(split, Transform(self.mean, self.std, resolution, augment, self.seed), self.seed, augment)
 
     def _options(self) -> dict[str, Any]:
         return {

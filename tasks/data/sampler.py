@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from operators.errors import InputError
 from tasks.data import keyed
+from tasks.data.corrupt import Corrupt
 
 Pairs = list[tuple[int, int]]
 
@@ -114,7 +115,19 @@ class EvalBatches(Sampler[Pairs]):
             yield _pairs(0, index)
 
 
-class TrainLoader(DataLoader[Any]):
+class Loader(DataLoader[Any]):
+    """A `DataLoader` that takes "corrupt" out of the batches and has it counted, in the main process."""
+
+    corrupt: Corrupt | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if self.corrupt is not None and "corrupt" in batch:
+                self.corrupt.note(batch.pop("corrupt"))
+            yield batch
+
+
+class TrainLoader(Loader):
     """A `DataLoader` over `TrainBatches` that Lightning can checkpoint and resume within an epoch.
 
     It counts the batches it hands out: the sampler itself runs ahead of training by what the workers prefetch.

@@ -1,16 +1,57 @@
-"""Image arrays, their splits, and what describes a data set."""
+"""Images in memory, what any split of a data set can do, and what describes a data set."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from operators.errors import InputError
 from tasks.data import keyed
+from tasks.data.augment import Augment
+
+Update = Callable[[Any], None]
+"""Takes bytes in, as a hash's `update`."""
+
+
+class Fetched(NamedTuple):
+    """A batch before augmentation: uint8 (B, C, H, W), int64 (B,), and the reason for each corrupt image by name."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    corrupt: Mapping[str, str] = {}
+
+
+class Split(Protocol):
+    """One split, in memory or on disk."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """int64 (N,)."""
+        ...
+
+    @property
+    def tolerated(self) -> int:
+        """Corrupt images tolerated."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Split:
+        """The images at `positions`, in that order."""
+        ...
+
+    def fetch(self, seed: int, epoch: keyed.Index, index: keyed.Index, augment: Augment) -> Fetched:
+        """The images at `index`, after whatever of `augment` happens while decoding."""
+        ...
+
+    def describe(self, update: Update) -> None:
+        """Feed what identifies the split to a hash."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -19,6 +60,7 @@ class Images:
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    tolerated: int = field(default=0, init=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -27,22 +69,30 @@ class Images:
         """The images at `positions`, in that order."""
         return Images(self.images[positions], self.labels[positions])
 
+    def fetch(self, seed: int, epoch: keyed.Index, index: keyed.Index, augment: Augment) -> Fetched:
+        """The images at `index`, whatever the rest."""
+        return Fetched(self.images[index], self.labels[index])
+
+    def describe(self, update: Update) -> None:
+        """Shape, pixels and labels."""
+        update(repr(self.images.shape).encode())
+        update(np.ascontiguousarray(self.images).data)
+        update(self.labels.astype("<i8").data)
+
 
 @dataclass(frozen=True)
 class Splits:
     """Train, validation and test images of one data set."""
 
-    train: Images
-    val: Images
-    test: Images
+    train: Split
+    val: Split
+    test: Split
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over shapes, images and labels of the three splits, in this order."""
+        """SHA-256 (hex) over what describes the three splits, in this order: see `describe` of each kind."""
         digest = hashlib.sha256()
         for split in (self.train, self.val, self.test):
-            digest.update(repr(split.images.shape).encode())
-            digest.update(np.ascontiguousarray(split.images).data)
-            digest.update(split.labels.astype("<i8").data)
+            split.describe(digest.update)
         return digest.hexdigest()
 
 
@@ -58,6 +108,8 @@ class Source:
         val_size: images carved from train for validation; None if the data set has a validation split of its own.
         require: raises `InputError` if a root the user gave cannot be this data set; cheap, downloads nothing.
         load: reads (and where needed downloads) {"train", "test"} and, without a `val_size`, "val".
+        crop: the crop augmentation that it serves, `crop_pad` (in memory) or `crop_scale` (photographs).
+        max_corrupt: as given, see `tasks.data.photographs.Photographs`.
     """
 
     name: str
@@ -67,7 +119,9 @@ class Source:
     std: tuple[float, ...]
     val_size: int | None
     require: Callable[[str | None], None]
-    load: Callable[[str | None], dict[str, Images]]
+    load: Callable[[str | None], Mapping[str, Split]]
+    crop: str = "crop_pad"
+    max_corrupt: float = 0
 
 
 def stratified(labels: npt.NDArray[np.int64], size: int, purpose: str) -> tuple[keyed.Index, keyed.Index]:
@@ -93,7 +147,7 @@ def stratified(labels: npt.NDArray[np.int64], size: int, purpose: str) -> tuple[
     return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 
 
-def carve(loaded: dict[str, Images], val_size: int | None) -> Splits:
+def carve(loaded: Mapping[str, Split], val_size: int | None) -> Splits:
     """Make the three splits; `val_size` images of train become validation where there is none."""
     if val_size is None:
         return Splits(loaded["train"], loaded["val"], loaded["test"])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from operators.errors import InputError
 from tasks import data
 from tasks.data import fashion_mnist
 from tasks.data.build_fashion_mnist_mini import build, fingerprint
+from tasks.data.layout import Options
 from tasks.data.splits import Images, Source, carve, stratified
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
@@ -21,7 +23,7 @@ MINI = "fashion_mnist_mini"
 
 
 def place(module, rank, world):
-    module.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=world, default_root_dir=".")
     return module
 
 
@@ -39,7 +41,7 @@ def toy(shape=(3, 8, 6), sizes=(64, 24), **params):
 
 
 def test_names():
-    assert data.names() == ["cifar10", "fashion_mnist", "fashion_mnist_mini"]
+    assert data.names() == ["cifar10", "fashion_mnist", "fashion_mnist_mini", "image_folder", "imagenet"]
 
 
 def test_interface_needs_no_loading():
@@ -207,6 +209,8 @@ def test_native_resolution_costs_no_resize():
         ({"val_size": 100}, "has a validation split"),
         ({"root": "/nowhere"}, "embedded"),
         ({"augment": {"flop": True}}, "did you mean 'flip'"),
+        ({"augment": {"crop_scale": 0.5}}, "crop_scale is refused: data=fashion_mnist_mini is cropped by crop_pad"),
+        ({"pipeline": "generation"}, "no 'pipeline'"),
     ],
 )
 def test_wrong_parameters_are_refused(params, message):
@@ -232,9 +236,17 @@ def test_batches_that_cannot_be_shared_out_are_refused(params, world, message):
 
 
 @pytest.mark.parametrize("name", data.names())
-def test_configuration_files_are_complete(name):
+def test_configuration_files_are_complete(name, tmp_path):
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    photographs = "pipeline" in node
+    if photographs:
+        node["pipeline"] = "generation"
+        assert set(node) - {"name", "augment", "batch_size", "num_workers"} == {f.name for f in fields(Options)}
+    if name == "image_folder":
+        (tmp_path / "train" / "a").mkdir(parents=True)
+        node["root"] = str(tmp_path)
     module = data.create(**node, seed=3)
     assert module.name == name
     assert module.augment.flip
-    assert set(node["augment"]) == set(data.Augment.__dataclass_fields__)
+    other = "crop_pad" if photographs else "crop_scale"
+    assert {*node["augment"], other} == set(data.Augment.__dataclass_fields__)
