@@ -32,7 +32,8 @@ def t_power(difference: float, error: float, df: float, level: float = 0.95) -> 
         raise InputError(f"error={error!r} and df={df!r} must both be above 0")
     bound = float(special.stdtrit(df, (1 + level) / 2))
     shift = abs(difference) / error
-    return float(stats.nct.sf(bound, df, shift) + stats.nct.cdf(-bound, df, shift))
+    # The lower tail, mirrored: scipy's nct.cdf is nan at some shifts.
+    return float(stats.nct.sf(bound, df, shift) + stats.nct.sf(bound, df, -shift))
 
 
 def paired_power(difference: float, sd: float, n: int, level: float = 0.95) -> float:

@@ -1,0 +1,128 @@
+"""`python -m ablations study=NAME [study.…] [any run.py override]`: a study from the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from operators.errors import InputError, check_names, check_number
+
+OK, FAILED, WRONG_INPUT = 0, 1, 2
+OPTIONS = ("seeds", "storage", "workers", "dir", "name", "trials", "tuning")
+
+HELP = """\
+Carry out a study, or what is left of it, and write its report.
+
+  python -m ablations study=NAME [study.OPTION=VALUE] ... [any override of run.py] ...
+
+Studies: {studies}; or a file of your own, study=path/to/my.yaml
+
+Options:
+  study.seeds=N       seeds of every arm: 0, ..., N-1; may be raised later
+  study.workers=N     processes on this machine (1); each has its share of the cores
+  study.dir=DIR       where everything goes (outputs/studies/NAME)
+  study.storage=URL   sqlite:///FILE (study.db in study.dir), postgresql://USER:PASSWORD@HOST/DB, journal:FILE
+  study.name=NAME     the study's name in the storage, and of its directory
+  study.trials=N      of a search (tune, pareto); may be raised later
+  study.tuning=false  leave out the tuning of each arm's learning rate; the report says so
+
+The same command on other machines, with the same study.storage, joins the study. Run again, it continues, and lets
+what failed try once more; of a finished study it only builds the report again.
+
+Exit status: 0 every trial has a result; 1 one failed, or it was stopped or lost its storage; 2 the input was wrong.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for; its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or "-h" in given or "--help" in given:
+        sys.stdout.write(HELP.format(studies=", ".join(_studies())))
+        return OK
+    from ablations.storage import StorageError, disk_is_full
+
+    try:
+        from ablations.runner import run
+
+        return run(read(given))
+    except InputError as error:
+        return _complain(error, WRONG_INPUT)
+    except StorageError as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return _complain(RuntimeError("stopped"), FAILED)
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        return _complain(error, FAILED)
+
+
+def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 - a Request, whose import takes seconds
+    """The command line's request.
+
+    Raises:
+        InputError: an option that is unknown, or its value.
+    """
+    from ablations import plan, storage
+    from ablations.runner import Request
+
+    options: dict[str, str] = {}
+    overrides = []
+    for text in given:
+        key, equals, value = text.partition("=")
+        if text.startswith("-") or (not equals and not text.startswith("~")):
+            raise InputError(f"{text!r} is no override: give study=NAME, study.OPTION=VALUE or KEY=VALUE")
+        if key == "study" or key.startswith("study."):
+            options[key.removeprefix("study.")] = value
+        else:
+            overrides.append(text)
+    if not options.get("study"):
+        raise InputError(f"no study=NAME: allowed are {', '.join(_studies())}, or the path of a file")
+    node = plan.load(options.pop("study"))
+    check_names("study", options, OPTIONS)
+    for name in ("seeds", "trials"):
+        if name in options:
+            node[name] = _whole(name, options[name])
+    if "name" in options:
+        node["name"] = options["name"]
+    if "tuning" in options:
+        if options["tuning"] != "false" or node.get("kind", "factorial") != "factorial":
+            raise InputError("study.tuning can only be false, for a factorial study: its YAML says what is tuned")
+        node.pop("tuning", None)
+    name = plan.check_name("study", node["name"])
+    directory = Path(options.get("dir") or Path("outputs", "studies", name)).resolve()
+    return Request(
+        node=node,
+        given=tuple(overrides),
+        directory=directory,
+        storage=options.get("storage") or storage.default_url(directory),
+        workers=_whole("workers", options.get("workers", "1")),
+    )
+
+
+def _whole(name: str, text: str) -> int:
+    value = int(text) if text.isdecimal() else text
+    check_number(f"study.{name}", value, least=1, integer=True)
+    assert isinstance(value, int)
+    return value
+
+
+def _studies() -> list[str]:
+    import conf
+
+    return sorted(path.stem for path in (Path(conf.__file__).parent / "study").glob("*.yaml"))
+
+
+def _complain(error: Exception, status: int) -> int:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        sys.stderr.write("".join(traceback.format_exception(error)))
+    else:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

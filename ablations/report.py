@@ -1,0 +1,90 @@
+"""`python -m ablations.report DIR`: (re)build a study's report from its directory, also while the study runs.
+
+Leaves `report.html` (self-contained), `summary.json`, `figures/*.svg`, `table.md`, `table.tex`, and a CSV of everything
+that is shown or plotted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablations.analysis import analyse
+from ablations.reporting import html, search_sections, sections, tables
+from operators.errors import InputError
+
+
+def build(study_dir: Path) -> Path:
+    """Analyse the trials that have ended and write the report.
+
+    Returns:
+        the path of report.html.
+
+    Raises:
+        InputError: `study_dir` is not the directory of a study, or its files do not fit each other.
+    """
+    summary = analyse(study_dir)
+    files = ["summary.json", "trials.csv"]
+    for name, rows in tables.everything(summary).items():
+        tables.write_csv(study_dir / f"{name}.csv", rows)
+        files.append(f"{name}.csv")
+    files += _arm_tables(study_dir, summary)
+    drawn = [*sections.drawn(summary)]
+    body = [*sections.opening(summary)]
+    for block in summary["blocks"]:
+        body += sections.block(block, summary)
+    if summary["search"]:
+        body += search_sections.results(summary)
+        drawn += search_sections.drawn(summary)
+    folder = study_dir / "figures"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for name, canvas in drawn:
+        (folder / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', name)}.svg").write_text(canvas.render(alone=True))
+    files.append("figures/*.svg")
+    body += sections.closing(summary, files)
+    path = study_dir / "report.html"
+    # Somebody may be reading it while the study runs.
+    temporary = study_dir / "report.html.new"
+    temporary.write_text(html.page(f"{summary['name']}: report", body), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _arm_tables(study_dir: Path, summary: Mapping[str, Any]) -> list[str]:
+    """`table.md` and `table.tex`: the arms of every block and objective."""
+    markdown, latex = [f"{summary['answer']}\n"], []
+    for block in summary["blocks"]:
+        for result in block["objectives"]:
+            header, rows = tables.arm_table(result, summary["level"])
+            caption = f"{summary['name']}, block {block['name']}: {block['design']}"
+            markdown.append(f"**{caption}**\n\n{tables.markdown(header, rows)}")
+            latex.append(tables.latex(header, rows, caption))
+    if not latex:
+        return []
+    (study_dir / "table.md").write_text("\n".join(markdown), encoding="utf-8")
+    (study_dir / "table.tex").write_text("\n".join(latex), encoding="utf-8")
+    return ["table.md", "table.tex"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the report and say where it is; exit status 2 with one line on wrong input."""
+    parser = argparse.ArgumentParser(prog="python -m ablations.report", description=__doc__)
+    parser.add_argument("study", type=Path, metavar="DIR", help="a study's directory")
+    given = parser.parse_args(arguments)
+    try:
+        path = build(given.study)
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Uncertainty from the test images: paired predictions of every arm and the reference."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ablations.reporting.study import Block, Trial
+from ablations.statistics import image_difference_over_seeds
+
+Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+"""Indices of the test images, and which of them the model gets right."""
+
+
+def differences(block: Block, level: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """Accuracy of each arm less the reference's on the same images, over the seeds both have; and what was left out."""
+    reference = block.reference
+    if reference is None:
+        return [], []
+    base, found, notes = _right(block.arms[reference]), [], []
+    for name, trials in block.arms.items():
+        if name == reference:
+            continue
+        own = _right(trials)
+        shared = sorted(base.keys() & own.keys())
+        if any(not np.array_equal(base[seed][0], own[seed][0]) for seed in shared):
+            notes.append(f"{name} and {reference} were tested on different images: not compared image by image")
+        elif shared and len({len(own[seed][0]) for seed in shared}) == 1:
+            ours, theirs = (np.stack([right[seed][1] for seed in shared]) for right in (own, base))
+            one = image_difference_over_seeds(ours, theirs, level)
+            found.append(
+                {
+                    "arm": name,
+                    "reference": reference,
+                    "difference": one.difference,
+                    "low": one.low,
+                    "high": one.high,
+                    "p": one.p,
+                    "images": one.images,
+                    "seeds": one.seeds,
+                }
+            )
+    return found, notes
+
+
+def _right(trials: Sequence[Trial]) -> dict[int, Right]:
+    """Seed -> what the run got right, of the trials that ended well and kept their predictions."""
+    found = {}
+    for trial in trials:
+        if trial.state == "complete" and trial.run_dir is not None:
+            read = _read(trial)
+            if read is not None:
+                found[trial.seed] = read
+    return found
+
+
+def _read(trial: Trial) -> Right | None:
+    assert trial.run_dir is not None
+    try:
+        with np.load(trial.run_dir / "predictions.npz") as saved:
+            return saved["index"], saved["logits"].argmax(axis=1) == saved["label"]
+    except (FileNotFoundError, KeyError, zipfile.BadZipFile):
+        return None

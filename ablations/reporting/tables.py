@@ -1,0 +1,137 @@
+"""The arm table for people, and everything that is shown or plotted as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ablations.reporting.answer import scale_of
+from ablations.reporting.words import DASH, MINUS, count, p_value
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def arm_table(result: Mapping[str, Any], level: float) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the arms of one objective: scores, differences, costs, how they ended."""
+    scale = scale_of(result)
+    rows = result["arms"]
+    reference = next((row["title"] for row in rows if row["reference"]), None)
+    spread = f"{100 * level:g} %"
+    header = ["arm", f"{scale.title}{f' ({scale.unit})' if scale.unit else ''}, {spread} interval", "seeds"]
+    if reference is not None:
+        header += [f"less {reference}, paired", "Holm p"]
+    memory = any(row["memory_mb"] is not None for row in rows)
+    header += ["parameters", "MACs", "images/s", *(["memory (MB)"] if memory else []), "failures", "learning rate"]
+    found = []
+    for row in rows:
+        texts = [row["title"], f"{scale.value(row['mean'])} {scale.half(row['half'])}".strip(), str(row["n"])]
+        if row["reference"]:
+            texts += ["reference", DASH]
+        elif reference is not None:
+            said = f"{scale.signed(row['difference'])} {scale.half(row['difference_half'])}".strip()
+            texts += [said, p_value(row["p_holm"]) if row["difference_half"] is not None else DASH]
+        texts += [count(row["params"]), count(row["macs"]), count(row["images_per_second"])]
+        texts += [count(row["memory_mb"])] if memory else []
+        found.append([*texts, _failures(row), _rate(row)])
+    return header, found
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    ruled = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(text.replace('|', '/') for text in row)} |\n" for row in ruled)
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A table in LaTeX, with booktabs."""
+    body = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_tex(caption)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"\toprule",
+        " & ".join(map(_tex, header)) + r" \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Name of a CSV -> its rows: all that the report shows or plots."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for block in summary["blocks"]:
+        for result in block["objectives"]:
+            where = {"block": block["name"], "metric": result["metric"]}
+            for name in ("effects", "terms", "controls", "images"):
+                tables.setdefault(name, []).extend(where | _flat(row) for row in result[name])
+            tables.setdefault("arms", []).extend(where | _flat(row) for row in result["arms"])
+            for one in result["interactions"]:
+                names = dict(zip(("first", "second"), one["factors"], strict=True))
+                for point in one["points"]:
+                    levels = {f"{key}_level": point[name] for key, name in names.items()}
+                    numbers = {key: point[key] for key in ("mean", "half", "n")}
+                    tables.setdefault("interactions", []).append({**where, **names, **levels, **numbers})
+            for row in (result["power"] or {}).get("seeds_for", ()):
+                tables.setdefault("power", []).append(where | row)
+        for line in block["curves"]:
+            own = {"block": block["name"], "arm": line["arm"], "metric": line["metric"]}
+            tables.setdefault("curves", []).extend(own | point for point in line["points"])
+        tables.setdefault("tuning", []).extend({"block": block["name"], **row} for row in block["tuning"])
+    if summary["search"]:
+        found = summary["search"]
+        tables["candidates"] = [_flat(row) for row in found["candidates"]]
+        tables["history"] = list(found["history"])
+        tables["importances"] = [
+            {"metric": metric, "parameter": name, "importance": share}
+            for metric, shares in found["importances"].items()
+            for name, share in shares.items()
+        ]
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def write_csv(path: Path, rows: Rows) -> None:
+    """Rows with the union of their columns; what has no value is empty."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings inside become columns `name/key`, lists JSON."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}/{name}": one for name, one in value.items()}
+        else:
+            found[key] = json.dumps(value) if isinstance(value, list) else value
+    return found
+
+
+def _failures(row: Mapping[str, Any]) -> str:
+    told = [f"{row[state]} {state}" for state in ("diverged", "failed", "pruned") if row[state]]
+    pending = row["running"] + row["waiting"]
+    return ", ".join([*told, *([f"{pending} to come"] if pending else [])]) or "0"
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    rates = ", ".join(f"{rate:g}" for rate in row["learning_rates"])
+    word = {"unknown": DASH}.get(row["tuning"], row["tuning"])
+    return f"{rates} ({word})" if rates else word
+
+
+def _tex(text: str) -> str:
+    text = text.replace("\\", r"\textbackslash ")
+    for letter in "&%$#_{}":
+        text = text.replace(letter, rf"\{letter}")
+    for sign, written in {MINUS: "$-$", "±": r"$\pm$", "×": r"$\times$", "<": "$<$", DASH: "---", "^": r"\^{}"}.items():
+        text = text.replace(sign, written)
+    return text

@@ -1,0 +1,239 @@
+"""From a plan to its trials, in the order in which they run, and to the configuration of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from hashlib import sha256
+from typing import Any
+
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+
+import models
+import tasks.data
+from ablations.designs import Design
+from ablations.plan import Block, Extra, Plan
+from operators.errors import InputError
+from tasks import configuration
+from tasks.composition import REFUSALS, compose, translate
+from tasks.overrides import parse
+
+TUNING, MAIN, SEARCH = "tuning", "main", "search"
+RESERVED = ("seed", "mode", "ckpt", "init", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+SELECTING = "trainer.test=false"
+"""Trials that only select do not read the test split."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A planned trial: `overrides` of run.py, but for the seed and what is known only when it starts.
+
+    `stage` is `tuning` (its scores choose what `main` trials of the same arm run with), `main` or `search`.
+    """
+
+    number: int
+    stage: str
+    block: str
+    arm: str
+    seed: int
+    factors: Mapping[str, str] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    tunes: float | None = None
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Block and arm, the same for tuning and main trials."""
+        return self.block.removeprefix("tuning of "), self.arm
+
+
+def lay_out(plan: Plan) -> dict[str, Design]:
+    """The design of each block."""
+    return {block.name: block.lay_out(plan.seeds) for block in plan.blocks}
+
+
+def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
+    """All trials of the plan with the overrides `given` by the user on top of the study's own.
+
+    First those that tune, then seed by seed every arm, so that what is done so far is complete blocks, and more
+    seeds are only added at the end.
+
+    Raises:
+        InputError: an override that is the study's to set.
+    """
+    _check_given(plan, given)
+    if plan.searches:
+        overrides = merge(plan.overrides, given, [SELECTING])
+        return [Trial(n, SEARCH, plan.kind, f"trial {n}", 0, {}, overrides) for n in range(plan.trials)]
+    arms = [arm for block in plan.blocks for arm in _arms(plan, block, given)]
+    trials: list[Trial] = []
+    if plan.tuning:
+        tuning = plan.tuning
+        for arm in arms:
+            for level in tuning.levels:
+                own = merge(arm.overrides, tuning.overrides, [f"{tuning.key}={literal(level)}", SELECTING])
+                block = f"tuning of {arm.block}"
+                trials.append(replace(arm, stage=TUNING, block=block, seed=tuning.seed, overrides=own, tunes=level))
+    trials += [replace(arm, seed=seed) for seed in range(plan.seeds) for arm in arms]
+    return [replace(trial, number=number) for number, trial in enumerate(trials)]
+
+
+def sections(plan: Plan, given: Sequence[str]) -> dict[str, str]:
+    """Digest of each part of the design. What may change later is not in it: the seeds, the words, the name."""
+    parts = asdict(plan)
+    for free in ("name", "question", "seeds", "trials"):
+        del parts[free]
+    parts["overrides"] = sorted(merge(plan.overrides, given))
+    parts["design"] = {name: design.cells for name, design in lay_out(plan).items()}
+    return {name: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()}
+
+
+def check(plan: Plan, trials: Iterable[Trial]) -> None:
+    """Build the configuration and the model of every arm, without running it.
+
+    Raises:
+        InputError: the first that cannot be, and which arm it is.
+    """
+    seen = set()
+    for trial in trials:
+        if trial.overrides in seen:
+            continue
+        seen.add(trial.overrides)
+        try:
+            config = compose(trial.overrides)
+            if plan.searches:
+                space = search_space(plan, config)
+                config = compose(merge(trial.overrides, [f"{key}={literal(one.first)}" for key, one in space.items()]))
+            elif plan.tuning and trial.stage == MAIN:
+                compose(merge(trial.overrides, [f"{plan.tuning.key}={literal(plan.tuning.levels[0])}"]))
+            _build(config)
+        except InputError as error:
+            where = "" if plan.searches else f"block {trial.block}, arm {trial.arm}: "
+            raise InputError(f"{where}{error}") from error
+
+
+def search_space(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is searched for the mixer of `config`."""
+    return {**plan.space, **plan.mixer_space.get(config["mixer"]["name"], {})}
+
+
+def merge(*layers: Iterable[str]) -> tuple[str, ...]:
+    """Overrides of several layers: of those with the same key the last counts."""
+    found: dict[str, str] = {}
+    for text in (text for layer in layers for text in layer):
+        key = _parse(text).key_or_group
+        found.pop(key, None)
+        found[key] = text
+    return tuple(found.values())
+
+
+def literal(value: Any) -> str:
+    """`value` as Hydra's grammar writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(literal, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}: {literal(one)}' for key, one in value.items())}}}"
+    if isinstance(value, str):
+        plain = (
+            value.replace("_", "").isalnum() and not value[0].isdigit() and parse([f"x={value}"])[0].value() == value
+        )
+        return value if plain else QuotedString(value, Quote.single).with_quotes()
+    return repr(value)
+
+
+def _arms(plan: Plan, block: Block, given: Sequence[str]) -> list[Trial]:
+    arms = []
+    for cell in block.lay_out(plan.seeds).cells:
+        name = " ".join(f"{factor}={one}" for factor, one in cell.items())
+        overrides = merge(plan.overrides, given, block.overrides, _settings(block, cell))
+        arms.append(Trial(0, MAIN, block.name, name, 0, dict(cell), overrides))
+    arms += [Trial(0, MAIN, block.name, one.name, 0, {}, _outside(plan, block, given, one)) for one in block.also]
+    names = [arm.arm for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"block {block.name} has two arms {name!r}")
+    return arms
+
+
+def _outside(plan: Plan, block: Block, given: Sequence[str], extra: Extra) -> tuple[str, ...]:
+    """An arm with another mixer has no use for the settings of the mixer that it replaces."""
+    keys = {_parse(text).key_or_group for text in extra.overrides}
+    own = [text for text in (*plan.overrides, *given, *block.overrides) if not ("mixer" in keys and _of_mixer(text))]
+    return merge(own, extra.overrides)
+
+
+def _of_mixer(text: str) -> bool:
+    return _parse(text).key_or_group.split(".")[0] in ("mixer", "pde")
+
+
+def _settings(block: Block, cell: Mapping[str, str]) -> list[str]:
+    """The overrides of a cell; levels of factors that share a key are put together."""
+    values: dict[str, Any] = {}
+    for factor in block.factors:
+        level = factor.levels[factor.labels.index(cell[factor.name])]
+        earlier = values.get(factor.key)
+        if factor.key not in values:
+            values[factor.key] = level
+        elif isinstance(earlier, list) and isinstance(level, list):
+            values[factor.key] = [*earlier, *level]
+        elif isinstance(earlier, Mapping) and isinstance(level, Mapping):
+            values[factor.key] = {**earlier, **level}
+        else:
+            raise InputError(
+                f"factors of block {block.name} share {factor.key}: their levels must all be lists, or mappings"
+            )
+    return [f"{key}={literal(value)}" for key, value in values.items()]
+
+
+def _check_given(plan: Plan, given: Sequence[str]) -> None:
+    owners = dict.fromkeys(RESERVED, "a study sets it itself")
+    owners |= {key.lstrip("+"): "the study searches it" for key in plan.space}
+    for block in plan.blocks:
+        owners |= {_parse(text).key_or_group: f"block {block.name} sets it" for text in block.overrides}
+        owners |= {
+            factor.key.lstrip("+"): f"it is factor {factor.name} of block {block.name}" for factor in block.factors
+        }
+    if plan.tuning:
+        owners[plan.tuning.key] = "the study tunes it for each arm (study.tuning=false: it does not)"
+    for text in given:
+        override = _parse(text)
+        key = override.key_or_group
+        if override.is_sweep_override():
+            raise InputError(f"{text} has several values: make it a factor of a study of your own")
+        if key.split(".")[0] == "hydra":
+            raise InputError(f"{text} cannot be set here: trials lie in the study's directory (study.dir=DIR)")
+        for owner, reason in owners.items():
+            if key == owner or key.startswith(f"{owner}."):
+                raise InputError(f"{text} cannot be set here: {reason}")
+
+
+def _parse(text: str) -> Override:
+    try:
+        return parse([text])[0]
+    except REFUSALS as error:
+        raise translate(error, [text]) from error
+
+
+def _build(config: Mapping[str, Any]) -> None:
+    settings = configuration.parse(config)
+    channels, image_size, classes = _data_shape(json.dumps({"seed": settings.seed, **settings.data}))
+    models.create(
+        **settings.model,
+        mixers=settings.mixers,
+        image_size=image_size,
+        in_channels=channels,
+        num_classes=classes,
+        seed=settings.seed,
+    )
+
+
+@cache
+def _data_shape(settings: str) -> tuple[int, tuple[int, int], int]:
+    data = tasks.data.create(**json.loads(settings))
+    height, width = data.image_size
+    return data.channels, (height, width), data.num_classes

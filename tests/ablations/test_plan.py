@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import conf
+import operators
+from ablations import plan as plans
+from ablations.trials import MAIN, SEARCH, TUNING, check, expand, literal, merge, sections
+from operators import InputError
+from tasks.composition import compose
+from tasks.overrides import parse
+from tests.ablations.conftest import TINY
+
+STUDIES = sorted(path.stem for path in (Path(conf.__file__).parent / "study").glob("*.yaml"))
+SMALL = tuple(text for text in TINY if not text.startswith("mixer="))
+
+
+def test_trials_are_seed_by_seed_every_arm(node: dict[str, Any]) -> None:
+    trials = expand(plans.read(node), [])
+    assert [trial.number for trial in trials] == list(range(10))
+    assert [trial.seed for trial in trials] == [0] * 5 + [1] * 5
+    assert [trial.arm for trial in trials[:5]] == [
+        "size=3 conv=0",
+        "size=3 conv=3",
+        "size=5 conv=0",
+        "size=5 conv=3",
+        "identity",
+    ]
+    assert [trial.factors for trial in trials[5:]] == [trial.factors for trial in trials[:5]]
+    config = compose(trials[3].overrides)
+    assert (config["mixer"]["size"], config["shell"]["conv"]) == (5, 3)
+    assert compose(trials[4].overrides)["mixer"]["name"] == "identity"
+
+
+def test_more_seeds_only_add_trials_to_the_same_design(node: dict[str, Any]) -> None:
+    few = plans.read(node)
+    many = plans.read({**node, "seeds": 4})
+    assert expand(many, [])[:10] == expand(few, [])
+    assert sections(many, []) == sections(few, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"objectives": [{"metric": "test/loss", "direction": "minimize"}]}, "objectives"),
+        ({"overrides": [*TINY, "optimizer.lr=1e-3"]}, "overrides"),
+        ({"tuning": {"key": "optimizer.lr", "levels": [1e-3]}}, "tuning"),
+    ],
+)
+def test_what_changes_the_design_changes_its_digest(node: dict[str, Any], change: dict[str, Any], part: str) -> None:
+    one, other = sections(plans.read(node), []), sections(plans.read({**node, **change}), [])
+    assert {name for name in one if one[name] != other[name]} == {part}
+
+
+def test_overrides_of_the_user_are_on_top_of_those_of_the_study(node: dict[str, Any]) -> None:
+    trials = expand(plans.read(node), ["model.dim=24", "optimizer.lr=1e-3"])
+    for trial in trials:
+        config = compose(trial.overrides)
+        assert (config["model"]["dim"], config["optimizer"]["lr"], config["model"]["depth"]) == (24, 1e-3, 1)
+    assert sections(plans.read(node), ["model.dim=16"]) == sections(plans.read(node), [])  # what it is anyway
+
+
+def test_an_arm_with_another_mixer_drops_the_settings_of_the_first() -> None:
+    plan = plans.read(plans.load("pde_terms"))
+    trials = expand(plan, ["pde.state=1", *SMALL])
+    identity = next(trial for trial in trials if trial.arm == "identity")
+    assert "pde" not in compose(identity.overrides)
+    terms = next(trial for trial in trials if trial.arm == "convection=on diffusion=off reaction=on")
+    assert compose(terms.overrides)["pde"]["terms"] == ["convection", "reaction"]
+    assert compose(terms.overrides)["pde"]["state"] == 1
+
+
+def test_factors_that_share_a_key_are_put_together() -> None:
+    plan = plans.read(plans.load("pde_design"))
+    trials = [trial for trial in expand(plan, []) if trial.block == "design"]
+    config = compose(trials[0].overrides)
+    assert config["pde"]["coefficients"] == dict.fromkeys(("diffusion", "convection", "reaction"), "fixed")
+    assert len(trials) == 48
+    assert plan.blocks[0].lay_out(plan.seeds).resolution == 4
+    levels = [trial for trial in expand(plan, []) if trial.block == "levels" and trial.seed == 0]
+    assert len(levels) == 1 + 3 + 2 + 2 + 3
+
+
+def test_mixers_has_every_mixer_and_tunes_each_arm() -> None:
+    plan = plans.read(plans.load("mixers"))
+    trials = expand(plan, [])
+    common = {trial.factors["mixer"] for trial in trials if trial.block == "common shell"}
+    assert common == set(operators.names())
+    published = {trial.factors["mixer"] for trial in trials if trial.block == "published shell"}
+    assert published == {name for name in operators.names() if "published" in operators.describe(name).shells}
+    tuning = [trial for trial in trials if trial.stage == TUNING]
+    main = [trial for trial in trials if trial.stage == MAIN]
+    assert trials[: len(tuning)] == tuning
+    assert {trial.group for trial in tuning} == {trial.group for trial in main}
+    assert len(tuning) * plan.seeds == len(main) * 4
+    assert all("trainer.test=false" in trial.overrides for trial in tuning)
+    assert not any("trainer.test=false" in trial.overrides for trial in main)
+
+
+@pytest.mark.parametrize("study", ["tune", "pareto"])
+def test_trials_of_a_search_do_not_read_the_test_split(study: str) -> None:
+    trials = expand(plans.read(plans.load(study)), [])
+    assert {trial.stage for trial in trials} == {SEARCH}
+    assert all("trainer.test=false" in trial.overrides for trial in trials)
+
+
+def test_pde_terms_is_small_enough_for_an_hour() -> None:
+    plan = plans.read(plans.load("pde_terms"))
+    assert len(expand(plan, [])) == 51
+    assert plan.blocks[0].negative_controls == ("reaction",)
+    assert plan.blocks[0].reference == dict.fromkeys(("convection", "diffusion", "reaction"), "off")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_can_be_carried_out(study: str) -> None:
+    plan = plans.read(plans.load(study))
+    trials = expand(plan, [])
+    # One seed, and of the tuning one level: the others differ in a number.
+    first = [
+        t for t in trials if t.seed == 0 and (t.tunes is None or (plan.tuning and t.tunes == plan.tuning.levels[0]))
+    ]
+    check(plan, first[:: max(1, len(first) // 12)])
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 5e-4, "mixer", "a b", "it's", "true", "5", [1, [2, "x"]], {"a": [1]}])
+def test_literal_is_read_back_by_hydra(value: Any) -> None:
+    assert parse([f"x={literal(value)}"])[0].value() == value
+
+
+def test_last_of_the_same_key_counts() -> None:
+    assert merge(["a=1", "b=2"], ["+a=3"], ["c=4"]) == ("b=2", "+a=3", "c=4")
+
+
+BAD_PLANS: list[tuple[str, Any, str]] = [
+    ("seeds", 0, "seeds=0"),
+    ("kind", "factorail", "did you mean 'factorial'"),
+    ("objectives", [], "needs one objective"),
+    ("objectives", [{"metric": "test/accuracy", "direction": "up"}], "maximize, minimize"),
+    ("select", {"metric": "test/accuracy"}, "test split is read once"),
+    ("blocks", [], "needs blocks"),
+    ("block", [], "'block'; did you mean 'blocks'"),
+    ("overrides", "model.dim=3", "must be a list"),
+    ("tuning", {"key": "optimizer.lr", "levels": []}, "no levels"),
+    ("tuning", {"levels": [1]}, "no 'key'"),
+    ("name", "a\nb", "name="),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), BAD_PLANS)
+def test_bad_plan_is_refused(node: dict[str, Any], key: str, value: Any, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        plans.read({**node, key: value})
+    assert "\n" not in str(caught.value)
+    if key == "block":
+        assert "did you mean 'blocks'" in str(caught.value)
+    else:
+        assert expected in str(caught.value)
+
+
+BAD_BLOCKS: list[tuple[dict[str, Any], str]] = [
+    ({"factors": {}}, "no factors"),
+    ({"factors": {"size": {"key": "mixer.size", "levels": []}}}, "factor size has levels []"),
+    ({"factors": {"size": {"key": "mixer.size", "levels": [3]}}}, "two or more"),
+    ({"factors": {"size": {"key": "mixer.size", "levels": [3, 3]}}}, "no two alike"),
+    ({"factors": {"size": {"key": "mixer.size", "levels": [3, 5], "labels": ["a"]}}}, "one for each"),
+    ({"factors": {"size": {"keys": "mixer.size", "levels": [3, 5]}}}, "did you mean 'key'"),
+    ({"negative_controls": ["sise"]}, "did you mean 'size'"),
+    ({"reference": {"sise": 3}}, "did you mean 'size'"),
+    ({"reference": {"size": 4}}, "level of factor size"),
+    ({"design": "half"}, "design of block window"),
+    ({"also": [{"name": "size=3 conv=0", "overrides": []}]}, "two arms"),
+    ({"design": "fraction", "budget": 4}, "block window: the full grid needs 4 cells x 2 seeds = 8 trials"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), BAD_BLOCKS)
+def test_bad_block_is_refused(node: dict[str, Any], change: dict[str, Any], expected: str) -> None:
+    node["blocks"][0] |= change
+    with pytest.raises(InputError) as caught:
+        expand(plans.read(node), [])
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"),
+    [
+        ({"key": "mixer.heads", "levels": [1, 2]}, "arm size=3 other=1: "),  # which pool does not have
+        ({"key": "pde.state", "levels": [1, 2]}, "pde.* exists only with mixer=pde_ssm"),
+        ({"key": "model.patch", "levels": [4, 5]}, "arm size=3 other=5: "),
+        ({"key": "shell.gate", "levels": ["silu", "relu"]}, "shell.gate='relu' is not known"),
+    ],
+)
+def test_factor_that_an_arm_cannot_have_is_refused(node: dict[str, Any], factor: dict[str, Any], expected: str) -> None:
+    block = node["blocks"][0]
+    block["factors"] = {"size": block["factors"]["size"], "other": factor}
+    plan = plans.read(node)
+    with pytest.raises(InputError) as caught:
+        check(plan, expand(plan, []))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("mixer.size=3", "it is factor size"),
+        ("shell.conv=5", "it is factor conv"),
+        ("seed=3", "sets it itself"),
+        ("ckpt=x", "sets it itself"),
+        ("hydra.run.dir=x", "study.dir"),
+        ("trainer.devices=2", "sets it itself"),
+        ("model.dim=16,32", "several values"),
+        ("model.dim=[", "cannot be read"),
+    ],
+)
+def test_override_that_is_not_the_users_is_refused(node: dict[str, Any], given: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        expand(plans.read(node), [given])
+
+
+def test_tuned_key_is_the_studys() -> None:
+    with pytest.raises(InputError, match=r"study\.tuning=false"):
+        expand(plans.read(plans.load("mixers")), ["optimizer.lr=1e-3"])
+
+
+def test_unknown_study_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'pde_terms'"):
+        plans.load("pde_term")
+    with pytest.raises(InputError, match="cannot be read"):
+        plans.load("nowhere/my.yaml")

@@ -1,0 +1,224 @@
+"""The report: complete, self-contained, the same again, and quick."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import time
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ablations import report
+from ablations.reporting import figures, tables
+from ablations.reporting.answer import scale_of
+from ablations.reporting.figures import Bar, Dot
+from ablations.reporting.svg import Axis, tick_text
+from ablations.reporting.words import Scale, p_value
+from tests.ablations import fake_study
+
+VOID = {"meta", "img", "br", "wbr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close, and collects text and addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(path: Path) -> Page:
+    return Page(report.build(path).read_text())
+
+
+@pytest.fixture(scope="module")
+def terms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    states = {("convection=on diffusion=off reaction=off", 1): "diverged", ("identity", 2): "running"}
+    path = fake_study.pde_terms(
+        tmp_path_factory.mktemp("r") / "terms",
+        state=lambda block, arm, seed: states.get((arm, seed), "complete") if block == "constant" else "complete",
+    )
+    report.build(path)
+    return path
+
+
+def test_the_page_needs_nothing_from_outside(terms: Path, tmp_path: Path) -> None:
+    for path in (terms, fake_study.mixers(tmp_path / "mixers")):
+        found = page(path)
+        assert not found.tags & {"script", "link", "iframe", "object"}
+        assert all(address.startswith("data:image/png;base64,") for address in found.addresses)
+        assert "url(" not in (path / "report.html").read_text()
+    assert len(found.addresses) == 5
+
+
+def test_the_page_tells_all_that_it_should(terms: Path) -> None:
+    text = page(terms).text
+    summary = json.loads((terms / "summary.json").read_text())
+    said = [summary["question"], summary["answer"], *summary["notes"], "Block initial", "Block constant"]
+    said += ["Effects on test accuracy", "Arms", "Interactions", "Learning curves", "Provenance", fake_study.REVISION]
+    said += ["Uncertainty from the test images, apart", "Power: how many seeds", "untuned", "1 diverged"]
+    for line in said:
+        assert line in text, line
+    for block in summary["blocks"]:
+        result = block["objectives"][0]
+        digits = scale_of(result).digits
+        for row in result["arms"]:
+            assert f"{100 * row['mean']:.{digits}f} ± {100 * row['half']:.{digits}f}" in text
+
+
+def test_tables_and_csvs_hold_what_is_shown(terms: Path) -> None:
+    summary = json.loads((terms / "summary.json").read_text())
+    result = summary["blocks"][0]["objectives"][0]
+    header, body = tables.arm_table(result, 0.95)
+    markdown = (terms / "table.md").read_text()
+    assert f"| {' | '.join(header)} |" in markdown
+    assert all(f"| {' | '.join(row)} |" in markdown for row in body)
+    latex = (terms / "table.tex").read_text()
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    assert not re.search(r"(?<!\\)%", latex)
+    with (terms / "arms.csv").open(newline="") as file:
+        arms = list(csv.DictReader(file))
+    assert len(arms) == 18
+    wanted = {(row["arm"]): row["mean"] for row in result["arms"]}
+    assert {row["arm"]: float(row["mean"]) for row in arms if row["block"] == "initial"} == wanted
+    with (terms / "curves.csv").open(newline="") as file:
+        # Nine arms, ten epochs, twice.
+        assert len(list(csv.DictReader(file))) == 180
+    for name in ("effects", "terms", "controls", "images", "interactions", "power"):
+        assert (terms / f"{name}.csv").stat().st_size
+
+
+def test_figures_are_files_too(terms: Path) -> None:
+    drawn = sorted((terms / "figures").glob("*.svg"))
+    assert len(drawn) == 12
+    for path in drawn:
+        root = ET.parse(path).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "NaN" not in path.read_text()
+        assert "nan" not in re.sub(r">[^<]*<", "", path.read_text())
+
+
+def test_building_again_changes_nothing(terms: Path) -> None:
+    before = {path: path.read_bytes() for path in terms.glob("*.*")}
+    report.build(terms)
+    assert before == {path: path.read_bytes() for path in terms.glob("*.*")}
+
+
+@pytest.mark.parametrize("kind", ["tune", "pareto"])
+def test_searches_have_a_report(tmp_path: Path, kind: str) -> None:
+    path = fake_study.search(tmp_path / kind, kind)
+    text = page(path).text
+    assert "What validation accuracy depends on" in text
+    assert ("Trial by trial" in text) is (kind == "tune")
+    assert ("Validation accuracy against MACs" in text) is (kind == "pareto")
+    assert (path / "candidates.csv").is_file()
+    assert not (path / "table.md").exists()
+
+
+def test_a_study_without_a_score_has_a_report(tmp_path: Path) -> None:
+    path = fake_study.pde_terms(tmp_path / "s", state=lambda block, arm, seed: "waiting")
+    assert "54 of 54 trials have not ended" in page(path).text
+    assert "No trial has ended" in page(fake_study.FakeStudy(tmp_path / "t", kind="tune", objectives=[
+        {"metric": "val/accuracy"}]).write()).text  # fmt: skip
+
+
+def test_words_of_users_stay_words(tmp_path: Path) -> None:
+    path = fake_study.grid(tmp_path / "s", {"a&b": ["<i>", "two"]})
+    plan = yaml.safe_load((path / "study.yaml").read_text())
+    (path / "study.yaml").write_text(yaml.safe_dump({**plan, "question": "Is <b>a</b> & b worth it?"}))
+    found = page(path)
+    assert "Is <b>a</b> & b worth it?" in found.text
+    assert not found.tags & {"b", "i"}
+
+
+def test_many_levels_are_drawn_in_rows(tmp_path: Path) -> None:
+    levels = {"mixer": list("abcdefgh"), "conv": [0, 3]}
+    path = fake_study.grid(tmp_path / "s", levels)
+    text = page(path).text
+    assert "mixer × conv" in text
+    drawn = (path / "figures" / "interaction-main-test-accuracy-mixer-conv.svg").read_text()
+    assert drawn.count("<circle") == 16
+
+
+def test_the_command_says_where_the_report_is(terms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(terms)]) == 0
+    assert capsys.readouterr().out == f"{terms / 'report.html'}\n"
+    assert report.main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_500_trials_are_reported_in_20_seconds(tmp_path: Path) -> None:
+    levels = {name: [0, 1] for name in "abcdefg"}
+    path = fake_study.grid(tmp_path / "s", levels, seeds=4, images=10_000, steps=50)
+    # Of the processor, so that what else runs on the machine does not count.
+    start = time.process_time()
+    report.build(path)
+    assert time.process_time() - start < 20
+
+
+def test_axes_have_round_ticks() -> None:
+    assert Axis(-0.3, 4.1, 0, 100).ticks(5) == [0, 1, 2, 3, 4]
+    assert Axis(0, 10, 0, 200)(5) == 100
+    assert Axis(1e-4, 1e-1, 0, 90, log=True)(1e-2) == pytest.approx(60)
+    assert Axis(3, 3, 0, 10)(3) == 5
+    ticks = Axis(0.5, 0.6, 0, 100).ticks(5)
+    assert [tick_text(tick, ticks) for tick in ticks] == ["0.50", "0.52", "0.54", "0.56", "0.58", "0.60"]
+    ticks = Axis(0, 0.011, 0, 100).ticks(5)
+    assert [tick_text(tick, ticks) for tick in ticks] == ["0.0000", "0.0025", "0.0050", "0.0075", "0.0100"]
+
+
+def test_intervals_are_told_with_a_digit_or_two_of_their_own() -> None:
+    scale = Scale.of("test/accuracy", [0.009, 0.012, None])
+    assert (scale.signed(0.0312), scale.interval(0.022, 0.04), scale.points) == ("+3.1", "2.2 to 4.0", " points")
+    assert scale.signed(-0.0001) == "0.0"
+    loss = Scale.of("test/loss", [0.004])
+    assert (loss.signed(-0.0263), loss.points, loss.value(None)) == ("\N{MINUS SIGN}0.0263", "", "\N{EM DASH}")
+    assert [p_value(p) for p in (0.0004, 0.0213, 0.31, None)] == ["< 0.001", "0.021", "0.31", "\N{EM DASH}"]
+
+
+@pytest.mark.parametrize("width", [figures.WIDE, figures.NARROW])
+def test_points_and_intervals_stay_inside_the_figure(width: int) -> None:
+    bars = [Bar("a rather long name of an effect" * 3, -0.5, -2.0, 1.0), Bar("b", 3.0, None, None)]
+    scale = Scale.of("test/loss", [0.1])
+    drawn = [figures.forest(bars, scale, "t", "x", width)]
+    dots = [Dot(10.0**n, 1.0 / (n + 1), f"trial {n}", n % 2 == 0) for n in range(5)]
+    drawn.append(figures.scatter(dots, scale, scale, width))
+    for canvas in drawn:
+        root = ET.fromstring(canvas.render(alone=True))
+        for node in root.iter():
+            for name, most in (
+                ("cx", width),
+                ("x1", width),
+                ("x2", width),
+                ("cy", canvas.height),
+                ("y1", canvas.height),
+            ):
+                assert 0 <= float(node.get(name, 0)) <= most
