@@ -138,6 +138,7 @@ def _block(block: Block, design: Any) -> dict[str, Any]:
         "design": block.design,
         "budget": block.budget,
         "negative_controls": block.negative_controls,
+        "margin": block.margin,
         "reference": block.reference,
         "also": [vars(one) for one in block.also],
         "statement": design.statement,

@@ -98,6 +98,7 @@ class Block:
         negative_controls: factors declared in advance to have no effect.
         reference: label of every factor of the arm that others are compared with.
         also: arms outside the factorial.
+        margin: smallest effect that matters, in units of the objective; negative controls are tested against it.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Block:
     negative_controls: tuple[str, ...]
     reference: Mapping[str, str]
     also: tuple[Extra, ...]
+    margin: float | None = None
 
     @classmethod
     def read(cls, node: Any) -> Block:
@@ -130,6 +132,9 @@ class Block:
         budget = given.get("budget")
         if budget is not None:
             check_number(f"budget of block {name}", budget, least=1, integer=True)
+        margin = given.get("margin")
+        if margin is not None:
+            check_number(f"margin of block {name}", margin, least=1e-12)
         return cls(
             name=name,
             factors=factors,
@@ -139,6 +144,7 @@ class Block:
             negative_controls=controls,
             reference=reference,
             also=tuple(Extra(check_name("arm", one["name"]), _strings("also", one["overrides"])) for one in also),
+            margin=margin,
         )
 
     def lay_out(self, seeds: int) -> Design:

@@ -108,7 +108,6 @@ def conclude(directory: Path, entries: Sequence[Entry], troubles: Sequence[str],
     console.print(f"{len(entries)} trials: {said}", highlight=False)
     ended = not troubles and all(entry.result for entry in entries)
     if ended:
-        importlib.import_module("ablations.analysis").analyse(directory)
         report = importlib.import_module("ablations.report").build(directory)
         console.print(f"report: {os.path.relpath(report)}", soft_wrap=True, highlight=False, markup=False)
     else:

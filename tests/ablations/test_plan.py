@@ -114,6 +114,7 @@ def test_pde_terms_is_small_enough_for_an_hour() -> None:
     assert plan.blocks[0].reference == dict.fromkeys(("convection", "diffusion", "reaction"), "off")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_can_be_carried_out(study: str) -> None:
     plan = plans.read(plans.load(study))
@@ -170,6 +171,7 @@ BAD_BLOCKS: list[tuple[dict[str, Any], str]] = [
     ({"negative_controls": ["sise"]}, "did you mean 'size'"),
     ({"reference": {"sise": 3}}, "did you mean 'size'"),
     ({"reference": {"size": 4}}, "level of factor size"),
+    ({"margin": 0}, "margin of block window=0 must be a number"),
     ({"design": "half"}, "design of block window"),
     ({"also": [{"name": "size=3 conv=0", "overrides": []}]}, "two arms"),
     ({"design": "fraction", "budget": 4}, "block window: the full grid needs 4 cells x 2 seeds = 8 trials"),

@@ -43,8 +43,7 @@ def crew(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> Runs:
         return []
 
     monkeypatch.setattr(runner._Crew, "carry_out", carry_out)
-    for name in ("analysis.analyse", "report.build"):
-        monkeypatch.setattr(f"ablations.{name}", lambda directory: Path(directory, "report.html"))
+    monkeypatch.setattr("ablations.report.build", lambda directory: Path(directory, "report.html"))
     return runs
 
 
