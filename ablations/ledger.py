@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -127,6 +128,9 @@ class Ledger:
                 directions = [StudyDirection[one.direction.upper()] for one in objectives]
                 study = optuna.create_study(study_name=name, storage=storage, directions=directions)
                 study.set_user_attr(_SECTIONS, dict(sections))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    study.set_metric_names([one.metric for one in objectives])  # for optuna-dashboard
             except DuplicatedStudyError:
                 study = optuna.load_study(study_name=name, storage=storage)
             recorded = study.user_attrs.get(_SECTIONS)
