@@ -50,8 +50,8 @@ def validation_scores(trainer: Trainer) -> dict[str, float]:
 class Contents(Callback):
     """Adds to checkpoints what rebuilds the model: see `tasks.checkpoint.KEY`."""
 
-    def __init__(self, config: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        self._own = {"config": dict(config), "data": dict(data)}
+    def __init__(self, config: Mapping[str, Any], data: Mapping[str, Any], autoencoder: str | None = None) -> None:
+        self._own = {"config": dict(config), "data": dict(data), "autoencoder": autoencoder}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint_: dict[str, Any]) -> None:
         """Add the entry, with the validation scores of the moment."""

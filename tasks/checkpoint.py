@@ -16,14 +16,19 @@ from tasks.overrides import parse
 
 KEY = "operator_zoo"
 """Where a checkpoint keeps what the run adds: `config`, the resolved configuration; `data`, the data set's
-`num_classes`, `channels` and `image_size`; `scores`, the `val/…` of its weights."""
+`num_classes`, `channels` and `image_size`; `autoencoder`, the fingerprint of the one that the model works with, or
+None: its weights are elsewhere; `scores`, the `val/…` of the checkpoint's."""
 
-# What may differ from the checkpoint; everything else was decided when the run began.
+# What may differ from the checkpoint; everything else was decided when the run began. An autoencoder may have moved:
+# that it is still the same is checked by its fingerprint.
 _FREE = {
-    "fit": ("trainer", "logger", "data.root", "data.num_workers"),
-    "test": ("trainer", "logger", "data", "optimizer", "seed", "sample", "task.network", "task.weights"),
-    "sample": ("trainer", "logger", "optimizer", "seed", "sample"),
-}
+    "fit": ("trainer", "logger", "data.root", "data.num_workers", "task.autoencoder"),
+    "test": (
+        "trainer", "logger", "data", "optimizer", "seed", "sample",
+        "task.network", "task.weights", "task.judge", "task.autoencoder",
+    ),
+    "sample": ("trainer", "logger", "optimizer", "seed", "sample", "task.autoencoder"),
+}  # fmt: skip
 _CONTROL = ("mode", "ckpt", "init")
 _MISSING = object()
 

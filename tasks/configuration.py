@@ -56,6 +56,8 @@ class GenerationConfig:
         network: feature network of the distances (`tasks.measures.networks`); `auto` takes EfficientNet-Lite0 if it is
             installed and none otherwise, None takes none.
         weights: file of that network's weights; None where it has them from.
+        judge: whether a classifier (`tasks.measures.judge`) measures the samples' class accuracy; not of photographs.
+        autoencoder: in whose latents to work (`tasks.autoencoder.load`); None works on pixels.
     """
 
     name: str = "generation"
@@ -68,6 +70,8 @@ class GenerationConfig:
     bins: int = 5
     network: str | None = "auto"
     weights: str | None = None
+    judge: bool = True
+    autoencoder: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("task.path", self.path, PATHS)
@@ -79,6 +83,9 @@ class GenerationConfig:
         check_number("task.bins", self.bins, least=1, most=100, integer=True)
         if self.network is not None:
             check_choice("task.network (or null)", self.network, ("auto", *networks.names()))
+        check_choice("task.judge", self.judge, (True, False))
+        if not isinstance(self.autoencoder, str | None):
+            raise InputError(f"task.autoencoder={self.autoencoder!r} must be a folder, a Hub id, random or null")
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from rich.console import Console
 import models
 import tasks.data
 from operators.errors import InputError
-from tasks import checkpoint, configuration, provenance, report
+from tasks import autoencoder, checkpoint, configuration, provenance, report
 from tasks.base import Task
 from tasks.callbacks import Averaging, Clock, Contents, EpochLines, FinalValidation, validation_scores
 from tasks.classification import Classification
-from tasks.configuration import ClassificationConfig, RunConfig
+from tasks.configuration import ClassificationConfig, GenerationConfig, RunConfig
 from tasks.divergence import DivergedError
 from tasks.generation import Generation
 from tasks.overrides import run_directory
@@ -72,10 +72,12 @@ class _Run:
         self.data = None if drawing else tasks.data.create(**{"seed": settings.seed, **settings.data})
         self.saved = None if settings.ckpt is None else checkpoint.load(settings.ckpt)
         self.shape = self._data_shape()
+        self.autoencoder = self._autoencoder()
         model = self._model()
         self.module = self._module(model)
         self.clock = Clock()
-        contents = Contents(deepcopy({**config, "ckpt": None, "init": None}), self.shape)
+        coder = None if self.autoencoder is None else self.autoencoder.fingerprint
+        contents = Contents(deepcopy({**config, "ckpt": None, "init": None}), self.shape, coder)
         self.trainer = _trainer(settings, run_dir, self.module.monitor, [*callbacks, self.clock, contents])
         self._check_processes()
         cost = model.cost()
@@ -157,6 +159,7 @@ class _Run:
             effective_batch=None if self.data is None else self.data.batch_size * settings.trainer.accumulate,
             world_size=self.trainer.world_size,
             data={"name": settings.data["name"], "fingerprint": None if self.data is None else self.data.fingerprint},
+            autoencoder=None if self.autoencoder is None else self.autoencoder.fingerprint,
             sample=None if settings.sample is None else asdict(settings.sample),
             init=settings.init,
             ckpt=settings.ckpt,
@@ -193,14 +196,26 @@ class _Run:
                 raise InputError(f"data={self.data.name} has {key}={own[key]}, the checkpoint {recorded[key]}")
         return recorded
 
+    def _autoencoder(self) -> autoencoder.Autoencoder | None:
+        task = self.settings.task
+        path = task.autoencoder if isinstance(task, GenerationConfig) else None
+        found = None if path is None else autoencoder.load(path)
+        recorded = None if self.saved is None else self.saved[checkpoint.KEY].get("autoencoder")
+        if self.saved is not None and recorded != (None if found is None else found.fingerprint):
+            learned = "on pixels" if recorded is None else f"with another, of fingerprint {recorded[:12]}…"
+            raise InputError(f"task.autoencoder={path} is not the checkpoint's, which has learned {learned}")
+        return found
+
     def _model(self) -> models.Trunk:
         settings = self.settings
-        height, width = self.shape["image_size"]
+        channels, (height, width) = self.shape["channels"], self.shape["image_size"]
+        if self.autoencoder is not None:
+            channels, height, width = self.autoencoder.shape(channels, height, width)
         model = models.create(
             **settings.model,
             mixers=settings.mixers,
             image_size=(height, width),
-            in_channels=self.shape["channels"],
+            in_channels=channels,
             num_classes=self.shape["num_classes"],
             seed=settings.seed,
         )
@@ -240,6 +255,7 @@ class _Run:
                 sample=settings.sample,
                 channels=self.shape["channels"],
                 image_size=(height, width),
+                autoencoder=self.autoencoder,
                 **more,
             )
         if self.saved is not None:

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from models import DiffusionTransformer
 from operators.precision import wide
 from tasks import pictures
+from tasks.autoencoder import Autoencoder
 from tasks.base import Batch, Task
 from tasks.configuration import GenerationConfig, SampleConfig
 from tasks.flow import noise, paths, solvers, times
@@ -23,7 +24,7 @@ from tasks.flow.guidance import guide
 from tasks.flow.loss import bin_by_time, flow_loss
 from tasks.flow.prediction import span, velocity_model
 from tasks.measures import Evaluator, networks
-from tasks.measures.pixels import quantised
+from tasks.measures.pixels import in_memory, quantised
 
 NETWORK = "efficientnet_lite0"
 """The feature network of `network=auto`."""
@@ -67,8 +68,10 @@ class BinnedLoss(Metric):
 class Generation(Task):
     """Trains and evaluates a generator.
 
-    Images are brought to [-1, 1]. All random numbers — noise, time, dropped labels; noise of a sample — are keyed by
-    (seed, epoch, index of the image), so that arms of a comparison share them, whatever the batch or the device.
+    Images are brought to [-1, 1], and with an autoencoder from there to its latents, in which everything happens until
+    samples are decoded. An image is encoded as a sample of its distribution, not as the mean, as the published recipes
+    do. All random numbers — noise, time, dropped labels, encoding; noise of a sample — are keyed by (seed, epoch, index
+    of the image), so that arms of a comparison share them, whatever the batch or the device.
 
     Validation and test report the mean squared error of the velocity at uniform times, one per image, the same in every
     epoch; testing also draws `sample.n` samples and measures them.
@@ -78,6 +81,7 @@ class Generation(Task):
         task, sample: see there.
         channels, image_size: of the images.
         mean, std: of each channel, by which the data's images have been normalised.
+        autoencoder: in whose latents the model works; None works on pixels.
         more: arguments of `Task`.
     """
 
@@ -95,6 +99,7 @@ class Generation(Task):
         image_size: tuple[int, int],
         mean: Sequence[float] = (0.5,),
         std: Sequence[float] = (0.5,),
+        autoencoder: Autoencoder | None = None,
         **more: Any,
     ) -> None:
         super().__init__(model, **more)
@@ -102,7 +107,8 @@ class Generation(Task):
         self.null = model.null_label
         self.path = paths.get(task.path)
         self.span = span(self.path, task.prediction)
-        self.shape = (channels, *image_size)
+        self.autoencoder = autoencoder
+        self.shape = (channels, *image_size) if autoencoder is None else autoencoder.shape(channels, *image_size)
         self.val_loss, self.test_loss = BinnedLoss(task.bins), BinnedLoss(task.bins)
         self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
         self._trajectory: list[pictures.Pixels] = []
@@ -114,6 +120,26 @@ class Generation(Task):
         """The batch's images (B, C, H, W) in [-1, 1]."""
         return batch["image"] * self._scale + self._shift
 
+    def targets(self, batch: Batch, purpose: str) -> Tensor:
+        """What the model learns to make of noise: the batch's images, or their latents.
+
+        Args:
+            batch: of images.
+            purpose: names the stream of random numbers of the encoding.
+        """
+        images, coder = self.images(batch), self.autoencoder
+        if coder is None:
+            return images
+        eps = None
+        if coder.stochastic:
+            index, epoch = batch["index"].cpu().numpy(), batch["epoch"].cpu().numpy()
+            eps = noise.normal(self.seed, index, self.shape, f"{purpose} latent", epoch)
+        return coder.encode(images, eps).to(images)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Samples (B, c, h, w), decoded if need be, as uint8 images (B, C, H, W)."""
+        return quantised(x if self.autoencoder is None else self.autoencoder.decode(x))
+
     def losses(self, batch: Batch, purpose: str, kind: str, drop: float) -> tuple[Tensor, Tensor, Tensor]:
         """Losses of prediction and velocity (B,), and the times (B,), for noise and times of their own stream.
 
@@ -123,7 +149,7 @@ class Generation(Task):
             kind: distribution of the times.
             drop: probability of dropping a label.
         """
-        x = self.images(batch)
+        x = self.targets(batch, purpose)
         index, epoch = batch["index"].cpu().numpy(), batch["epoch"].cpu().numpy()
         eps = noise.normal(self.seed, index, self.shape, f"{purpose} noise", epoch).to(x)
         if kind == "uniform":
@@ -137,8 +163,8 @@ class Generation(Task):
         return found.prediction, found.velocity, t
 
     def repeat(self, batch: Batch) -> None:
-        """Run the model on the images, without noise, in the middle of the time."""
-        x = self.images(batch)
+        """Run the model on the images or latents, without noise, in the middle of the time."""
+        x = self.targets(batch, "repeat")
         self.model.forward(x, torch.full((len(x),), 0.5, device=x.device), batch["label"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -164,7 +190,7 @@ class Generation(Task):
         due = self.sample.every and (self.current_epoch + 1) % self.sample.every == 0
         if due and isinstance(self.logger, TensorBoardLogger) and self.trainer.is_global_zero:
             index = self._examples()
-            drawn = quantised(self.draw(index, self.labels(index), self.sample.steps).x1).cpu().numpy()
+            drawn = self.pixels(self.draw(index, self.labels(index), self.sample.steps).x1).cpu().numpy()
             sheet = pictures.sheet(drawn, columns=pictures.EXAMPLES)
             self.logger.experiment.add_image("samples", sheet, self.global_step, dataformats="HWC")
 
@@ -191,6 +217,7 @@ class Generation(Task):
         self.report("test", self.test_loss.collect())
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         settings: dict[str, Any] = {"network": self.network(), "weights": self.task.weights, "device": self.device}
+        settings["conditional"] = conditional = self.task.judge and in_memory(data)
         # The first process trains the judge and fills the cache, the others find it there.
         if self.trainer.is_global_zero:
             evaluator = Evaluator(data, **settings)
@@ -200,7 +227,7 @@ class Generation(Task):
         self._drawn = []
         for index in self.predict_dataloader():
             images, label = self._keep(index)
-            evaluator.update(images, label)
+            evaluator.update(images, label if conditional else None)
         for name, value in evaluator.compute().items():
             self.log(f"test/{name}", value)
         self._trajectory = self._film()
@@ -225,7 +252,7 @@ class Generation(Task):
 
     @torch.no_grad()
     def draw(self, index: pictures.Index, label: Tensor, steps: int, *, film: bool = False) -> solvers.Solution:
-        """Samples of the classes label (B,) from the noise that belongs to their indices (B,).
+        """Samples of the classes label (B,), still to be decoded, from the noise that belongs to their indices (B,).
 
         Raises:
             RuntimeError: one is not finite.
@@ -266,7 +293,7 @@ class Generation(Task):
 
     def _keep(self, index: Tensor) -> tuple[Tensor, Tensor]:
         label = self.labels(index.numpy())
-        images = quantised(self.draw(index.numpy(), label, self.sample.steps).x1)
+        images = self.pixels(self.draw(index.numpy(), label, self.sample.steps).x1)
         self._drawn.append((index, label.cpu(), images.cpu()))
         return images, label
 
@@ -287,4 +314,4 @@ class Generation(Task):
         index = self._examples()[:: pictures.EXAMPLES]
         solution = self.draw(index, self.labels(index), max(self.sample.steps, pictures.FRAMES), film=True)
         assert solution.trajectory is not None
-        return [quantised(state).cpu().numpy() for state in solution.trajectory]
+        return [self.pixels(state).cpu().numpy() for state in solution.trajectory]

@@ -11,6 +11,9 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 PDE_MIXER = "pde_ssm"
 """The mixer whose parameters live in the top-level node `pde`."""
 
+_GENERATORS = ("sample.", "task.network", "task.weights", "task.judge", "task.autoencoder")
+"""How the keys begin that only generators have."""
+
 
 def parse(overrides: Iterable[str]) -> list[Override]:
     """Hydra's reading of the overrides. Raises Hydra's `OverrideParseException`."""
@@ -22,7 +25,7 @@ def normalise(overrides: Sequence[str]) -> list[str]:
 
     * `mixer.params.NAME.KEY=…` may create its key: which mixers have a place there depends on the pattern;
     * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
-    * with `ckpt=PATH`, `mode=sample` and `sample.*` mean a generator, whose configuration has a node `sample`;
+    * with `ckpt=PATH`, `mode=sample` and what only generators have mean a generator, so that its nodes exist;
     * `ckpt=PATH` in mode fit continues in the directory of that run.
     """
     result = [f"++{text}" if text.startswith("mixer.params.") else text for text in overrides]
@@ -32,8 +35,8 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     if values.get("mixer") == "hybrid" and isinstance(pattern, list) and PDE_MIXER not in map(str, pattern):
         result.insert(0, "~pde")
     ckpt = values.get("ckpt")
-    samples = values.get("mode") == "sample" or any(key.split(".")[0] == "sample" for key in given)
-    if ckpt is not None and samples and "task" not in given:
+    generates = values.get("mode") == "sample" or any(key.startswith(_GENERATORS) for key in given)
+    if ckpt is not None and generates and "task" not in given:
         result.insert(0, "task=generation")
     if ckpt is not None and values.get("mode", "fit") == "fit" and "hydra.run.dir" not in given:
         path = Path(str(ckpt))

@@ -24,6 +24,7 @@ PACKAGES = (
     "kornia",
     "numba",
     "xformers",
+    "diffusers",
     "triton",
     "causal-conv1d",
     "mamba-ssm",

@@ -17,15 +17,15 @@ from tasks.measures.kid import KernelDistance, kernel_distance
 from tasks.measures.networks import FeatureNetwork
 
 
-def features(network: FeatureNetwork, images: Tensor) -> Tensor:
-    """Features float32 (N, F) of real images, uint8 (N, C, H, W); kept by their bytes and the network's version."""
+def features(network: FeatureNetwork, data: ImageData, split: pixels.Split, first: int | None = None) -> Tensor:
+    """Features float32 (N, F) of real images, see `pixels.stream`; kept by what identifies them and the network."""
     device = next(network.parameters()).device
+    count, identity, chunks = pixels.stream(data, split, first)
 
     def compute() -> Tensor:
-        return torch.cat([network(pixels.signed(chunk).to(device)).cpu() for chunk in images.split(256)])
+        return torch.cat([network(pixels.signed(chunk).to(device)).cpu() for chunk in chunks])
 
-    key = [network.version.encode(), repr(tuple(images.shape)).encode(), images.contiguous().numpy().tobytes()]
-    return kept("features", key, (len(images), network.num_features), compute)
+    return kept("features", [network.version.encode(), *identity], (count, network.num_features), compute)
 
 
 class Evaluator:
@@ -45,11 +45,11 @@ class Evaluator:
         network: one of `networks.names()`; None leaves the distances out.
         weights: see `networks.create`.
         split: val or test.
-        conditional: whether samples come with labels, for the judge.
+        conditional: whether samples come with labels, for the judge, who learns from images in memory only.
         device: where the networks run, and where samples are brought.
 
     Raises:
-        InputError: an unknown name, or a network that cannot be used here.
+        InputError: an unknown name, a network that cannot be used here, or a judge of photographs.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class Evaluator:
         self._device = torch.device(device)
         self.count = SumMetric().to(device)
         self.network = None if network is None else networks.create(network, weights).to(device)
-        real = pixels.real(data, split)
-        self._reference_size = len(real)
+        self._reference_size = len(getattr(data.splits, split))
         if self.network is not None:
-            reference = features(self.network, real)
+            reference = features(self.network, data, split)
             self.frechet = FrechetDistance(Gaussian.of(reference)).to(device)
             self.kernel = KernelDistance(reference).to(device)
         self.judge = judge.load(data) if conditional else None
         if self.judge is not None:
             self.judge.to(device)
             self.accuracy = MeanMetric().set_dtype(torch.float64).to(device)
+            real = pixels.real(data, split)
             self._ceiling = self.judge.accuracy(real.to(device), torch.from_numpy(getattr(data.splits, split).labels))
 
     @torch.no_grad()
@@ -127,7 +127,7 @@ class Evaluator:
 
     def _floor(self, network: FeatureNetwork, n: int) -> dict[str, float]:
         if n not in self._floors:
-            found = features(network, pixels.real(self._data, "train", first=n))
+            found = features(network, self._data, "train", first=n)
             metric = FrechetDistance(self.frechet.reference, sync_on_compute=False)
             metric.update(found)
             kernel, _ = kernel_distance(found, self.kernel.reference)

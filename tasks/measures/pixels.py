@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from operators.errors import InputError
-from tasks.data import ImageData, keyed
+from tasks.data import Augment, ImageData, keyed
+from tasks.data.corrupt import Corrupt
+from tasks.data.photographs import Photographs
+from tasks.data.sampler import Loader, Pairs
+from tasks.data.splits import Images
 
 Split = Literal["train", "val", "test"]
+_CHUNK = 256
 
 
 def quantised(samples: Tensor) -> Tensor:
@@ -47,12 +54,62 @@ def real(data: ImageData, split: Split, first: int | None = None) -> Tensor:
         split: train, val or test.
         first: that many images, drawn without replacement in an order that is the same for every run; None takes
             all of them in their own order.
+
+    Raises:
+        InputError: photographs, of which there may be too many to hold.
     """
-    images = getattr(data.splits, split).images
-    if first is not None:
-        images = images[keyed.permutation(0, 0, len(images), f"measures/{split}")[:first]]
+    whole = getattr(data.splits, split)
+    if not isinstance(whole, Images):
+        raise InputError(f"data={data.name} does not lie in memory: its photographs are read in a stream")
+    images = whole.images if first is None else whole.images[_order(len(whole), split)[:first]]
     pixels = torch.from_numpy(np.ascontiguousarray(images))
     if tuple(pixels.shape[-2:]) == data.image_size:
         return pixels
     # as `tasks.data` shows them to the model, then rounded
     return F.interpolate(pixels.float(), data.image_size, mode="bilinear", antialias=True).round().to(torch.uint8)
+
+
+def in_memory(data: ImageData) -> bool:
+    """Whether `real` can give the images of `data`, and not only `stream`."""
+    return isinstance(data.splits.train, Images)
+
+
+def stream(data: ImageData, split: Split, first: int | None = None) -> tuple[int, list[bytes], Iterator[Tensor]]:
+    """The images of `real`, photographs too, without holding all of them.
+
+    Returns:
+        how many; what identifies them; and the images themselves, uint8 (up to 256, C, H, W) at a time.
+    """
+    whole = getattr(data.splits, split)
+    if isinstance(whole, Photographs):
+        index = np.arange(len(whole)) if first is None else _order(len(whole), split)[:first]
+        view = f"{split} {first} {whole.size} {whole.share!r}"
+        return len(index), [data.fingerprint.encode(), view.encode()], _decoded(data, whole, split, index)
+    images = real(data, split, first)
+    return len(images), [repr(tuple(images.shape)).encode(), images.numpy().tobytes()], iter(images.split(_CHUNK))
+
+
+def _order(size: int, split: Split) -> keyed.Index:
+    return keyed.permutation(0, 0, size, f"measures/{split}")
+
+
+class _Decoded(Dataset[dict[str, Any]]):
+    def __init__(self, split: Photographs) -> None:
+        self._split = split
+
+    def __getitems__(self, pairs: Pairs) -> dict[str, Any]:
+        epoch, index = np.ascontiguousarray(np.array(pairs, dtype=np.int64).T)
+        found = self._split.fetch(0, epoch, index, Augment())
+        return {"pixels": torch.from_numpy(found.pixels), "corrupt": dict(found.corrupt)}
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _decoded(data: ImageData, split: Photographs, name: str, index: keyed.Index) -> Iterator[Tensor]:
+    batches: Any = [[(0, i) for i in index[at : at + _CHUNK].tolist()] for at in range(0, len(index), _CHUNK)]
+    loader = Loader(_Decoded(split), batch_sampler=batches, num_workers=data.num_workers, collate_fn=_as_is)
+    loader.corrupt = Corrupt(name, len(split), split.tolerated, split.max_corrupt, None)
+    for batch in loader:
+        yield batch["pixels"]

@@ -38,6 +38,7 @@ SMALL = (
     "sample.batch_size=10",
     "sample.every=1",
     "task.network=null",
+    "task.judge=true",
 )
 
 

@@ -9,6 +9,7 @@ from tasks.measures import networks, pixels
 from tasks.measures.frechet import Gaussian
 from tests.tasks.measures.test_networks import needs_lite0
 from tests.tasks.measures.toys import toy_data
+from tests.tasks.photographs import write_folder
 
 KEYS = {
     "n",
@@ -95,6 +96,41 @@ def test_images_are_compared_at_the_resolution_of_the_model():
     shown = torch.cat([batch["image"] for batch in source.test_dataloader()])
     assert (pixels.signed(pixels.real(source, "test")) - shown).abs().max() <= 1.01 / 255
     assert measures.evaluate(pixels.real(source, "val"), None, source)["n"] == 60
+
+
+def test_photographs_are_read_in_a_stream(patches, tmp_path, monkeypatch):
+    monkeypatch.setattr(pixels, "_CHUNK", 4)
+    root = write_folder(tmp_path / "tree", {"train": 6, "val": 3, "test": 3})
+    source = data.create("image_folder", root=str(root), resolution=8, pipeline="generation", batch_size=4)
+    shown = torch.cat([batch["image"] for batch in source.test_dataloader()])
+    count, _, chunks = pixels.stream(source, "test")
+    chunks = list(chunks)
+    assert [len(chunk) for chunk in chunks] == [4, 4, 1]
+    assert torch.equal(torch.cat(chunks), pixels.quantised(shown))
+    values = measures.evaluate(torch.cat(chunks), None, source)
+    assert (values["n"], values["reference_n"], values["fd_efficientnet_lite0/floor_n"]) == (9, count, 9)
+    assert abs(values["fd_efficientnet_lite0"]) < 1e-6 < values["fd_efficientnet_lite0/floor"]
+    patches.clear()
+    measures.evaluate(torch.cat(chunks), None, source)
+    assert patches == [9], "real images' features are kept"
+    cropped = data.create("image_folder", root=str(root), resolution=8, batch_size=4)
+    assert measures.evaluate(torch.cat(chunks), None, cropped)["fd_efficientnet_lite0"] > 1e-6
+    with pytest.raises(InputError, match="does not lie in memory"):
+        measures.Evaluator(source)
+
+
+def test_a_few_corrupt_photographs_are_replaced_and_many_refused(tmp_path):
+    root = write_folder(tmp_path / "tree", {"train": 6, "val": 3, "test": 3})
+    paths = sorted((root / "test").glob("*/*"))
+    for number, tolerated in ((1, True), (2, False)):
+        paths[number].write_bytes(b"no image")
+        source = data.create("image_folder", root=str(root), resolution=8, max_corrupt=1, batch_size=4)
+        _, _, chunks = pixels.stream(source, "test", first=9)
+        if tolerated:
+            assert (torch.cat(list(chunks)).amax((1, 2, 3)) > 0).all()
+        else:
+            with pytest.raises(InputError, match="tolerates 1 corrupt images among the 9 of test"):
+                list(chunks)
 
 
 def test_quantised():
