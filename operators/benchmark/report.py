@@ -1,0 +1,189 @@
+"""The table as Markdown: times, memory, roofline, exponents, and what bare operations take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+import operators
+from operators.benchmark.statistics import Power, fit_power
+from operators.benchmark.table import Row
+from operators.benchmark.workload import FORWARD, WORKS
+
+SECTION = ("level", "dtype", "batch", "dim", "repeats", "reference")
+"""Rows that agree in these stand in one section."""
+NOTES = """\
+Times are medians over samples, quartiles in brackets; a sample takes 20 ms or one call, and all arms of one grid are
+sampled in turn. Forward runs without gradients; the backward pass starts from a dense random gradient. Memory is the
+peak during a call above what was there before it. Roofline: attainable over measured time, attainable time =
+max(flops / rate, bytes / bandwidth), with the rate of a large matrix product and the bandwidth of a large copy,
+sampled among the arms; flops are 2 per MAC of `mixer.cost`, three times that with the backward pass, and bytes the
+compulsory traffic: inputs, parameters and output. Ratio: time over the reference's in the same round, median. Each
+mixer was compared with float64 before it was timed, output and all gradients; "error" is the largest relative RMS
+error."""
+
+
+def section_of(row: Row) -> tuple[str, ...]:
+    """What `SECTION` is for a row."""
+    return tuple(str(getattr(row, name)) for name in SECTION)
+
+
+def sections(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows by section, in each by tokens, the arms in the order in which they were measured first."""
+    ordered = list(rows)
+    first = {label: place for place, label in reversed(list(enumerate(row.arm for row in ordered)))}
+    kinds = ("mixer", "rival", "bare")
+    ordered.sort(key=lambda row: (section_of(row), row.tokens, row.grid, kinds.index(row.kind), first[row.arm]))
+    return [list(members) for _, members in groupby(ordered, section_of)]
+
+
+def exponents(rows: Iterable[Row]) -> dict[tuple[str, str], Power]:
+    """By (arm, work) of one section, the fitted power of time over tokens, where there are two sizes or more."""
+    points: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        points.setdefault((row.arm, row.work), []).append(row)
+    fits = {
+        key: fit_power([row.tokens for row in members], [row.seconds for row in members])
+        for key, members in points.items()
+    }
+    return {key: fit for key, fit in fits.items() if fit is not None}
+
+
+def against_bare(rows: Sequence[Row]) -> list[tuple[Row, Row, float]]:
+    """Arms with the bare operation that they are made of, and the ratio of their times; from one run each.
+
+    The separable PDE against its matrix products, the PDE by FFT against the bare transforms, both against one
+    projection, the scan against the exponentials (always those of the forward pass, which the backward pass repeats).
+    """
+    at = {(row.run, row.arm, row.work): row for row in rows}
+    found = []
+    for row in rows:
+        for bare, work in _yardsticks(row):
+            other = at.get((row.run, bare, work))
+            if other is not None:
+                found.append((row, other, row.seconds / other.seconds))
+    return found
+
+
+def _yardsticks(row: Row) -> list[tuple[str, str]]:
+    if row.arm == "bare scan":
+        return [("bare exp", FORWARD)]
+    if row.kind != "mixer" or row.arm.partition("[")[0] != "pde_ssm":
+        return []
+    states = re.search(r"\bstate=(\d+)", row.arm)
+    number = states[1] if states else operators.describe("pde_ssm").defaults["state"]
+    own = {"separable": f"bare products[state={number}]", "fft": "bare fft"}.get(row.backend)
+    return [(bare, row.work) for bare in (own, "bare projection") if bare is not None]
+
+
+def markdown(
+    rows: Sequence[Row],
+    *,
+    failed: Mapping[tuple[str, str], Sequence[str]],
+    skipped: Mapping[tuple[str, str], Sequence[str]],
+    left: int = 0,
+    figures: Mapping[tuple[str, ...], str] | None = None,
+) -> str:
+    """The report on rows of one machine.
+
+    Args:
+        rows: what was measured.
+        failed: by (arm, reason), where.
+        skipped: by (arm, reason), where.
+        left: rows not measured yet.
+        figures: by section, the name of its figure's file.
+    """
+    parts = ["# Benchmark"]
+    if rows:
+        one = rows[-1]
+        machine = f"{one.hardware} ({one.device}), {one.threads} threads, torch {one.torch}, Python {one.python}"
+        parts += [f"{machine}, code {one.code}", NOTES]
+    for members in sections(rows):
+        one = members[0]
+        parts.append(f"## Level {one.level}, {one.dtype}, batch {one.batch}, {one.dim} channels")
+        if figures and section_of(one) in figures:
+            parts.append(f"![time and memory against tokens]({figures[section_of(one)]})")
+        parts += [_times(members), _exponents(members), _bare(members)]
+    for title, found in (("Failed: not timed", failed), ("Skipped", skipped)):
+        if found:
+            lines = [f"* {arm}: {reason} ({where(places)})" for (arm, reason), places in found.items()]
+            parts += [f"## {title}", "\n".join(lines)]
+    if left:
+        parts.append(f"{left} rows are still to be measured: run the same command again.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def where(places: Sequence[str]) -> str:
+    """Places in words, the first two of many."""
+    return ", ".join(places) if len(places) <= 3 else f"{', '.join(places[:2])} and {len(places) - 2} more"
+
+
+def _times(rows: Sequence[Row]) -> str:
+    reference = rows[0].reference
+    over = [f"{work} / {reference}" for work in WORKS] if reference else []
+    heads = ["grid", "arm", "backend", *(f"{work} ms" for work in WORKS), *(f"{work} MiB" for work in WORKS)]
+    heads += [*(f"{work} roofline" for work in WORKS), *over, "error"]
+    cells: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        cells.setdefault((row.grid, row.arm), {})[row.work] = row
+    lines = []
+    for (grid, arm), works in cells.items():
+        pair = [works.get(work) for work in WORKS]
+        some = next(row for row in pair if row is not None)
+        lines.append(
+            [
+                grid,
+                arm,
+                some.backend,
+                *(_milliseconds(row) if row else "–" for row in pair),
+                *(f"{row.peak_bytes / 2**20:.3g}" if row else "–" for row in pair),
+                *(f"{row.share:.2g}" if row and row.flops + row.traffic_bytes else "–" for row in pair),
+                *((f"{row.ratio:.3g}" if row and row.ratio is not None else "–" for row in pair) if reference else ()),
+                f"{some.error:.1g}" if some.error is not None else "–",
+            ]
+        )
+    return table(heads, lines, left=3)
+
+
+def _milliseconds(row: Row) -> str:
+    low, middle, high = (1e3 * value for value in (row.seconds_low, row.seconds, row.seconds_high))
+    return f"{middle:.3g} ({low:.3g}–{high:.3g})"
+
+
+def _exponents(rows: Sequence[Row]) -> str:
+    fits = exponents(rows)
+    if not fits:
+        return ""
+    lines = []
+    for arm in dict.fromkeys(row.arm for row in rows):
+        powers = [fits.get((arm, work)) for work in WORKS]
+        points = max((power.points for power in powers if power), default=0)
+        if points:
+            lines.append([arm, *(_power(power) for power in powers), str(points)])
+    title = "Exponent p of time ∝ tokensᵖ, least squares in logarithms, ± its standard error (from three sizes on):"
+    return f"{title}\n\n{table(['arm', *WORKS, 'sizes'], lines, left=1)}"
+
+
+def _power(power: Power | None) -> str:
+    if power is None:
+        return "–"
+    return f"{power.exponent:.2f}" + ("" if power.error is None else f" ± {power.error:.2f}")
+
+
+def _bare(rows: Sequence[Row]) -> str:
+    lines = [
+        [row.grid, row.arm, row.backend, row.work, f"{other.arm}, {other.work}", f"{ratio:.3g}"]
+        for row, other, ratio in against_bare(rows)
+    ]
+    if not lines:
+        return ""
+    title = "Against bare operations (ratios of medians of one run):"
+    return f"{title}\n\n{table(['grid', 'arm', 'backend', 'work', 'over', 'ratio'], lines, left=5)}"
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """A Markdown table whose first `left` columns are aligned to the left, the others to the right."""
+    rule = ["---" if place < left else "---:" for place in range(len(heads))]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in (heads, rule, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
