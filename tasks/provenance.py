@@ -24,6 +24,7 @@ PACKAGES = (
     "kornia",
     "numba",
     "xformers",
+    "safetensors",
     "triton",
     "causal-conv1d",
     "mamba-ssm",
