@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from models import match as matching
 from models.dit import DiffusionTransformer, DiTSpec
 from models.mixing import MixerSpec
 from models.trunk import Trunk
@@ -52,19 +53,26 @@ def create(
         in_channels: channels of the images.
         num_classes: number of classes.
         seed: of the run; keys the initialisation.
-        overrides: fields of `ViTSpec` or `DiTSpec` that differ from the preset's; None keeps the preset's.
+        overrides: fields of `ViTSpec` or `DiTSpec` that differ from the preset's; None keeps the preset's. And `match`,
+            a budget (see `models.match`): without `hidden` it decides that width, with it the width has to meet it.
 
     Raises:
-        InputError: an unknown name or field (with the nearest), or a value that cannot be.
+        InputError: an unknown name or field (with the nearest), a value that cannot be, a budget that no width meets.
     """
     check_choice("model", name, PRESETS)
     preset = PRESETS[name]
-    check_names(f"model {name}", overrides, [field.name for field in fields(preset)])
+    check_names(f"model {name}", overrides, [*(field.name for field in fields(preset)), "match"])
+    match = overrides.pop("match", None)
     spec = replace(preset, **{key: value for key, value in overrides.items() if value is not None})
-    if isinstance(spec, DiTSpec):
-        return DiffusionTransformer(
-            spec, mixers=mixers, image_size=image_size, in_channels=in_channels, num_classes=num_classes, seed=seed
-        )
-    return VisionTransformer(
-        spec, mixers=mixers, image_size=image_size, in_channels=in_channels, num_classes=num_classes, seed=seed
-    )
+
+    def build(hidden: int | None) -> Trunk:
+        shape: dict[str, Any] = {"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes}
+        if isinstance(spec, DiTSpec):
+            return DiffusionTransformer(replace(spec, hidden=hidden), mixers=mixers, seed=seed, **shape)
+        return VisionTransformer(replace(spec, hidden=hidden), mixers=mixers, seed=seed, **shape)
+
+    if match is None:
+        return build(spec.hidden)
+    model = build(matching.solve(match, build).hidden if spec.hidden is None else spec.hidden)
+    matching.verify(match, model)
+    return model

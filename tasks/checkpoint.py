@@ -16,8 +16,8 @@ from tasks.overrides import parse
 
 KEY = "operator_zoo"
 """Where a checkpoint keeps what the run adds: `config`, the resolved configuration; `data`, the data set's
-`num_classes`, `channels` and `image_size`; `autoencoder`, the fingerprint of the one that the model works with, or
-None: its weights are elsewhere; `scores`, the `val/…` of the checkpoint's."""
+`num_classes`, `channels`, `image_size`, `mean` and `std`; `autoencoder`, the fingerprint of the one that the model
+works with, or None: its weights are elsewhere; `scores`, the `val/…` of the checkpoint's."""
 
 # What may differ from the checkpoint; everything else was decided when the run began. An autoencoder may have moved:
 # that it is still the same is checked by its fingerprint.
@@ -59,12 +59,17 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], where: str) -> Non
     Raises:
         InputError: they are another model's; names the first parameter that does not fit.
     """
+    check_weights(module, state, where)
+    module.load_state_dict(state)
+
+
+def check_weights(module: nn.Module, state: Mapping[str, Any], where: str) -> None:
+    """Raise `InputError` unless the weights `state` are those of such a module, as `load_weights` does."""
     own = module.state_dict()
     for name in [*own, *state]:
         have, want = (tuple(s[name].shape) if name in s else "nothing" for s in (state, own))
         if have != want:
             raise InputError(f"{where} is of another model: for {name} it has {have}, this model {want}")
-    module.load_state_dict(state)
 
 
 def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

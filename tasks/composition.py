@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from operators.errors import InputError, nearest
-from tasks import checkpoint
+from tasks import budget, checkpoint
 from tasks.overrides import PDE_MIXER, normalise, parse
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
@@ -39,7 +39,8 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
 def settle(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """The composed `config` as plain containers, after what Hydra's composition cannot express.
 
-    A hybrid without a PDE layer has no node `pde`; with `ckpt=PATH` the checkpoint's configuration takes over.
+    A hybrid without a PDE layer has no node `pde`; the node `plan` goes with mode=plan; `model.match` decides
+    `model.hidden`; with `ckpt=PATH` the checkpoint's configuration takes over.
 
     Raises:
         InputError: an override that contradicts either.
@@ -54,6 +55,12 @@ def settle(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         for override in parse(overrides):
             if override.key_or_group.split(".")[0] == "pde" and not override.is_delete():
                 raise InputError(_no_pde(override.key_or_group))
+    if plain["mode"] != "plan":
+        del plain["plan"]
+        for override in parse(overrides):
+            if override.key_or_group.split(".")[0] == "plan":
+                raise InputError(f"{override.key_or_group} goes with mode=plan, not with mode={plain['mode']}")
+    plain = budget.settle(plain)
     if plain["ckpt"] is not None:
         plain = checkpoint.adopt(plain, overrides)
     return plain

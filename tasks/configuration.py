@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer
 
+import models
 from models import MixerSpec
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
 from tasks.flow.paths import PATHS
@@ -22,7 +23,7 @@ from tasks.flow.times import DISTRIBUTIONS
 from tasks.measures import networks
 from tasks.overrides import PDE_MIXER
 
-MODES = ("fit", "test", "sample")
+MODES = ("fit", "test", "sample", "plan")
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 T = TypeVar("T")
@@ -249,6 +250,24 @@ class LoggerConfig:
 
 
 @dataclass(frozen=True)
+class PlanConfig:
+    """What mode=plan may be told of a device that is not here; None measures the machine's own.
+
+    Attributes:
+        peak_tflops: 10^12 floating-point operations a second, in the run's precision.
+        bandwidth: of its memory, in GB/s.
+    """
+
+    peak_tflops: float | None = None
+    bandwidth: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("peak_tflops", "bandwidth"):
+            if getattr(self, name) is not None:
+                check_number(f"plan.{name}", getattr(self, name), least=1e-6)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run.
 
@@ -261,6 +280,7 @@ class RunConfig:
         ckpt: checkpoint to continue (fit), to evaluate (test) or to draw from (sample).
         init: checkpoint whose weights to start from.
         sample: how to draw samples; with generation, and only there.
+        plan: with mode plan, and only there.
     """
 
     task: TaskConfig
@@ -277,11 +297,22 @@ class RunConfig:
     ckpt: str | None = None
     init: str | None = None
     sample: SampleConfig | None = None
+    plan: PlanConfig | None = None
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, least=0, most=2**32 - 1, integer=True)
         check_choice("mode", self.mode, MODES)
-        if self.mode != "fit" and self.ckpt is None:
+        if self.mode == "plan" and self.ckpt is not None:
+            raise InputError("mode=plan builds no weights and takes no ckpt: leave it out")
+        if (self.plan is None) == (self.mode == "plan"):
+            raise InputError("plan exists with mode=plan, and only there")
+        several = self.data.get("resolution")
+        if isinstance(several, list | tuple) and (self.mode != "test" or self.sample is not None):
+            raise InputError(
+                f"data.resolution={list(several)!r}: several resolutions go with mode=test of a classifier, not with "
+                f"mode={self.mode}, task={self.task.name}"
+            )
+        if self.mode in ("test", "sample") and self.ckpt is None:
             purpose = {"test": "evaluate", "sample": "draw from"}[self.mode]
             raise InputError(f"mode={self.mode} needs ckpt=PATH, the checkpoint to {purpose}")
         if self.mode == "sample" and self.sample is None:
@@ -299,7 +330,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         InputError: an unknown name, or a value that cannot be.
     """
     nodes = ("task", "mixer", "shell", "model", "data", "optimizer", "trainer", "logger")
-    check_names("the configuration", config, [*nodes, "pde", "sample", "seed", "mode", "ckpt", "init"])
+    check_names("the configuration", config, [*nodes, "pde", "sample", "plan", "seed", "mode", "ckpt", "init"])
     for name in nodes:
         if not isinstance(config.get(name), Mapping):
             raise InputError(f"{name}={config.get(name)!r} must be a mapping: choose an option of the group")
@@ -328,8 +359,17 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         trainer=_build(TrainerConfig, "trainer", trainer, lightning=lightning),
         logger=_build(LoggerConfig, "logger", config["logger"]),
         sample=_build(SampleConfig, "sample", config["sample"]) if "sample" in config else None,
+        plan=_build(PlanConfig, "plan", config["plan"]) if "plan" in config else None,
         **{key: config[key] for key in ("seed", "mode", "ckpt", "init") if key in config},
     )
+
+
+def check_model(run: RunConfig, model: models.Trunk) -> None:
+    """Raise `InputError` unless the model is made for the task."""
+    classifies = isinstance(run.task, ClassificationConfig)
+    if not isinstance(model, models.VisionTransformer if classifies else models.DiffusionTransformer):
+        fitting = "vit_*" if classifies else "dit_*"
+        raise InputError(f"model={run.model['name']} is not made for task={run.task.name}: take {fitting}")
 
 
 def mixer_specs(

@@ -22,8 +22,9 @@ from rich.console import Console
 
 import models
 import tasks.data
+from models import match
 from operators.errors import InputError
-from tasks import autoencoder, checkpoint, configuration, provenance, report
+from tasks import autoencoder, checkpoint, configuration, plan, provenance, report, resolutions
 from tasks.base import Task
 from tasks.callbacks import Averaging, Clock, Contents, EpochLines, FinalValidation, validation_scores
 from tasks.classification import Classification
@@ -38,7 +39,9 @@ def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Cal
     for classification, `predictions.npz`, for generation `samples/` in `run_dir`.
 
     The checkpoint that is best on the validation split (by `val/accuracy` or `val/loss`) is evaluated on the test
-    split, once, at the very end. A run that diverges is a result: it returns, with status `diverged`.
+    split, once, at the very end. A run that diverges is a result: it returns, with status `diverged`. With mode=plan
+    nothing is carried out: see `tasks.plan.carry_out`. With mode=test and a list of resolutions there are
+    `resolutions.csv` and, for each, a folder with its predictions.
 
     Args:
         config: resolved, in plain containers, as `tasks.composition.compose` or a run's `config.yaml` gives it.
@@ -53,7 +56,22 @@ def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Cal
         Exception: whatever else went wrong, after `metrics.json` has been written with status `failed`.
     """
     with _quiet():
+        if config.get("mode") == "plan":
+            return plan.carry_out(config, run_dir)
+        if isinstance(configuration.parse(config).data.get("resolution"), list | tuple):
+            return _across(config, run_dir, callbacks)
         return _Run(config, run_dir, callbacks).carry_out()
+
+
+def _across(config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
+    sides = resolutions.sides(config["data"]["resolution"])
+    run = _Run(_at(config, sides[0]), run_dir, callbacks)
+    run.config = config
+    return run.across(sides, callbacks)
+
+
+def _at(config: Mapping[str, Any], side: int) -> dict[str, Any]:
+    return {**config, "data": {**config["data"], "resolution": side}}
 
 
 class _Run:
@@ -74,6 +92,8 @@ class _Run:
         self.shape = self._data_shape()
         self.autoencoder = self._autoencoder()
         model = self._model()
+        if self.data is not None:
+            resolutions.check_size(model, self.data.image_size)
         self.module = self._module(model)
         self.clock = Clock()
         coder = None if self.autoencoder is None else self.autoencoder.fingerprint
@@ -92,6 +112,9 @@ class _Run:
             "mixer_macs": cost.mixer_macs,
             "backend": model.backend,
         }
+        budget = settings.model.get("match")
+        if budget is not None:
+            self.metrics |= match.verify(budget, model).record()
         self.config = config
 
     def carry_out(self) -> dict[str, Any]:
@@ -121,9 +144,38 @@ class _Run:
         self.metrics |= best[checkpoint.KEY]["scores"]
 
     def _test(self) -> None:
+        self.metrics |= self.tested(self.run_dir)
+
+    def tested(self, folder: Path) -> dict[str, float]:
+        """The scores on the test split; what belongs to single images is written into `folder`."""
         self.trainer.test(self.module, self.data, verbose=False)
-        self.metrics |= {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("test/")}
-        self.module.conclude(self.run_dir)
+        self.module.conclude(folder)
+        return {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("test/")}
+
+    def across(self, sides: Sequence[int], callbacks: Sequence[Callback]) -> dict[str, Any]:
+        """As `carry_out` with mode=test, at each resolution of `sides`; this run leaves the results."""
+        model = self.module.model
+        assert isinstance(model, models.Trunk)
+        for side in sides:
+            resolutions.check_size(model, (side, side))
+        self._begin()
+        rows = []
+        try:
+            for side in sides:
+                other = _Run(_at(self.config, side), self.run_dir, callbacks)
+                folder = self.run_dir / f"resolution_{side}"
+                folder.mkdir(exist_ok=True)
+                rows.append(resolutions.row(model, (side, side), other.tested(folder)))
+        except DivergedError as error:
+            return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
+        except BaseException:
+            self._finish("failed")
+            raise
+        self.metrics |= resolutions.flat(rows)
+        if self.trainer.is_global_zero:
+            resolutions.write(self.run_dir / "resolutions.csv", rows)
+            resolutions.show(rows)
+        return self._finish("ok")
 
     def _draw(self) -> None:
         assert isinstance(self.module, Generation)
@@ -164,6 +216,7 @@ class _Run:
             init=settings.init,
             ckpt=settings.ckpt,
             learning_rate_tuned=False,
+            match={key: value for key, value in self.metrics.items() if key.startswith("match/")} or None,
         )
         report.write_json(self.run_dir / "provenance.json", facts)
 
@@ -188,6 +241,8 @@ class _Run:
             "num_classes": self.data.num_classes,
             "channels": self.data.channels,
             "image_size": list(self.data.image_size),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
         }
         if recorded is None:
             return own
@@ -231,18 +286,12 @@ class _Run:
             "fused": not settings.trainer.precision.endswith("mixed"),
             "log_every": settings.logger.every,
         }
-        fitting = "vit_*" if isinstance(settings.task, ClassificationConfig) else "dit_*"
-        refusal = InputError(
-            f"model={settings.model['name']} is not made for task={settings.task.name}: take {fitting}"
-        )
+        configuration.check_model(settings, model)
         module: Task
         if isinstance(settings.task, ClassificationConfig):
-            if not isinstance(model, models.VisionTransformer):
-                raise refusal
             module = Classification(model, num_classes=self.shape["num_classes"], task=settings.task, **more)
         else:
-            if not isinstance(model, models.DiffusionTransformer):
-                raise refusal
+            assert isinstance(model, models.DiffusionTransformer)
             assert settings.sample is not None
             if self.data is not None:
                 if self.data.augment.mixes:

@@ -25,6 +25,7 @@ PACKAGES = (
     "numba",
     "xformers",
     "diffusers",
+    "safetensors",
     "triton",
     "causal-conv1d",
     "mamba-ssm",

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError
+from operators.fakes import valueless
 
 BOUNDARIES = ("periodic", "neumann", "dirichlet", "absorbing")
 FORCINGS = ("initial", "constant", "steady")
@@ -202,7 +203,7 @@ def plane_nodes(coefficients: Coefficients, height: int, width: int, forcing: st
         InputError: the response reaches so far that the kernel cannot be computed.
     """
     c = coefficients
-    if like.is_meta:
+    if valueless(like):
         return _nodes(height, height), _nodes(width, width)
     digits = 36.0 if like.dtype == torch.float64 else 16.0
     nodes = (

@@ -16,10 +16,12 @@ from tasks.data.mix import BatchMix
 from tasks.data.module import ImageData
 from tasks.data.splits import Source
 
-__all__ = ["Augment", "BatchMix", "ImageData", "RandAugment", "create", "names"]
+__all__ = ["Augment", "BatchMix", "ImageData", "RandAugment", "create", "describe", "names"]
 
 _SOURCES: dict[str, Source] = {source.name: source for source in (CIFAR10, FASHION_MNIST, FASHION_MNIST_MINI)}
 _PHOTOGRAPHS: dict[str, Opener] = {"image_folder": folder.image_folder, "imagenet": imagenet.imagenet}
+_ELSEWHERE = ("cifar10", "fashion_mnist", "imagenet")
+"""Data sets that lie outside the package, and whose shape and classes are known all the same."""
 _CROP_SCALE = {"classification": 0.08, "generation": 0.0}
 
 
@@ -47,3 +49,14 @@ def create(name: str, **params: Any) -> ImageData:
         augment = replace(augment, crop_scale=_CROP_SCALE[options.pipeline])
     rest = {key: value for key, value in params.items() if key not in own}
     return ImageData(_PHOTOGRAPHS[name](options), augment=augment, **rest)
+
+
+def describe(name: str, **params: Any) -> ImageData:
+    """As `create`, for its shape and classes only: nothing is looked for where the name alone tells them.
+
+    Raises:
+        InputError: as `create`; of a folder of images the root is needed, since its folders are the classes.
+    """
+    if name in _ELSEWHERE:
+        params = {key: value for key, value in params.items() if key not in ("root", "splits")}
+    return create(name, **params)

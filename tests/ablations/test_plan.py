@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import conf
+import models
 import operators
 from ablations import plan as plans
 from ablations.trials import MAIN, SEARCH, TUNING, check, expand, literal, merge, sections
 from operators import InputError
 from tasks.composition import compose
+from tasks.configuration import parse as parse_run
 from tasks.overrides import parse
 from tests.ablations.conftest import TINY
 
@@ -98,6 +101,19 @@ def test_mixers_has_every_mixer_and_tunes_each_arm() -> None:
     assert len(tuning) * plan.seeds == len(main) * 4
     assert all("trainer.test=false" in trial.overrides for trial in tuning)
     assert not any("trainer.test=false" in trial.overrides for trial in main)
+
+
+def test_arms_of_mixers_have_the_same_number_of_parameters() -> None:
+    plan = plans.read(plans.load("mixers"))
+    arms = {(trial.block, trial.arm): trial for trial in expand(plan, []) if trial.stage == MAIN and trial.seed == 0}
+    # The least and the most that a mixer takes by itself.
+    extremes = [("published shell", "mixer=identity conv=0"), ("published shell", "mixer=ss2d conv=3")]
+    for key in extremes:
+        run = parse_run(compose(arms[key].overrides))
+        with torch.device("meta"):
+            model = models.create(**run.model, mixers=run.mixers, image_size=(28, 28), in_channels=1, num_classes=10)
+        assert model.spec.dim == 48
+        assert abs(model.cost().parameters / 200_000 - 1) <= 0.01
 
 
 @pytest.mark.parametrize("study", ["tune", "pareto"])

@@ -1,0 +1,135 @@
+"""`python -m tasks.export CKPT OUT.safetensors`: the weights of a checkpoint for use elsewhere, and reading them back.
+
+    from tasks.export import load
+    model = load("model.safetensors")
+    y = model(x)
+
+The file holds what is tested and sampled from (the average where the run kept one) as it was when the checkpoint was
+written; `best.ckpt` is the best on validation. Its header holds, as JSON under `operator_zoo`, the format's `version`,
+the run's `config`, the `data` that the model was made for (with the mean and deviation that normalise it), and the
+validation `scores`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import models
+from operators.errors import InputError
+from tasks import checkpoint, configuration
+
+VERSION = 1
+KEY = checkpoint.KEY
+_PREFIX = "model."
+_USAGE = "usage: python -m tasks.export RUN/checkpoints/best.ckpt OUT.safetensors\n"
+
+
+def export(ckpt: str | Path, out: str | Path) -> None:
+    """Write the model of a checkpoint to the new file `out`, whole or not at all.
+
+    Raises:
+        InputError: no such checkpoint, or `out` exists or cannot be written.
+    """
+    target = Path(out)
+    content = checkpoint.load(ckpt)
+    if target.exists():
+        raise InputError(f"{target} exists: remove it, or choose another name")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent} is not a directory")
+    state = content["state_dict"]
+    weights = {name.removeprefix(_PREFIX): state[name].contiguous() for name in state if name.startswith(_PREFIX)}
+    recorded = {"version": VERSION, **{key: content[KEY][key] for key in ("config", "data", "scores")}}
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        part = Path(folder) / target.name
+        # Tensors that share memory, which the format refuses, are none of the models'.
+        save_file(weights, part, metadata={KEY: json.dumps(recorded)})
+        os.replace(part, target)
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What the file says about itself: `version`, `config`, `data` and `scores`.
+
+    Raises:
+        InputError: not a file that `export` has written, or one of a later version.
+    """
+    return _read(path)[0]
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
+    """The model of an exported file, in evaluation mode: the same outputs as in its run, bit by bit.
+
+    A classifier maps images (B, C, H, W), normalised as `describe(path)["data"]` says, to logits; a generator maps
+    (x, time, label), where images lie in [-1, 1], to its prediction.
+
+    Raises:
+        InputError: as `describe`, or weights that do not fit the configuration.
+    """
+    recorded, weights = _read(path)
+    try:
+        run = configuration.parse(recorded["config"])
+        height, width = recorded["data"]["image_size"]
+        model = models.create(
+            **run.model,
+            mixers=run.mixers,
+            image_size=(height, width),
+            in_channels=recorded["data"]["channels"],
+            num_classes=recorded["data"]["num_classes"],
+            seed=run.seed,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} does not say which model it holds") from error
+    checkpoint.check_weights(model, weights, str(path))
+    # Assigned, not copied: in the type in which they were trained.
+    model.load_state_dict(weights, assign=True)
+    return model.to(device).eval()
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    if not Path(path).is_file():
+        raise InputError(f"{path} {'is a directory' if Path(path).is_dir() else 'does not exist'}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: Mapping[str, str] = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: damaged, cut off, or of another kind") from error
+    try:
+        recorded = json.loads(header[KEY])
+        version = recorded["version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} was not exported by this program") from error
+    if version != VERSION:
+        raise InputError(f"{path} has version {version!r} of the format; this program reads {VERSION}")
+    return cast(dict[str, Any], recorded), weights
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export as the command line says; exit status 0, or 2 for wrong input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["-h"], ["--help"]):
+        sys.stdout.write(_USAGE)
+        return 0
+    if len(given) != 2:
+        sys.stderr.write(_USAGE)
+        return 2
+    try:
+        export(*given)
+    except (InputError, OSError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2 if isinstance(error, InputError) else 1
+    sys.stdout.write(f"{given[1]}: {os.path.getsize(given[1]) / 1e6:.1f} MB\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""One checkpoint at several resolutions: `mode=test data.resolution=[28,56]`.
+
+Positions are interpolated by the model, coefficients scale as their mixers say; images are resized from their native
+size, so that a resolution above it shows nothing new.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import models
+from operators.errors import InputError, check_number
+
+SCORES = ("accuracy", "accuracy_top5", "loss", "ece")
+
+
+def sides(given: Sequence[Any]) -> list[int]:
+    """The resolutions asked for.
+
+    Raises:
+        InputError: none, one twice, or one that is no number of pixels.
+    """
+    for side in given:
+        check_number("data.resolution", side, least=1, integer=True)
+    if not given or len(set(given)) < len(given):
+        raise InputError(f"data.resolution={list(given)!r} must list one resolution or more, none of them twice")
+    return list(given)
+
+
+def check_size(model: models.Trunk, size: tuple[int, int]) -> None:
+    """Raise `InputError` unless the model serves images of `size` pixels; says which part of it does not."""
+    model.cost(*size)  # refuses what the patch does not divide
+    grid = (size[0] // model.spec.patch, size[1] // model.spec.patch)
+    pixels, tokens = ("×".join(map(str, pair)) for pair in (size, grid))
+    for mixer in model.mixers:
+        card = mixer.card
+        if card.fixed_grid and grid != mixer.grid:
+            made = "×".join(map(str, model.grid))
+            raise InputError(
+                f"{pixels} pixels make {tokens} tokens, but mixer {card.name} was made for {made} and serves no others"
+            )
+        if grid[0] < card.min_grid[0] or grid[1] < card.min_grid[1]:
+            least = "×".join(map(str, card.min_grid))
+            raise InputError(f"{pixels} pixels make {tokens} tokens, but mixer {card.name} needs {least} or more")
+
+
+def row(model: models.Trunk, size: tuple[int, int], scores: Mapping[str, float]) -> dict[str, Any]:
+    """What one resolution costs and scores; a row of `resolutions.csv`."""
+    cost = model.cost(*size)
+    patch = model.spec.patch
+    facts: dict[str, Any] = {"resolution": size[0], "tokens": size[0] // patch * (size[1] // patch)}
+    facts |= {"macs": cost.macs, "mixer_macs": cost.mixer_macs}
+    return facts | {name: scores[f"test/{name}"] for name in SCORES}
+
+
+def flat(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows for `metrics.json`: `test@56/accuracy`, `macs@56`."""
+    found: dict[str, Any] = {}
+    for one in rows:
+        side = one["resolution"]
+        found |= {f"test@{side}/{name}": one[name] for name in SCORES}
+        found |= {f"{name}@{side}": one[name] for name in ("macs", "mixer_macs")}
+    return found
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The rows as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows."""
+    table = Table(title="resolutions")
+    for name in rows[0]:
+        table.add_column(name, justify="right")
+    for one in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else f"{value:,}" for value in one.values()))
+    Console().print(table)

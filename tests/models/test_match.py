@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import models
+import operators
+from models import match
+from operators import InputError
+
+SHAPE: dict[str, Any] = {"image_size": (28, 28), "in_channels": 1, "num_classes": 10}
+
+
+def create(preset: str, mixer: str, **more: Any) -> models.Trunk:
+    return models.create(preset, mixers=models.MixerSpec(mixer), **SHAPE, **more)
+
+
+@pytest.mark.parametrize("preset", ["vit_nano", "dit_nano"])
+@pytest.mark.parametrize("mixer", operators.names())
+def test_every_mixer_meets_a_budget_by_the_width_alone(preset: str, mixer: str) -> None:
+    wanted = {"vit_nano": {"params": "130K"}, "dit_nano": {"macs": "20M"}}[preset]
+    with torch.device("meta"):
+        model = create(preset, mixer, match=wanted, depth=2)
+        again = create(preset, mixer, hidden=model.spec.hidden, depth=2)
+    ((budget, target),) = match.parse(wanted).items()
+    # Counted here, and not by what solved it.
+    value = sum(p.numel() for p in model.parameters()) if budget == "params" else model.cost().macs
+    assert abs(value / target - 1) <= 0.01
+    assert model.spec.dim == models.factory.PRESETS[preset].dim
+    assert model.cost() == again.cost()
+
+
+def test_law_is_affine_in_the_width() -> None:
+    with torch.device("meta"):
+        costs = [create("vit_nano", "attention", hidden=hidden).cost() for hidden in (1, 2, 3, 100)]
+    for name in ("parameters", "macs"):
+        one, two, three, hundred = (getattr(cost, name) for cost in costs)
+        assert three - two == two - one
+        assert hundred == one + 99 * (two - one)
+
+
+def test_no_other_width_is_nearer_unless_a_multiple_of_eight_is_near_enough() -> None:
+    with torch.device("meta"):
+        one, two = (create("vit_nano", "conv", hidden=h).cost().parameters for h in (1, 2))
+    sizes = {h: one + (h - 1) * (two - one) for h in range(1, 400)}
+    for target in (100_003, 150_001, 217_003):
+        with torch.device("meta"):
+            found = match.verify({"params": target}, create("vit_nano", "conv", match={"params": target}))
+        best = min(sizes, key=lambda h: abs(sizes[h] - target))
+        near = {h for h in sizes if h % 8 == 0 and abs(sizes[h] / target - 1) <= 0.005}
+        assert found.hidden in near if near else found.hidden == best
+        assert found.residual == pytest.approx(sizes[found.hidden] / target - 1)
+
+
+@pytest.mark.parametrize("preset", ["vit_nano", "dit_nano"])
+def test_what_is_neither_mixer_nor_feed_forward_keeps_its_bits(preset: str) -> None:
+    arms = [create(preset, name, match={"params": "800K"}, seed=3) for name in ("conv", "attention", "ss2d")]
+    assert len({arm.spec.hidden for arm in arms}) == 3
+
+    def shared(model: models.Trunk) -> dict[str, torch.Tensor]:
+        return {n: p for n, p in model.named_parameters() if ".mixer." not in n and ".ffn." not in n}
+
+    first = shared(arms[0])
+    assert any(name.startswith("blocks.0") for name in first)
+    for other in map(shared, arms[1:]):
+        assert first.keys() == other.keys()
+        for name in first:
+            assert torch.equal(first[name], other[name]), name
+
+
+def test_hybrid_meets_a_budget() -> None:
+    pattern = [models.MixerSpec("pde_ssm"), models.MixerSpec("attention")]
+    model = models.create("vit_nano", mixers=pattern, **SHAPE, match={"macs": 12_000_000})
+    assert abs(model.cost().macs / 12e6 - 1) <= 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"params": "5M"}, {"params": 5_000_000}),
+        ({"macs": "1.2G"}, {"macs": 1_200_000_000}),
+        ({"params": "200k"}, {"params": 200_000}),
+        ({"params": 123456}, {"params": 123456}),
+        ({"macs": 1e6}, {"macs": 1_000_000}),
+        ({"macs": "1e6"}, {"macs": 1_000_000}),
+    ],
+)
+def test_budget_is_read(given: dict[str, Any], expected: dict[str, int]) -> None:
+    assert match.parse(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (3, "must be one budget"),
+        ({}, "must be one budget"),
+        ({"params": 1, "macs": 2}, "must be one budget"),
+        ({"parms": 3}, "did you mean 'params'"),
+        ({"params": "5T"}, "with K, M or G"),
+        ({"params": 0}, "must be a number >= 1"),
+        ({"params": None}, "must be a number"),
+    ],
+)
+def test_wrong_budget_is_refused(given: Any, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        create("vit_nano", "pool", match=given)
+
+
+def test_budget_out_of_reach_names_the_nearest_that_is_not() -> None:
+    with torch.device("meta"):
+        least = create("vit_nano", "conv", hidden=1).cost().parameters
+        most = create("vit_nano", "conv", hidden=64 * 64).cost().parameters
+    with pytest.raises(InputError) as low:
+        create("vit_nano", "conv", match={"params": 1000})
+    assert f"none below and above {least:,} (model.hidden=1)" in str(low.value)
+    with pytest.raises(InputError) as high:
+        create("vit_nano", "conv", match={"params": "5G"})
+    assert f"below {most:,} (model.hidden=4096) and none above" in str(high.value)
+    # Between two widths, where a step is a large share of everything.
+    with torch.device("meta"):
+        one, two = (create("vit_nano", "identity", hidden=h, dim=4, depth=8).cost().parameters for h in (1, 2))
+    with pytest.raises(InputError) as between:
+        create("vit_nano", "identity", dim=4, depth=8, match={"params": (one + two) // 2})
+    assert f"below {one:,} (model.hidden=1) and above {two:,} (model.hidden=2)" in str(between.value)
+    assert "\n" not in str(between.value)
+
+
+def test_width_beside_a_budget_has_to_meet_it() -> None:
+    assert create("vit_nano", "pool", match={"params": "220K"}, hidden=320).spec.hidden == 320
+    with pytest.raises(InputError, match=r"model\.hidden=100 does not meet model\.match\.params=220,000"):
+        create("vit_nano", "pool", match={"params": "220K"}, hidden=100)
