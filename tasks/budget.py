@@ -32,8 +32,8 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
 def _solve(config: Mapping[str, Any]) -> int:
     run = configuration.parse(config)
     data = tasks.data.describe(**run.data)
-    height, width = data.image_size
-    shape: dict[str, Any] = {"in_channels": data.channels, "num_classes": data.num_classes}
+    channels, height, width = run.input_shape(data.channels, *data.image_size)
+    shape: dict[str, Any] = {"in_channels": channels, "num_classes": data.num_classes}
     fixed = {key: value for key, value in run.model.items() if key not in ("hidden", "match")}
 
     def build(hidden: int) -> models.Trunk:

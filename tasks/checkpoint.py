@@ -16,8 +16,9 @@ from tasks.overrides import parse
 
 KEY = "operator_zoo"
 """Where a checkpoint keeps what the run adds: `config`, the resolved configuration; `data`, the data set's
-`num_classes`, `channels`, `image_size`, `mean` and `std`; `autoencoder`, the fingerprint of the one that the model
-works with, or None: its weights are elsewhere; `scores`, the `val/…` of the checkpoint's."""
+`num_classes`, `channels`, `image_size`, `mean` and `std`, and `input`, the shape of what the model takes of an image;
+`autoencoder`, the fingerprint of the one that the model works with, or None: its weights are elsewhere; `scores`, the
+`val/…` of the checkpoint's."""
 
 # What may differ from the checkpoint; everything else was decided when the run began. An autoencoder may have moved:
 # that it is still the same is checked by its fingerprint.

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 import models
 from models import MixerSpec
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
+from tasks import autoencoder
 from tasks.flow.paths import PATHS
 from tasks.flow.prediction import KINDS
 from tasks.flow.solvers import SOLVERS
@@ -298,6 +299,15 @@ class RunConfig:
     init: str | None = None
     sample: SampleConfig | None = None
     plan: PlanConfig | None = None
+
+    def input_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        """Shape (C, H, W) of what the model takes of images of that shape: themselves, or their latents.
+
+        Raises:
+            InputError: see `tasks.autoencoder.input_shape`.
+        """
+        path = self.task.autoencoder if isinstance(self.task, GenerationConfig) else None
+        return autoencoder.input_shape(path, channels, height, width)
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, least=0, most=2**32 - 1, integer=True)

@@ -86,13 +86,20 @@ def dtypes(precision: str) -> tuple[torch.dtype, torch.dtype]:
 
 
 def estimate(
-    run: RunConfig, data: ImageData, build: Callable[[], models.Trunk], *, batch: int, processes: int
+    run: RunConfig,
+    data: ImageData,
+    shape: tuple[int, int, int],
+    build: Callable[[], models.Trunk],
+    *,
+    batch: int,
+    processes: int,
 ) -> tuple[Memory, Work, Work]:
     """Memory, and the work of a training step and of one evaluation without gradients.
 
     Args:
         run: what to estimate.
-        data: of its shape.
+        data: of its number of classes and augmentation.
+        shape: (C, H, W) of what the model takes.
         build: makes the model; called where tensors have no storage.
         batch: images of a training step on one device.
         processes: of the run.
@@ -112,7 +119,7 @@ def estimate(
         gradients = ledger.live - weights
         _restart(ledger)
         with _autocast(mixed, used):
-            loss = _loss(run, trunk, data, batch, stored)
+            loss = _loss(run, trunk, data, (batch, *shape), stored)
         if run.trainer.accumulate == 1:
             for parameter in trained:
                 parameter.grad = None
@@ -128,7 +135,7 @@ def estimate(
         trunk = materialise(evaluated_one, "cpu", stored).eval()
         _restart(ledger)
         with _autocast(mixed, used):
-            _evaluate(trunk, data, evaluated, stored)
+            _evaluate(trunk, (evaluated, *shape), stored)
         inference, forward = ledger.peak, (ledger.traffic, ledger.calls)
     average = weights if run.trainer.ema else 0
     memory = Memory(
@@ -140,7 +147,7 @@ def estimate(
         activations=activations,
         inference=inference + average,
     )
-    macs = trunk.cost(*data.image_size).macs
+    macs = trunk.cost(*shape[1:]).macs
     sweeps = SWEEPS + int(trunk.spec.checkpointing)
     return memory, Work(batch, sweeps * macs * batch, *training), Work(evaluated, macs * evaluated, *forward)
 
@@ -153,9 +160,12 @@ def _autocast(mixed: bool, dtype: torch.dtype) -> AbstractContextManager[object]
     return torch.autocast("cpu", dtype) if mixed else nullcontext()
 
 
-def _loss(run: RunConfig, model: models.Trunk, data: ImageData, batch: int, dtype: torch.dtype) -> Tensor:
+def _loss(
+    run: RunConfig, model: models.Trunk, data: ImageData, shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> Tensor:
     """The loss of `tasks.classification` and `tasks.generation`, of a batch without values."""
-    images = torch.empty(batch, data.channels, *data.image_size, dtype=dtype)
+    images = torch.empty(shape, dtype=dtype)
+    batch, channels = shape[:2]
     label = torch.empty(batch, dtype=torch.int64)
     if isinstance(run.task, ClassificationConfig):
         target = label
@@ -166,7 +176,7 @@ def _loss(run: RunConfig, model: models.Trunk, data: ImageData, batch: int, dtyp
             inputs = images
         return F.cross_entropy(model(inputs).float(), target, label_smoothing=run.task.label_smoothing)
     assert isinstance(run.task, GenerationConfig)
-    x = images * torch.empty(data.channels, 1, 1) + torch.empty(data.channels, 1, 1)
+    x = images * torch.empty(channels, 1, 1) + torch.empty(channels, 1, 1)
 
     def predict(noisy: Tensor, time: Tensor, label: Tensor) -> Tensor:
         return model(noisy.to(dtype), time, label).to(noisy.dtype)
@@ -176,8 +186,9 @@ def _loss(run: RunConfig, model: models.Trunk, data: ImageData, batch: int, dtyp
     return losses.prediction.mean()
 
 
-def _evaluate(model: models.Trunk, data: ImageData, batch: int, dtype: torch.dtype) -> Tensor:
-    images = torch.empty(batch, data.channels, *data.image_size, dtype=dtype)
+def _evaluate(model: models.Trunk, shape: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:
+    images = torch.empty(shape, dtype=dtype)
+    batch = len(images)
     if isinstance(model, models.VisionTransformer):
         return model(images).float()
     time, label = torch.empty(batch), torch.empty(batch, dtype=torch.int64)

@@ -91,9 +91,10 @@ class _Run:
         self.saved = None if settings.ckpt is None else checkpoint.load(settings.ckpt)
         self.shape = self._data_shape()
         self.autoencoder = self._autoencoder()
+        self.shape["input"] = list(self._input_shape(*self.shape["image_size"]))
         model = self._model()
         if self.data is not None:
-            resolutions.check_size(model, self.data.image_size)
+            resolutions.check_size(model, self._input_shape(*self.data.image_size)[1:])
         self.module = self._module(model)
         self.clock = Clock()
         coder = None if self.autoencoder is None else self.autoencoder.fingerprint
@@ -261,11 +262,14 @@ class _Run:
             raise InputError(f"task.autoencoder={path} is not the checkpoint's, which has learned {learned}")
         return found
 
+    def _input_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """What the model takes of images of that size: themselves, or their latents."""
+        shape = (self.shape["channels"], height, width)
+        return shape if self.autoencoder is None else self.autoencoder.geometry.shape(*shape)
+
     def _model(self) -> models.Trunk:
         settings = self.settings
-        channels, (height, width) = self.shape["channels"], self.shape["image_size"]
-        if self.autoencoder is not None:
-            channels, height, width = self.autoencoder.shape(channels, height, width)
+        channels, height, width = self.shape["input"]
         model = models.create(
             **settings.model,
             mixers=settings.mixers,

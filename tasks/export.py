@@ -69,7 +69,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
     """The model of an exported file, in evaluation mode: the same outputs as in its run, bit by bit.
 
     A classifier maps images (B, C, H, W), normalised as `describe(path)["data"]` says, to logits; a generator maps
-    (x, time, label), where images lie in [-1, 1], to its prediction.
+    (x, time, label), where images lie in [-1, 1], to its prediction. Where it works in latents, x are latents, scaled
+    as `tasks.autoencoder` does, of the autoencoder that the configuration names.
 
     Raises:
         InputError: as `describe`, or weights that do not fit the configuration.
@@ -77,12 +78,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
     recorded, weights = _read(path)
     try:
         run = configuration.parse(recorded["config"])
-        height, width = recorded["data"]["image_size"]
+        channels, height, width = recorded["data"]["input"]
         model = models.create(
             **run.model,
             mixers=run.mixers,
             image_size=(height, width),
-            in_channels=recorded["data"]["channels"],
+            in_channels=channels,
             num_classes=recorded["data"]["num_classes"],
             seed=run.seed,
         )

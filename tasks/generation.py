@@ -108,7 +108,9 @@ class Generation(Task):
         self.path = paths.get(task.path)
         self.span = span(self.path, task.prediction)
         self.autoencoder = autoencoder
-        self.shape = (channels, *image_size) if autoencoder is None else autoencoder.shape(channels, *image_size)
+        self.shape = (
+            (channels, *image_size) if autoencoder is None else autoencoder.geometry.shape(channels, *image_size)
+        )
         self.val_loss, self.test_loss = BinnedLoss(task.bins), BinnedLoss(task.bins)
         self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
         self._trajectory: list[pictures.Pixels] = []

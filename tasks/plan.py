@@ -17,7 +17,7 @@ import tasks.data
 from operators.errors import InputError, check_choice
 from tasks import configuration, report
 from tasks.calibrate import Rates, measure
-from tasks.configuration import RunConfig
+from tasks.configuration import GenerationConfig, RunConfig
 from tasks.data import ImageData
 from tasks.estimate import Work, dtypes, estimate
 from tasks.simulate import materialise, simulated
@@ -62,13 +62,14 @@ def make(run: RunConfig) -> dict[str, Any]:
     if data.batch_size % processes:
         raise InputError(f"data.batch_size={data.batch_size} must be divisible by the {processes} devices of this run")
     batch = data.batch_size // processes
+    channels, height, width = run.input_shape(data.channels, *data.image_size)
 
     def build() -> models.Trunk:
         made = models.create(
             **run.model,
             mixers=run.mixers,
-            image_size=data.image_size,
-            in_channels=data.channels,
+            image_size=(height, width),
+            in_channels=channels,
             num_classes=data.num_classes,
             seed=run.seed,
         )
@@ -78,8 +79,12 @@ def make(run: RunConfig) -> dict[str, Any]:
     with torch.device("meta"):
         model = build()
     cost = model.cost()
-    memory, training, inference = estimate(run, data, build, batch=batch, processes=processes)
+    memory, training, inference = estimate(
+        run, data, (channels, height, width), build, batch=batch, processes=processes
+    )
     notes = ["estimates; memory is counted operation by operation with the CPU's kernels, without their scratch space"]
+    if isinstance(run.task, GenerationConfig) and run.task.autoencoder is not None:
+        notes.append("the autoencoder's memory and time are not counted")
     notes += _notes(run, device, here)
     rates = _rates(run, model, data, torch.device(device) if here else None, batch)
     facts: dict[str, Any] = {
@@ -92,6 +97,7 @@ def make(run: RunConfig) -> dict[str, Any]:
         "data": data.name,
         "seed": run.seed,
         "image_size": list(data.image_size),
+        "input": [channels, height, width],
         "params": cost.parameters,
         "macs": cost.macs,
         "mixer_macs": cost.mixer_macs,

@@ -21,9 +21,11 @@ from models import MixerSpec
 from operators import InputError
 from tasks import autoencoder, checkpoint
 from tasks.composition import compose
-from tasks.configuration import GenerationConfig, OptimizerConfig, SampleConfig
+from tasks.configuration import GenerationConfig, OptimizerConfig, SampleConfig, parse
 from tasks.execute import execute
+from tasks.export import describe, export, load
 from tasks.generation import Generation
+from tasks.plan import make as make_plan
 from tests.checks import assert_close, assert_differs
 from tests.tasks.photographs import write_folder
 from tests.tasks.test_run import Kill, timeless, weights
@@ -77,7 +79,7 @@ def images(count: int = 5, height: int = 16, width: int = 24) -> Tensor:
 
 
 def task(coder: autoencoder.Autoencoder, seed: int = 0) -> Generation:
-    channels, height, width = coder.shape(3, 16, 16)
+    channels, height, width = coder.geometry.shape(3, 16, 16)
     model = models.create(
         "dit_nano",
         mixers=MixerSpec("pool"),
@@ -117,7 +119,7 @@ def batch(count: int = 5, epoch: int = 0) -> dict[str, Tensor]:
 @torch.no_grad()
 def test_latents_are_those_of_diffusers_scaled_by_its_configuration(kind: str, folders: dict[str, str]) -> None:
     coder, net, x = autoencoder.load(folders[kind]), make(kind).eval(), images()
-    assert coder.shape(3, 16, 24) == (CHANNELS[kind], 4, 6)
+    assert coder.geometry.shape(3, 16, 24) == (CHANNELS[kind], 4, 6)
     latents = coder.encode(x)
     assert latents.shape == (5, CHANNELS[kind], 4, 6)
     assert coder.stochastic == (kind == "kl")
@@ -135,7 +137,7 @@ def test_latents_are_those_of_diffusers_scaled_by_its_configuration(kind: str, f
 
 def test_an_image_does_not_know_its_batch(kind: str, folders: dict[str, str]) -> None:
     coder, x = autoencoder.load(folders[kind]), images(autoencoder._CHUNK + 2)
-    eps = torch.randn(len(x), *coder.shape(3, 16, 24)) if coder.stochastic else None
+    eps = torch.randn(len(x), *coder.geometry.shape(3, 16, 24)) if coder.stochastic else None
     whole = coder.encode(x, eps)
     alone = [coder.encode(x[i : i + 1], None if eps is None else eps[i : i + 1]) for i in range(len(x))]
     assert_close(torch.cat(alone), whole, 1e-5, "latents one by one")
@@ -157,7 +159,7 @@ def test_random_is_the_same_every_time_and_shaped_like_stable_diffusions() -> No
     before = torch.get_rng_state()
     one = autoencoder.load("random")
     assert torch.equal(torch.get_rng_state(), before)
-    assert one.shape(3, 256, 256) == (4, 32, 32)
+    assert one.geometry.shape(3, 256, 256) == (4, 32, 32)
     assert one.fingerprint == autoencoder.load("random").fingerprint
     assert torch.isfinite(one.decode(one.encode(images(2, 64, 64)))).all()
 
@@ -303,7 +305,7 @@ def refusal(function: Callable[[], Any]) -> str:
 
 def test_refused_images(folders: dict[str, str], overrides: Callable[[str], list[str]], tmp_path: Path) -> None:
     coder = autoencoder.load(folders["kl"])
-    assert "encodes images of 3 channels, not of 1" in refusal(lambda: coder.shape(1, 28, 28))
+    assert "encodes images of 3 channels, not of 1" in refusal(lambda: coder.geometry.shape(1, 28, 28))
     config = compose([*overrides(folders["kl"]), "data.resolution=18"])
     line = refusal(lambda: execute(config, tmp_path / "run"))
     assert "data.resolution=18 must be a multiple of 4" in line
@@ -350,3 +352,34 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refused_values(value: str, tmp_path: Path) -> None:
     config = compose(["task=generation", f"task.autoencoder={value}"])
     assert "must be a folder, a Hub id, random or null" in refusal(lambda: execute(config, tmp_path / "run"))
+
+
+# ---------------------------------------------------------------- what else has to know the latents' shape
+
+
+def test_plans_and_budgets_are_of_the_latents(folders: dict[str, str]) -> None:
+    latents = ["experiment=imagenet_generation", "mixer=attention", "shell=published", "trainer.accelerator=cpu"]
+    # Stable Diffusion's autoencoder is not here; the one called random makes latents of the same shape.
+    planned = ["mode=plan", "plan.peak_tflops=1", "data.batch_size=2", "model=dit_xl", "model.depth=1"]
+    pixels = ["task=generation", "data=imagenet", "data.resolution=256", "mixer=attention", "shell=published", *planned]
+    facts = make_plan(parse(compose([*latents, *planned, "task.autoencoder=random"])))
+    assert facts["input"] == [4, 32, 32]
+    assert any("autoencoder" in note for note in facts["notes"])
+    assert facts["macs"] < make_plan(parse(compose([*pixels, "trainer.accelerator=cpu"])))["macs"] / 32
+    kl = compose([*latents, f"task.autoencoder={folders['kl']}", "model=dit_nano", "model.match={macs: 200M}"])
+    run = parse(kl)
+    channels, height, width = run.input_shape(3, 256, 256)
+    assert (channels, height, width) == autoencoder.load(folders["kl"]).geometry.shape(3, 256, 256)
+    size: dict[str, Any] = {"image_size": (height, width), "in_channels": channels, "num_classes": 1000}
+    assert models.create(**run.model, mixers=run.mixers, **size).cost().macs == pytest.approx(200e6, rel=0.02)
+
+
+def test_an_exported_generator_takes_latents(
+    folders: dict[str, str], overrides: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    execute(compose([*overrides(folders["kl"]), "trainer.test=false"]), tmp_path / "run")
+    export(tmp_path / "run" / "checkpoints" / "best.ckpt", tmp_path / "model.safetensors")
+    shape = describe(tmp_path / "model.safetensors")["data"]["input"]
+    assert shape[0] == CHANNELS["kl"]
+    x = torch.randn(2, *shape)
+    assert load(tmp_path / "model.safetensors")(x, torch.rand(2), torch.zeros(2, dtype=torch.int64)).shape == x.shape

@@ -50,7 +50,13 @@ class Steps(Callback):
         return peak
 
 
-SMALL = ("trainer=smoke", "trainer.max_steps=2", "trainer.limit_val_batches=1", "trainer.test=false", "logger=none")
+SMALL = (
+    "trainer.max_epochs=1",
+    "trainer.max_steps=2",
+    "+trainer.limit_val_batches=1",
+    "trainer.test=false",
+    "logger=none",
+)
 SMALL += ("trainer.accelerator=cpu",)
 
 
