@@ -15,6 +15,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
 from tasks.overrides import normalise
+from tasks.signals import Stop, StoppedError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     overrides = get_args_parser().parse_args(given).overrides
     program, environment = sys.argv, os.environ.get(_TRACEBACK)
-    statuses = [OK]
+    statuses, stop = [OK], Stop()
 
     def job(config: DictConfig) -> None:
         with _environment(_TRACEBACK, environment):
-            statuses.append(_job(config))
+            statuses.append(_job(config, stop))
 
     try:
         changed = normalise(overrides)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = [text for text in given[first:] if text not in overrides]
         sys.argv = [program[0], *given[:first], *changed, *flags]
         # Hydra reports errors in a way of its own, and exits with 1, unless it is told to raise them.
-        with _environment(_TRACEBACK, "1"):
+        with _environment(_TRACEBACK, "1"), stop:
             hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(job)()
     except Exception as error:  # noqa: BLE001 - nobody else sees it; `_complain` tells wrong input from a bug
         from tasks.composition import REFUSALS, translate
@@ -62,26 +63,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return max(statuses)
 
 
-def _job(config: DictConfig) -> int:
+def _job(config: DictConfig, stop: Stop) -> int:
     from omegaconf import OmegaConf
 
     from operators.errors import InputError
+    from tasks import report
+
+    if stop.name is not None:  # as the process began, or in an earlier job of a --multirun
+        report.say(f"stopped by {stop.name} before it began: give the same command again")
+        return FAILED
     from tasks.composition import settle
-    from tasks.execute import execute
+    from tasks.execute import DiskFullError, execute
 
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
     try:
         overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
-        metrics = execute(settle(config, cast(list[str], overrides)), run_dir)
+        metrics = execute(settle(config, cast(list[str], overrides)), run_dir, stop=stop)
     except InputError as error:
         with suppress(OSError):  # Hydra has made the directory; it stays if there is something in it
             run_dir.rmdir()
         return _complain(error)
+    except (StoppedError, DiskFullError) as error:
+        report.say(str(error))
+        return FAILED
     except Exception as error:  # noqa: BLE001 - the other jobs of a --multirun go on
         return _complain(error)
     if metrics["status"] != "ok":
-        _say(f"diverged at step {metrics['diverged/step']}: first non-finite in {metrics['diverged/layer']}")
+        report.say(f"diverged at step {metrics['diverged/step']}: first non-finite in {metrics['diverged/layer']}")
         return FAILED
     return OK
 
@@ -89,20 +98,14 @@ def _job(config: DictConfig) -> int:
 def _complain(error: Exception) -> int:
     """Report `error`: one line for wrong input, the traceback for everything else or where it is asked for."""
     from operators.errors import InputError
+    from tasks import report
 
     wrong_input = isinstance(error, InputError)
     if not wrong_input or os.environ.get(_TRACEBACK) == "1":
-        _say("".join(traceback.format_exception(error)))
+        report.say("".join(traceback.format_exception(error)))
     else:
-        _say(f"error: {' '.join(str(error).split())}")
+        report.say(f"error: {' '.join(str(error).split())}")
     return WRONG_INPUT if wrong_input else FAILED
-
-
-def _say(text: str) -> None:
-    """Write to standard error, from the first process of a distributed run."""
-    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
-    if int(rank) == 0:
-        sys.stderr.write(text.rstrip("\n") + "\n")
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from operators.errors import InputError
 from tasks import checkpoint
 from tasks.composition import compose
 from tasks.execute import execute
+from tasks.files import LAST
 
 OK, FAILED = 0, 1
 PEAK = "train/memory_mb"
@@ -236,9 +237,10 @@ def earlier_result(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | 
 
 def continued(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that goes on where an interrupted run stands; one without a checkpoint is thrown away."""
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / "checkpoints" / LAST
     try:
-        same = checkpoint.load(last)[checkpoint.KEY]["config"] == {**config, "ckpt": None, "init": None}
+        last, content = checkpoint.resumable(last)
+        same = content[checkpoint.KEY]["config"] == {**config, "ckpt": None, "init": None}
     except InputError:
         same = False
     if same:

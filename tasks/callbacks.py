@@ -52,10 +52,16 @@ class Contents(Callback):
 
     def __init__(self, config: Mapping[str, Any], data: Mapping[str, Any], autoencoder: str | None = None) -> None:
         self._own = {"config": dict(config), "data": dict(data), "autoencoder": autoencoder}
+        self._scores: dict[str, float] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint_: dict[str, Any]) -> None:
-        """Add the entry, with the validation scores of the moment."""
-        checkpoint_[checkpoint.KEY] = {**self._own, "scores": validation_scores(trainer)}
+        """Add the entry, with the latest validation scores."""
+        self._scores = validation_scores(trainer) or self._scores
+        checkpoint_[checkpoint.KEY] = {**self._own, "scores": self._scores}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint_: dict[str, Any]) -> None:
+        """Take over the scores, until there are others: the trainer forgets them."""
+        self._scores = dict(checkpoint_[checkpoint.KEY]["scores"])
 
 
 class FinalValidation(Callback):

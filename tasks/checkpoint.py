@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -12,7 +14,9 @@ import torch
 from torch import nn
 
 from operators.errors import InputError
-from tasks.overrides import parse
+from tasks import report
+from tasks.files import LAST, PREVIOUS
+from tasks.overrides import parse, run_directory
 
 KEY = "operator_zoo"
 """Where a checkpoint keeps what the run adds: `config`, the resolved configuration; `data`, the data set's
@@ -31,6 +35,8 @@ _FREE = {
     "sample": ("trainer", "logger", "optimizer", "seed", "sample", "task.autoencoder"),
 }  # fmt: skip
 _CONTROL = ("mode", "ckpt", "init")
+# What Python's reader of zip files may raise for one that is damaged, besides errors of the system.
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, IndexError, UnicodeDecodeError, zlib.error)
 _MISSING = object()
 
 
@@ -44,14 +50,39 @@ def load(path: str | Path, what: str = "ckpt") -> dict[str, Any]:
     if file.is_dir():
         raise InputError(f"{what}={path} is a directory: give a file, such as {file / 'checkpoints' / 'last.ckpt'}")
     if not file.is_file():
+        if what == "ckpt" and file.name == LAST and (run_directory(file) / "config.yaml").is_file():
+            raise InputError(f"{what}={path} does not exist: that run has not saved anything yet, start it again")
         raise InputError(f"{what}={path} does not exist")
     try:
+        _check_sums(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except (*_DAMAGE, RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"{what}={path} is not a readable checkpoint: damaged, cut off, or no checkpoint") from error
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
         raise InputError(f"{what}={path} was not written by a run of this program")
     return content
+
+
+def resumable(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint at `path` and its content; where `last.ckpt` is damaged, those of the one before, with a warning.
+
+    Raises:
+        InputError: as `load`; where neither is good, names both.
+    """
+    file = Path(path)
+    before = file.with_name(PREVIOUS)
+    try:
+        return file, load(path)
+    except InputError as error:
+        if file.name != LAST or not before.is_file():
+            raise
+        try:
+            content = load(before)
+        except InputError:
+            raise InputError(f"{error}; and the one before it, {before}, is not readable either") from error
+        state = "is damaged" if file.exists() else "is missing"
+        report.say(f"warning: {file} {state}: going on from the one before, {before}, of step {content['global_step']}")
+        return before, content
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Any], where: str) -> None:
@@ -86,8 +117,9 @@ def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
     mode = composed["mode"]
     if mode not in _FREE:
         return dict(composed)
-    config: dict[str, Any] = deepcopy(load(composed["ckpt"])[KEY]["config"])
-    config.update({key: composed[key] for key in _CONTROL})
+    path, content = resumable(composed["ckpt"]) if mode == "fit" else (composed["ckpt"], load(composed["ckpt"]))
+    config: dict[str, Any] = deepcopy(content[KEY]["config"])
+    config.update({key: composed[key] for key in _CONTROL} | {"ckpt": str(path)})
     for override in parse(overrides):
         key = override.key_or_group.split("@")[0]
         if override.is_delete() or override.is_hydra_override() or key in _CONTROL:
@@ -101,6 +133,14 @@ def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
             has = "none" if recorded is _MISSING else repr(_comparable(recorded))
             raise InputError(f"{key}={_comparable(given)!r} contradicts the checkpoint, which has {has}: leave it out")
     return config
+
+
+def _check_sums(file: Path) -> None:
+    """Compare every record of the file with its CRC-32, as PyTorch's own reader does not."""
+    with zipfile.ZipFile(file) as records:
+        damaged = records.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} is damaged")
 
 
 def _comparable(value: Any) -> Any:

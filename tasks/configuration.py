@@ -196,6 +196,7 @@ class TrainerConfig:
         clip: largest norm of the gradient; 0 = off.
         ema: decay of the weight average that validation, test and checkpoints use; 0 = off.
         accumulate: batches per optimiser step.
+        save_every: optimiser steps between saves of `last.ckpt`, besides those at validation; None = only those.
         test: evaluate the best checkpoint on the test split at the end.
         lightning: other arguments of `Trainer`.
     """
@@ -211,11 +212,12 @@ class TrainerConfig:
     clip: float = 1.0
     ema: float = 0.0
     accumulate: int = 1
+    save_every: int | None = None
     test: bool = True
     lightning: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "max_steps"):
+        for name in ("max_epochs", "max_steps", "save_every"):
             if getattr(self, name) is not None:
                 check_number(f"trainer.{name}", getattr(self, name), least=1, integer=True)
         if self.max_epochs is None and self.max_steps is None:
@@ -232,7 +234,7 @@ class TrainerConfig:
 
 
 # Arguments that `tasks.execute` fills in itself, under these or other names.
-_OURS = {"callbacks", "logger", "default_root_dir", "gradient_clip_val", "accumulate_grad_batches"}
+_OURS = {"callbacks", "logger", "plugins", "default_root_dir", "gradient_clip_val", "accumulate_grad_batches"}
 _OURS |= {"use_distributed_sampler", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
 _OURS |= {"num_sanity_val_steps", "log_every_n_steps", "fast_dev_run", "barebones"}
 _LIGHTNING = set(inspect.signature(Trainer).parameters) - _OURS - {f.name for f in fields(TrainerConfig)}

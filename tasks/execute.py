@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
@@ -16,25 +16,33 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from rich.console import Console
 
 import models
 import tasks.data
 from models import match
 from operators.errors import InputError
-from tasks import autoencoder, checkpoint, configuration, plan, provenance, report, resolutions
+from tasks import autoencoder, checkpoint, configuration, curves, files, plan, provenance, report, resolutions
 from tasks.base import Task
 from tasks.callbacks import Averaging, Clock, Contents, EpochLines, FinalValidation, validation_scores
 from tasks.classification import Classification
 from tasks.configuration import ClassificationConfig, GenerationConfig, RunConfig
 from tasks.divergence import DivergedError
+from tasks.files import LAST
 from tasks.generation import Generation
 from tasks.overrides import run_directory
+from tasks.saving import Best, Files, Saving, no_room, refuse_to_overwrite
+from tasks.signals import Stop, StoppedError
 
 
-def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+class DiskFullError(RuntimeError):
+    """Something could not be written; the message says what, and how the run continues."""
+
+
+def execute(
+    config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Callback] = (), stop: Stop | None = None
+) -> dict[str, Any]:
     """Carry out a run, and leave `config.yaml`, `metrics.json`, `provenance.json`, `checkpoints/{last,best}.ckpt` and,
     for classification, `predictions.npz`, for generation `samples/` in `run_dir`.
 
@@ -47,27 +55,56 @@ def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Cal
         config: resolved, in plain containers, as `tasks.composition.compose` or a run's `config.yaml` gives it.
         run_dir: made if need be.
         callbacks: further Lightning callbacks.
+        stop: what may ask the run to stop.
 
     Returns:
         the content of `metrics.json`.
 
     Raises:
         InputError: a configuration that cannot be carried out.
+        StoppedError: the run was asked to stop, and is saved.
+        DiskFullError: it cannot go on.
         Exception: whatever else went wrong, after `metrics.json` has been written with status `failed`.
     """
-    with _quiet():
-        if config.get("mode") == "plan":
-            return plan.carry_out(config, run_dir)
-        if isinstance(configuration.parse(config).data.get("resolution"), list | tuple):
-            return _across(config, run_dir, callbacks)
-        return _Run(config, run_dir, callbacks).carry_out()
+    with _quiet(), curves.quiet_threads():
+        try:
+            if config.get("mode") == "plan":
+                return plan.carry_out(config, run_dir)
+            if isinstance(configuration.parse(config).data.get("resolution"), list | tuple):
+                return _across(config, run_dir, callbacks, stop)
+            return _Run(config, run_dir, callbacks, stop).carry_out()
+        except OSError as error:
+            reason = files.full(error)
+            if reason is None:
+                raise
+            raise DiskFullError(no_room(reason, run_dir)) from error
 
 
-def _across(config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def _across(
+    config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None
+) -> dict[str, Any]:
+    """As `execute` with mode=test, at each of several resolutions; the first's run leaves the results of all."""
     sides = resolutions.sides(config["data"]["resolution"])
-    run = _Run(_at(config, sides[0]), run_dir, callbacks)
-    run.config = config
-    return run.across(sides, callbacks)
+    first = _Run(_at(config, sides[0]), run_dir, callbacks, stop)
+    first.config = config
+    model = first.module.model
+    assert isinstance(model, models.Trunk)
+    for side in sides:
+        resolutions.check_size(model, (side, side))
+
+    def work() -> None:
+        rows = []
+        for side in sides:
+            folder = run_dir / f"resolution_{side}"
+            folder.mkdir(exist_ok=True)
+            scores = _Run(_at(config, side), run_dir, callbacks, stop).tested(folder)
+            rows.append(resolutions.row(model, (side, side), scores))
+        first.metrics |= resolutions.flat(rows)
+        if first.trainer.is_global_zero:
+            resolutions.write(run_dir / "resolutions.csv", rows)
+            resolutions.show(rows)
+
+    return first.carry_out(work)
 
 
 def _at(config: Mapping[str, Any], side: int) -> dict[str, Any]:
@@ -75,20 +112,27 @@ def _at(config: Mapping[str, Any], side: int) -> dict[str, Any]:
 
 
 class _Run:
-    def __init__(self, config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None
+    ) -> None:
         self.settings = settings = configuration.parse(config)
         self.run_dir = run_dir
         if settings.mode == "fit" and settings.ckpt is not None:
             own = run_directory(Path(settings.ckpt))
             if own != run_dir.resolve():
                 raise InputError(f"ckpt={settings.ckpt} continues the run in {own}, not in {run_dir}: try init=PATH")
-        elif any((run_dir / name).exists() for name in ("metrics.json", "checkpoints")):
-            raise InputError(f"{run_dir} already holds a run: continue it with ckpt=PATH, or choose another directory")
+        else:
+            refuse_to_overwrite(run_dir)
         seed_everything(settings.seed, workers=True, verbose=False)
         # Samples are drawn without the data that the generator has learned from.
         drawing = settings.mode == "sample"
         self.data = None if drawing else tasks.data.create(**{"seed": settings.seed, **settings.data})
-        self.saved = None if settings.ckpt is None else checkpoint.load(settings.ckpt)
+        self.ckpt: str | Path | None = settings.ckpt
+        self.saved: dict[str, Any] | None = None
+        if settings.ckpt is not None and settings.mode == "fit":
+            self.ckpt, self.saved = checkpoint.resumable(settings.ckpt)
+        elif settings.ckpt is not None:
+            self.saved = checkpoint.load(settings.ckpt)
         self.shape = self._data_shape()
         self.autoencoder = self._autoencoder()
         self.shape["input"] = list(self._input_shape(*self.shape["image_size"]))
@@ -99,7 +143,11 @@ class _Run:
         self.clock = Clock()
         coder = None if self.autoencoder is None else self.autoencoder.fingerprint
         contents = Contents(deepcopy({**config, "ckpt": None, "init": None}), self.shape, coder)
-        self.trainer = _trainer(settings, run_dir, self.module.monitor, [*callbacks, self.clock, contents])
+        step = int(self.saved["global_step"]) if self.saved is not None and settings.mode == "fit" else 0
+        saving = Saving(run_dir / "checkpoints", settings.trainer.save_every, stop)
+        io = Files(trusted=self.ckpt is not None and Path(self.ckpt).name == LAST)
+        more = [*callbacks, self.clock, contents]
+        self.trainer = _trainer(settings, run_dir, self.module.monitor, more, saving, io, step)
         self._check_processes()
         cost = model.cost()
         self.metrics: dict[str, Any] = {
@@ -118,25 +166,35 @@ class _Run:
             self.metrics |= match.verify(budget, model).record()
         self.config = config
 
-    def carry_out(self) -> dict[str, Any]:
+    def carry_out(self, work: Callable[[], None] | None = None) -> dict[str, Any]:
+        """Do what the mode says, or `work`, and leave the result."""
         self._begin()
         try:
-            if self.settings.mode == "fit":
-                self._fit()
-            if self.settings.mode == "sample":
-                self._draw()
-            elif self.settings.mode == "test" or self.settings.trainer.test:
-                self._test()
+            (work or self._work)()
         except DivergedError as error:
             return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
-        except BaseException:
-            self._finish("failed")
+        except StoppedError as error:
+            self._finish("failed", {"stopped": error.name}, shown=False)
+            raise StoppedError(error.name, self._stopped(error.name)) from error
+        except BaseException as error:
+            if files.full(error) is None:
+                self._finish("failed")
+            else:
+                self._finish_without_room()
             raise
         return self._finish("ok")
 
+    def _work(self) -> None:
+        if self.settings.mode == "fit":
+            self._fit()
+        if self.settings.mode == "sample":
+            self._draw()
+        elif self.settings.mode == "test" or self.settings.trainer.test:
+            self._test()
+
     def _fit(self) -> None:
         try:
-            self.trainer.fit(self.module, self.data, ckpt_path=self.settings.ckpt, weights_only=True)
+            self.trainer.fit(self.module, self.data, ckpt_path=self.ckpt, weights_only=True)
         finally:
             self.metrics |= validation_scores(self.trainer)
         path = self.run_dir / "checkpoints" / "best.ckpt"
@@ -153,31 +211,6 @@ class _Run:
         self.module.conclude(folder)
         return {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("test/")}
 
-    def across(self, sides: Sequence[int], callbacks: Sequence[Callback]) -> dict[str, Any]:
-        """As `carry_out` with mode=test, at each resolution of `sides`; this run leaves the results."""
-        model = self.module.model
-        assert isinstance(model, models.Trunk)
-        for side in sides:
-            resolutions.check_size(model, (side, side))
-        self._begin()
-        rows = []
-        try:
-            for side in sides:
-                other = _Run(_at(self.config, side), self.run_dir, callbacks)
-                folder = self.run_dir / f"resolution_{side}"
-                folder.mkdir(exist_ok=True)
-                rows.append(resolutions.row(model, (side, side), other.tested(folder)))
-        except DivergedError as error:
-            return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
-        except BaseException:
-            self._finish("failed")
-            raise
-        self.metrics |= resolutions.flat(rows)
-        if self.trainer.is_global_zero:
-            resolutions.write(self.run_dir / "resolutions.csv", rows)
-            resolutions.show(rows)
-        return self._finish("ok")
-
     def _draw(self) -> None:
         assert isinstance(self.module, Generation)
         self.trainer.predict(self.module, return_predictions=False)
@@ -185,13 +218,37 @@ class _Run:
 
     def _begin(self) -> None:
         if self.trainer.is_global_zero:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
+            for folder in (self.run_dir, self.run_dir / "checkpoints"):
+                files.sweep(folder)
             # A continued run is still the run that it was.
             own = {**self.config, "ckpt": None} if self.settings.mode == "fit" else self.config
+            before = report.read(self.run_dir / "config.yaml")
             report.write_yaml(self.run_dir / "config.yaml", own)
+            if before != report.read(self.run_dir / "config.yaml"):  # a run that goes on for longer has no result yet
+                (self.run_dir / "metrics.json").unlink(missing_ok=True)
             self._write_provenance()
 
-    def _finish(self, status: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _stopped(self, name: str) -> str:
+        """What to tell who asked for it."""
+        if self.settings.mode != "fit":
+            return f"stopped by {name}: start it again"
+        path, step = self.run_dir / "checkpoints" / LAST, self.trainer.global_step
+        if not path.is_file():
+            return f"stopped by {name} at step {step}: nothing is saved yet, start it again"
+        saved = int(checkpoint.load(path)["global_step"])
+        return f"stopped by {name} at step {step}: continue with ckpt={path}" + (
+            "" if saved == step else f", which is of step {saved}"
+        )
+
+    def _finish_without_room(self) -> None:
+        """Try to leave what fits: the caller reports that there is no room."""
+        try:
+            self._finish("failed", shown=False)
+        except OSError as error:
+            if files.full(error) is None:
+                raise
+
+    def _finish(self, status: str, more: Mapping[str, Any] | None = None, *, shown: bool = True) -> dict[str, Any]:
         if self.settings.mode == "fit":
             self.metrics["train/seconds"] = self.clock.seconds
             self.metrics["train/images_per_second"] = self.clock.images_per_second
@@ -200,7 +257,8 @@ class _Run:
         if self.trainer.is_global_zero:
             report.write_json(self.run_dir / "metrics.json", self.metrics)
             self._write_provenance()
-            report.show(self.run_dir, self.metrics)
+            if shown:
+                report.show(self.run_dir, self.metrics)
         return self.metrics
 
     def _write_provenance(self) -> None:
@@ -319,18 +377,23 @@ class _Run:
         return module
 
 
-def _trainer(settings: RunConfig, run_dir: Path, monitor: tuple[str, str], callbacks: Sequence[Callback]) -> Trainer:
+def _trainer(
+    settings: RunConfig,
+    run_dir: Path,
+    monitor: tuple[str, str],
+    callbacks: Sequence[Callback],
+    saving: Saving,
+    io: Files,
+    step: int,
+) -> Trainer:
     asked, console = settings.trainer, Console()
-    logger = _logger(settings, run_dir)
+    logger = curves.create(settings.logger.name, run_dir, step) if settings.logger.name in curves.KINDS else False
     own: list[Callback] = [FinalValidation(), RichProgressBar() if console.is_terminal else EpochLines(console)]
     if logger:
         own.append(LearningRateMonitor(logging_interval="step"))
     if asked.ema:
         own.append(Averaging(asked.ema))
-    folder = run_dir / "checkpoints"
-    saving: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": False}
-    best = ModelCheckpoint(folder, "best", monitor[0], mode=monitor[1], **saving)
-    last = ModelCheckpoint(folder, "last", **saving)
+    best = Best(run_dir / "checkpoints", monitor)
     try:
         return Trainer(
             max_epochs=asked.max_epochs,
@@ -342,8 +405,9 @@ def _trainer(settings: RunConfig, run_dir: Path, monitor: tuple[str, str], callb
             precision=asked.precision,  # type: ignore[arg-type]
             gradient_clip_val=asked.clip or None,
             accumulate_grad_batches=asked.accumulate,
-            callbacks=[*own, *callbacks, best, last],  # in this order, so that the last checkpoint knows of the best
+            callbacks=[*own, *callbacks, best, saving],  # in this order, so that the last checkpoint knows of the best
             logger=logger,
+            plugins=[io],
             default_root_dir=run_dir,
             log_every_n_steps=settings.logger.every,
             use_distributed_sampler=False,
@@ -354,12 +418,6 @@ def _trainer(settings: RunConfig, run_dir: Path, monitor: tuple[str, str], callb
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def _logger(settings: RunConfig, run_dir: Path) -> Logger | bool:
-    kinds: dict[str, type[TensorBoardLogger] | type[CSVLogger]] = {"tensorboard": TensorBoardLogger, "csv": CSVLogger}
-    kind = kinds.get(settings.logger.name)
-    return kind(run_dir, name="", version="") if kind else False
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
+from tasks.files import PREVIOUS
+
 PDE_MIXER = "pde_ssm"
 """The mixer whose parameters live in the top-level node `pde`."""
 
@@ -40,7 +42,7 @@ def normalise(overrides: Sequence[str]) -> list[str]:
         result.insert(0, "task=generation")
     if ckpt is not None and values.get("mode", "fit") == "fit" and "hydra.run.dir" not in given:
         path = Path(str(ckpt))
-        if path.is_file():
+        if path.is_file() or path.with_name(PREVIOUS).is_file():
             result.insert(0, f"hydra.run.dir={QuotedString(str(run_directory(path)), Quote.single).with_quotes()}")
     return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,23 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from tasks.files import write_text
+
+
+def read(path: Path) -> str | None:
+    """The text in the file at `path`; None where there is none."""
+    return path.read_text() if path.is_file() else None
+
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content`; numbers that are not finite become null, which every reader understands."""
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
-    path.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` in its order."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(content))))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(dict(content))))
 
 
 def closing_table(metrics: Mapping[str, Any]) -> Table:
@@ -49,3 +57,10 @@ def show(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     console.print(closing_table(metrics))
     # Not in the table, which would break a long path in two.
     console.print(f"run directory: {os.path.relpath(run_dir)}", soft_wrap=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Write to standard error, from the first process of a distributed run."""
+    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
+    if int(rank) == 0:
+        sys.stderr.write(text.rstrip("\n") + "\n")

@@ -17,6 +17,7 @@ from tasks.data.augment import Augment, Transform
 from tasks.data.corrupt import Corrupt
 from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
 from tasks.data.splits import Source, Split, Splits, carve
+from tasks.signals import shield
 
 Batch = dict[str, Any]
 
@@ -184,6 +185,7 @@ class ImageData(lightning.LightningDataModule):
             "collate_fn": _as_is,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": shield,
         }
 
     def _place(self) -> tuple[int, int]:

@@ -1,0 +1,61 @@
+"""Requests to stop: SIGTERM, and SIGINT the first time. Without torch, so that they are heard from the start."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StoppedError(Exception):
+    """The run was asked to stop, and has; the message says how to continue.
+
+    Attributes:
+        name: of the signal.
+    """
+
+    def __init__(self, name: str, message: str = "") -> None:
+        super().__init__(message or f"stopped by {name}")
+        self.name = name
+
+
+class Stop:
+    """Notes a request to stop while it is entered, which only the main thread can do; elsewhere it hears nothing.
+
+    Attributes:
+        name: of the signal that came; None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.getsignal(number) for number in SIGNALS}
+            self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def listen(self) -> None:
+        """Take the signals back from a library that has put its own handlers in place."""
+        for number in self._before if self.name is None else ():
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.name = self.name or signal.Signals(number).name
+        if number == signal.SIGINT:  # who presses it twice does not want to wait
+            signal.signal(number, self._before.get(signal.SIGINT, signal.default_int_handler))
+
+
+def shield(_worker: int) -> None:
+    """Leave requests to stop to the parent: for processes that load data for it, and get every signal of its group."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
