@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from tasks.overrides import normalise
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-OK, FAILED, WRONG_INPUT = 0, 1, 2
+OK, FAILED = 0, 1
 _TRACEBACK = "HYDRA_FULL_ERROR"
 
 
@@ -87,22 +86,20 @@ def _job(config: DictConfig) -> int:
 
 
 def _complain(error: Exception) -> int:
-    """Report `error`: one line for wrong input, the traceback for everything else or where it is asked for."""
-    from operators.errors import InputError
+    """Report `error` in the way of `tasks.failure.explain`; returns the exit status."""
+    from tasks.failure import explain
 
-    wrong_input = isinstance(error, InputError)
-    if not wrong_input or os.environ.get(_TRACEBACK) == "1":
-        _say("".join(traceback.format_exception(error)))
-    else:
-        _say(f"error: {' '.join(str(error).split())}")
-    return WRONG_INPUT if wrong_input else FAILED
+    status, text = explain(error)
+    _say(text)
+    return status
 
 
 def _say(text: str) -> None:
     """Write to standard error, from the first process of a distributed run."""
-    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
-    if int(rank) == 0:
-        sys.stderr.write(text.rstrip("\n") + "\n")
+    from tasks.failure import rank
+
+    if rank() == 0:
+        sys.stderr.write(text + "\n")
 
 
 @contextmanager

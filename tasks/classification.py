@@ -10,38 +10,57 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from torchmetrics import Metric
 
+from operators.precision import wide
 from tasks.base import Batch, Task
 from tasks.configuration import ClassificationConfig
 from tasks.data import BatchMix
 
 
-class Scores(nn.Module):
-    """Mean loss (cross-entropy), top-1 and top-5 accuracy and calibration error (15 bins, L1; arXiv 1706.04599)."""
+class Scores(Metric):
+    """Mean loss (cross-entropy), top-1 and top-5 accuracy and calibration error (15 bins, L1; arXiv 1706.04599).
+
+    All are made of sums in float64, so that batches and processes add up to the same whatever the images' shares.
+    """
+
+    BINS = 15
+    full_state_update = False
+    right: Tensor
+    totals: Tensor
+    bins: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.loss: Metric = MeanMetric(nan_strategy="disable")  # the default drops NaN, which would hide a divergence
-        self.accuracy: Metric = MulticlassAccuracy(num_classes, average="micro")
-        self.accuracy_top5: Metric = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
-        self.ece: Metric = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1")
+        self.most = min(5, num_classes)
+        for name, shape in (("right", (2,)), ("totals", (2,)), ("bins", (2, self.BINS))):
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, label: Tensor) -> None:
         """Take in one batch: logits (B, num_classes), label (B,)."""
-        self.loss.update(F.cross_entropy(logits, label, reduction="none"))
-        for metric in (self.accuracy, self.accuracy_top5):
-            metric.update(logits, label)
-        self.ece.update(logits.softmax(dim=-1), label)
+        logits = logits.double()
+        loss = F.cross_entropy(logits, label, reduction="sum")
+        self.totals += torch.stack([loss, loss.new_tensor(len(label))])
+        hits = logits.topk(self.most).indices == label[:, None]
+        confidence = logits.softmax(dim=-1).amax(dim=-1)
+        self.right += torch.stack([hits[:, 0].sum(), hits.sum()])
+        # the interval (i / 15, (i + 1) / 15] that the confidence lies in
+        inside = (confidence * self.BINS).ceil().long().sub(1).clamp(0, self.BINS - 1)
+        self.bins.index_put_((torch.zeros_like(inside), inside), hits[:, 0].double(), accumulate=True)
+        self.bins.index_put_((torch.ones_like(inside), inside), confidence, accumulate=True)
+
+    def compute(self) -> dict[str, float]:
+        """`loss`, `accuracy`, `accuracy_top5`, `ece`."""
+        loss, count = self.totals.tolist()
+        top1, top5 = (self.right / count).tolist()
+        # of a bin with n images, n |accuracy - confidence| is the difference of the sums
+        ece = float((self.bins[0] - self.bins[1]).abs().sum()) / count
+        return {"loss": loss / count, "accuracy": top1, "accuracy_top5": top5, "ece": ece}
 
     def collect(self) -> dict[str, float]:
-        """The scores of everything taken in since the last call, over all devices."""
-        scores = {}
-        for name, metric in self.named_children():
-            assert isinstance(metric, Metric)
-            scores[name] = float(metric.compute())
-            metric.reset()
+        """The scores of everything taken in since the last call, over all devices; and forget."""
+        scores: dict[str, float] = self.compute()
+        self.reset()
         return scores
 
 
@@ -65,8 +84,9 @@ class Classification(Task):
         self._predictions: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) in float32 of images (B, C, H, W)."""
-        return self.model(images).float()
+        """Logits (B, num_classes), in float32 at least, of images (B, C, H, W)."""
+        logits: Tensor = self.model(images)
+        return logits.to(wide(logits.dtype))
 
     def repeat(self, batch: Batch) -> None:
         """Run the model on the images."""
@@ -110,7 +130,7 @@ class Classification(Task):
         self._last = batch
         logits = self(batch["image"])
         self.test_scores.update(logits, batch["label"])
-        self._predictions.append((batch["index"].cpu(), batch["label"].cpu(), logits.cpu()))
+        self._predictions.append((batch["index"].cpu(), batch["label"].cpu(), logits.float().cpu()))
 
     def on_test_epoch_end(self) -> None:
         """Log `test/…`; raises as validation does."""

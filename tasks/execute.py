@@ -12,6 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -23,14 +26,25 @@ from rich.console import Console
 import models
 import tasks.data
 from operators.errors import InputError
-from tasks import checkpoint, configuration, provenance, report
+from tasks import checkpoint, configuration, failure, provenance, report
 from tasks.base import Task
-from tasks.callbacks import Averaging, Clock, Contents, EpochLines, FinalValidation, validation_scores
+from tasks.callbacks import (
+    Averaging,
+    Clock,
+    Contents,
+    CorruptCounts,
+    EpochLines,
+    FinalValidation,
+    validation_scores,
+)
 from tasks.classification import Classification
 from tasks.configuration import ClassificationConfig, RunConfig
 from tasks.divergence import DivergedError
 from tasks.generation import Generation
 from tasks.overrides import run_directory
+
+_TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
+"""Of the parameters, where it is not float32."""
 
 
 def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
@@ -52,8 +66,13 @@ def execute(config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Cal
         InputError: a configuration that cannot be carried out.
         Exception: whatever else went wrong, after `metrics.json` has been written with status `failed`.
     """
-    with _quiet():
-        return _Run(config, run_dir, callbacks).carry_out()
+    try:
+        with _quiet():
+            return _Run(config, run_dir, callbacks).carry_out()
+    except Exception as error:
+        if failure.rank() > 0:
+            failure.tell(run_dir, error)
+        raise
 
 
 class _Run:
@@ -94,6 +113,22 @@ class _Run:
 
     def carry_out(self) -> dict[str, Any]:
         self._begin()
+        watch = None
+        if self.trainer.world_size > 1 and self.trainer.is_global_zero:
+            watch = failure.Watch(self.run_dir, self._children, self._give_up)
+        try:
+            return self._carry_out()
+        except BaseException as error:
+            if watch is not None:
+                watch.stop(0.0 if isinstance(error, InputError) else failure.ECHO)
+                self._end_children()
+            self._finish("failed")
+            raise
+        finally:
+            if watch is not None:
+                watch.stop()
+
+    def _carry_out(self) -> dict[str, Any]:
         try:
             if self.settings.mode == "fit":
                 self._fit()
@@ -103,10 +138,21 @@ class _Run:
                 self._test()
         except DivergedError as error:
             return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
-        except BaseException:
-            self._finish("failed")
-            raise
         return self._finish("ok")
+
+    def _children(self) -> Sequence[Any]:
+        """The processes that Lightning has started for this run."""
+        return getattr(self.trainer.strategy.launcher, "procs", ())
+
+    def _end_children(self) -> None:
+        for child in self._children():
+            child.kill()
+
+    def _give_up(self) -> None:
+        """What is left to do when another process has failed."""
+        for logger in self.trainer.loggers:
+            logger.finalize("failed")
+        self._finish("failed")
 
     def _fit(self) -> None:
         try:
@@ -130,10 +176,14 @@ class _Run:
 
     def _begin(self) -> None:
         if self.trainer.is_global_zero:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
             # A continued run is still the run that it was.
             own = {**self.config, "ckpt": None} if self.settings.mode == "fit" else self.config
-            report.write_yaml(self.run_dir / "config.yaml", own)
+            try:
+                self.run_dir.mkdir(parents=True, exist_ok=True)
+                report.write_yaml(self.run_dir / "config.yaml", own)
+            except OSError as error:
+                problem = f"{error.filename}: {error.strerror}"
+                raise InputError(f"{problem}; hydra.run.dir=DIR must be a folder that can be written to") from error
             self._write_provenance()
 
     def _finish(self, status: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -150,13 +200,17 @@ class _Run:
 
     def _write_provenance(self) -> None:
         settings = self.settings
+        data: dict[str, Any] = {"name": settings.data["name"], "fingerprint": None}
+        if self.data is not None:
+            corrupt = {split: len(known.found) for split, known in self.data.corrupt.items()}
+            data |= {"fingerprint": self.data.fingerprint, "corrupt": corrupt}
         facts = provenance.collect(
             seed=settings.seed,
             backend=self.metrics["backend"],
             precision=settings.trainer.precision,
             effective_batch=None if self.data is None else self.data.batch_size * settings.trainer.accumulate,
             world_size=self.trainer.world_size,
-            data={"name": settings.data["name"], "fingerprint": None if self.data is None else self.data.fingerprint},
+            data=data,
             sample=None if settings.sample is None else asdict(settings.sample),
             init=settings.init,
             ckpt=settings.ckpt,
@@ -167,6 +221,11 @@ class _Run:
     def _check_processes(self) -> None:
         """Refuse what would start many processes only for each of them to fail, or for all to starve."""
         trainer, batch = self.trainer, 0 if self.data is None else self.data.batch_size
+        if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise InputError(
+                f"--multirun goes with one process a run, not with the {trainer.world_size} devices of this one: "
+                "start the runs one by one"
+            )
         if batch % trainer.world_size:
             raise InputError(
                 f"data.batch_size={batch} must be divisible by the {trainer.world_size} devices of this run"
@@ -233,6 +292,8 @@ class _Run:
                 if self.data.augment.mixes:
                     raise InputError("task=generation learns whole images: data.augment.mixup and cutmix must be 0")
                 more |= {"mean": self.data.mean, "std": self.data.std}
+            if settings.mode == "test" or (settings.mode == "fit" and settings.trainer.test):
+                settings.task.check_network()
             height, width = self.shape["image_size"]
             module = Generation(
                 model,
@@ -242,6 +303,8 @@ class _Run:
                 image_size=(height, width),
                 **more,
             )
+        # Lightning would do so after the weights have been loaded, and so rounded.
+        model.to(_TYPES.get(settings.trainer.precision, torch.float32))
         if self.saved is not None:
             checkpoint.load_weights(module, self.saved["state_dict"], f"ckpt={settings.ckpt}")
         if settings.init is not None:
@@ -253,7 +316,11 @@ class _Run:
 def _trainer(settings: RunConfig, run_dir: Path, monitor: tuple[str, str], callbacks: Sequence[Callback]) -> Trainer:
     asked, console = settings.trainer, Console()
     logger = _logger(settings, run_dir)
-    own: list[Callback] = [FinalValidation(), RichProgressBar() if console.is_terminal else EpochLines(console)]
+    own: list[Callback] = [
+        CorruptCounts(),
+        FinalValidation(),
+        RichProgressBar() if console.is_terminal else EpochLines(console),
+    ]
     if logger:
         own.append(LearningRateMonitor(logging_interval="step"))
     if asked.ema:
@@ -304,6 +371,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.")
+            # The data has nothing to add there.
+            warnings.filterwarnings("ignore", "You have overridden `on_before_batch_transfer` in `LightningModule`")
             # A continued run does write where it wrote before; any other is refused.
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             yield
