@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +14,12 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
 from tasks.overrides import normalise
-from tasks.signals import Stop, StoppedError
+from tasks.signals import Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-OK, FAILED, WRONG_INPUT = 0, 1, 2
+OK, FAILED = 0, 1
 _TRACEBACK = "HYDRA_FULL_ERROR"
 
 
@@ -73,7 +72,7 @@ def _job(config: DictConfig, stop: Stop) -> int:
         report.say(f"stopped by {stop.name} before it began: give the same command again")
         return FAILED
     from tasks.composition import settle
-    from tasks.execute import DiskFullError, execute
+    from tasks.execute import execute
 
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
@@ -84,9 +83,6 @@ def _job(config: DictConfig, stop: Stop) -> int:
         with suppress(OSError):  # Hydra has made the directory; it stays if there is something in it
             run_dir.rmdir()
         return _complain(error)
-    except (StoppedError, DiskFullError) as error:
-        report.say(str(error))
-        return FAILED
     except Exception as error:  # noqa: BLE001 - the other jobs of a --multirun go on
         return _complain(error)
     if metrics["status"] != "ok":
@@ -96,16 +92,13 @@ def _job(config: DictConfig, stop: Stop) -> int:
 
 
 def _complain(error: Exception) -> int:
-    """Report `error`: one line for wrong input, the traceback for everything else or where it is asked for."""
-    from operators.errors import InputError
+    """Report `error` in the way of `tasks.failure.explain`; returns the exit status."""
     from tasks import report
+    from tasks.failure import explain
 
-    wrong_input = isinstance(error, InputError)
-    if not wrong_input or os.environ.get(_TRACEBACK) == "1":
-        report.say("".join(traceback.format_exception(error)))
-    else:
-        report.say(f"error: {' '.join(str(error).split())}")
-    return WRONG_INPUT if wrong_input else FAILED
+    status, text = explain(error)
+    report.say(text)
+    return status
 
 
 @contextmanager

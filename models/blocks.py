@@ -74,19 +74,31 @@ def check_patch(patch: int, size: tuple[int, int]) -> None:
 class DropPath(nn.Module):
     """Stochastic depth (arXiv 1603.09382): in training, zeroes a whole sample with probability `rate`.
 
-    Survivors are divided by 1 - rate, so the mean is kept. Draws come from torch's generator of the input's device.
+    Survivors are divided by 1 - rate, so the mean is kept. Draws come from torch's generator of the input's device,
+    unless `kept` says who survives.
+
+    Attributes:
+        kept: None, or bool (B, `BRANCHES`) for the next batch, from somebody who knows its samples.
     """
+
+    BRANCHES = 2
+    """Branches of a block that share one."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.kept: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x (B, …) with some samples dropped; x itself in evaluation or at rate 0."""
+    def forward(self, x: Tensor, branch: int = 0) -> Tensor:
+        """Return x (B, …), of a block's branch `branch`, with some samples dropped.
+
+        In evaluation or at rate 0 it is x itself.
+        """
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        return x * x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep).div_(keep)
+        kept = x.new_empty(len(x)).bernoulli_(keep) if self.kept is None else self.kept[:, branch].to(x.dtype)
+        return x * (kept / keep).view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.4g}"
@@ -132,7 +144,7 @@ class Block(nn.Module):
         """Map x (B, H, W, C) to (B, H, W, C)."""
         x = x + self.drop_path(self.mixer(self.mixer_norm(x)))
         if self.ffn is not None and self.ffn_norm is not None:
-            x = x + self.drop_path(self.ffn(self.ffn_norm(x)))
+            x = x + self.drop_path(self.ffn(self.ffn_norm(x)), branch=1)
         return x
 
     def macs(self, tokens: int) -> int:

@@ -43,9 +43,13 @@ def check_number(
     """Raise `InputError` unless `value` is a finite number (an `int` if `integer`) in `[least, most]`."""
     kind = "an integer" if integer else "a number"
     right_type = isinstance(value, int if integer else (int, float)) and not isinstance(value, bool)
-    bounds = [f">= {least:g}"] if least is not None else []
-    bounds += [f"<= {most:g}"] if most is not None else []
+    bounds = [f">= {_short(least)}"] if least is not None else []
+    bounds += [f"<= {_short(most)}"] if most is not None else []
     in_range = right_type and value == value and abs(value) != float("inf")
     in_range = in_range and (least is None or value >= least) and (most is None or value <= most)
     if not in_range:
         raise InputError(f"{what}={value!r} must be {kind}{' ' if bounds else ''}{' and '.join(bounds)}")
+
+
+def _short(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"

@@ -13,9 +13,12 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import Metric
 
+from models.blocks import DropPath
 from tasks import optim
 from tasks.configuration import OptimizerConfig
+from tasks.data import keyed
 from tasks.divergence import DivergedError, first_nonfinite
 
 Batch = dict[str, Tensor]
@@ -46,6 +49,9 @@ class Task(LightningModule):
         self.seed, self.fused, self.log_every = seed, fused, log_every
         self.backend = ""
         self._last: Batch = {}
+        self._drop_paths = {
+            name: layer for name, layer in model.named_modules() if isinstance(layer, DropPath) and layer.rate > 0
+        }
 
     @abstractmethod
     def repeat(self, batch: Batch) -> None:
@@ -56,19 +62,33 @@ class Task(LightningModule):
         """Write what testing found besides scores; every process calls it, the first one writes."""
 
     def on_fit_start(self) -> None:
-        """Note what serves the mixers, now that the model is on its device."""
+        """Note what serves the mixers, now that the model is on its device; and count in float64, whatever its type."""
         self.backend = getattr(self.model, "backend", "")
+        for layer in self.modules():
+            if isinstance(layer, Metric):
+                layer.set_dtype(torch.float64)
 
     def on_test_start(self) -> None:
         """As `on_fit_start`."""
-        self.backend = getattr(self.model, "backend", "")
+        Task.on_fit_start(self)
 
     def on_predict_start(self) -> None:
         """As `on_fit_start`."""
-        self.backend = getattr(self.model, "backend", "")
+        Task.on_fit_start(self)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Add what drop path keeps, see `survivors`, as "kept"."""
+        if not self.training or not self._drop_paths:
+            return batch
+        return {**batch, "kept": survivors(self.seed, batch["epoch"], batch["index"], self._drop_paths)}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Key this step's random numbers, so that they depend neither on what came before nor on a restart."""
+        """Key this step's random numbers, so that they depend neither on what came before nor on a restart.
+
+        Drop path is told what came with the batch. Whatever else a model may draw is keyed by step and rank.
+        """
+        for number, layer in enumerate(self._drop_paths.values()):
+            layer.kept = batch["kept"][:, number]
         seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
         # `torch.manual_seed` would, without a GPU, queue a stack trace for it: a millisecond and a leak, every step.
         torch.default_generator.manual_seed(seed)
@@ -108,7 +128,9 @@ class Task(LightningModule):
         """
         self.check(bool(np.isfinite(values["loss"])))
         for name, value in values.items():
-            self.log(f"{split}/{name}", value, prog_bar=f"{split}/{name}" == self.monitor[0])
+            # a plain number would be rounded to float32
+            exact = torch.tensor(value, dtype=torch.float64)
+            self.log(f"{split}/{name}", exact, prog_bar=f"{split}/{name}" == self.monitor[0])
 
     def check(self, finite: bool) -> None:
         """Stop the run, on every rank, unless all of them are `finite`.
@@ -120,8 +142,9 @@ class Task(LightningModule):
         if self.trainer.world_size > 1:
             finite = self.trainer.strategy.reduce_boolean_decision(finite, all=True)
         if not finite:
-            layer = first_nonfinite(self.model, lambda: self.repeat(self._last))
-            raise DivergedError(self.global_step, layer)
+            layers = self.gathered(first_nonfinite(self.model, lambda: self.repeat(self._last)))
+            # `loss` is what a rank says whose own share of the batch is finite
+            raise DivergedError(self.global_step, next((layer for layer in layers if layer != "loss"), "loss"))
 
     def gathered(self, own: Any) -> list[Any]:
         """`own` of every process, in order of rank. Every process has to call it."""
@@ -130,6 +153,17 @@ class Task(LightningModule):
             found = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(found, own)
         return found
+
+
+def survivors(seed: int, epoch: Tensor, index: Tensor, layers: Mapping[str, DropPath]) -> Tensor:
+    """Which samples the `layers` of drop path keep: bool (B, layers, branches), on the CPU.
+
+    It depends on (seed, epoch, index) of the sample and the name of the layer alone: neither on the batch that the
+    sample is in nor on the device. `epoch` and `index` are (B,).
+    """
+    key = (seed, epoch.numpy(), index.numpy())
+    kept = [keyed.uniform(*key, f"drop path/{name}", DropPath.BRANCHES) >= layer.rate for name, layer in layers.items()]
+    return torch.from_numpy(np.stack(kept, axis=1))
 
 
 def step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:

@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from rich.console import Console
 
 from tasks import checkpoint
+from tasks.base import Task
+from tasks.data.corrupt import Corrupt
 
 
 class Averaging(WeightAveraging):
@@ -123,6 +125,21 @@ class Clock(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Add to an earlier run."""
         self.seconds, self._images, self._busy = state_dict["seconds"], state_dict["images"], state_dict["busy"]
+
+
+class CorruptCounts(Callback):
+    """At the end of every epoch, makes the corrupt images that each process has met known to all of them."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of every split; raises `InputError` where there are more than tolerated."""
+        if trainer.world_size > 1:
+            corrupt: dict[str, Corrupt] = trainer.datamodule.corrupt  # type: ignore[attr-defined]
+            assert isinstance(pl_module, Task)
+            everywhere = pl_module.gathered({split: known.found for split, known in corrupt.items()})
+            for split, known in corrupt.items():
+                known.unite([found[split] for found in everywhere])
+
+    on_validation_epoch_end = on_test_epoch_end = on_train_epoch_end
 
 
 class EpochLines(Callback):

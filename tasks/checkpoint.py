@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -55,7 +56,9 @@ def load(path: str | Path, what: str = "ckpt") -> dict[str, Any]:
         raise InputError(f"{what}={path} does not exist")
     try:
         _check_sums(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of a kind that is refused
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (*_DAMAGE, RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise InputError(f"{what}={path} is not a readable checkpoint: damaged, cut off, or no checkpoint") from error
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
@@ -119,6 +122,9 @@ def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
         return dict(composed)
     path, content = resumable(composed["ckpt"]) if mode == "fit" else (composed["ckpt"], load(composed["ckpt"]))
     config: dict[str, Any] = deepcopy(content[KEY]["config"])
+    if mode == "sample" and "sample" not in config:
+        task = config["task"]["name"]
+        raise InputError(f"mode=sample draws from a generator: ckpt={composed['ckpt']} is of task={task}")
     config.update({key: composed[key] for key in _CONTROL} | {"ckpt": str(path)})
     for override in parse(overrides):
         key = override.key_or_group.split("@")[0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from operators.precision import wide
 from tasks.base import Batch, Task
 from tasks.configuration import ClassificationConfig
 from tasks.data import BatchMix
@@ -30,7 +31,7 @@ class Scores(nn.Module):
 
     def update(self, logits: Tensor, label: Tensor) -> None:
         """Take in one batch: logits (B, num_classes), label (B,)."""
-        self.loss.update(F.cross_entropy(logits, label, reduction="none"))
+        self.loss.update(F.cross_entropy(logits.double(), label, reduction="none"))
         for metric in (self.accuracy, self.accuracy_top5):
             metric.update(logits, label)
         self.ece.update(logits.softmax(dim=-1), label)
@@ -65,8 +66,9 @@ class Classification(Task):
         self._predictions: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) in float32 of images (B, C, H, W)."""
-        return self.model(images).float()
+        """Logits (B, num_classes), in float32 at least, of images (B, C, H, W)."""
+        logits: Tensor = self.model(images)
+        return logits.to(wide(logits.dtype))
 
     def repeat(self, batch: Batch) -> None:
         """Run the model on the images."""
@@ -110,7 +112,7 @@ class Classification(Task):
         self._last = batch
         logits = self(batch["image"])
         self.test_scores.update(logits, batch["label"])
-        self._predictions.append((batch["index"].cpu(), batch["label"].cpu(), logits.cpu()))
+        self._predictions.append((batch["index"].cpu(), batch["label"].cpu(), logits.float().cpu()))
 
     def on_test_epoch_end(self) -> None:
         """Log `test/…`; raises as validation does."""

@@ -75,6 +75,8 @@ def translate(error: Exception, overrides: Sequence[str]) -> InputError:
         return InputError(f"{group}={option!r} is not known: allowed are {listed}{nearest(option, error.options)}")
     if isinstance(error, ConfigCompositionException) and text.startswith(_UNKNOWN):
         return InputError(_unknown(text[len(_UNKNOWN) :].split("'")[0], overrides))
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(f"{error.filename}: {error.strerror}; hydra.run.dir=DIR must be a folder that can be made")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if text.startswith("Ambiguous value"):
         return InputError(f"{lines[0]}: quote a list as [a,b], or add --multirun to run each")

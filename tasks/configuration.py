@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
 
 import models
 from models import MixerSpec
@@ -25,6 +27,12 @@ from tasks.measures import networks
 from tasks.overrides import PDE_MIXER
 
 MODES = ("fit", "test", "sample", "plan")
+ACCELERATORS = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
+STRATEGIES = (
+    "auto",
+    *(s for s in StrategyRegistry.available_strategies() if not {"fork", "spawn", "notebook"} & {*s.split("_")}),
+)
+"""Those of Lightning, without the ones that keep what comes out of a run in processes of their own."""
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 T = TypeVar("T")
@@ -88,6 +96,13 @@ class GenerationConfig:
         check_choice("task.judge", self.judge, (True, False))
         if not isinstance(self.autoencoder, str | None):
             raise InputError(f"task.autoencoder={self.autoencoder!r} must be a folder, a Hub id, random or null")
+
+    def check_network(self) -> None:
+        """Raise `InputError` if the network that is asked for cannot be used: before a run rather than at its end."""
+        if self.network not in (None, "auto") and self.weights is None:
+            reason = networks.availability()[str(self.network)]
+            if reason is not None:
+                raise InputError(f"task.network={self.network}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -224,6 +239,8 @@ class TrainerConfig:
             raise InputError("trainer.max_epochs and trainer.max_steps cannot both be null: the run would never end")
         if self.devices != "auto":
             check_number("trainer.devices (or 'auto')", self.devices, least=1, integer=True)
+        check_choice("trainer.accelerator", self.accelerator, ACCELERATORS)
+        check_choice("trainer.strategy", self.strategy, STRATEGIES)
         check_choice("trainer.precision", self.precision, PRECISIONS)
         check_number("trainer.num_nodes", self.num_nodes, least=1, integer=True)
         check_number("trainer.clip", self.clip, least=0)

@@ -12,6 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -23,21 +26,29 @@ import models
 import tasks.data
 from models import match
 from operators.errors import InputError
-from tasks import autoencoder, checkpoint, configuration, curves, files, plan, provenance, report, resolutions
+from tasks import autoencoder, checkpoint, configuration, curves, failure, files, plan, provenance, report, resolutions
 from tasks.base import Task
-from tasks.callbacks import Averaging, Clock, Contents, EpochLines, FinalValidation, validation_scores
+from tasks.callbacks import (
+    Averaging,
+    Clock,
+    Contents,
+    CorruptCounts,
+    EpochLines,
+    FinalValidation,
+    validation_scores,
+)
 from tasks.classification import Classification
 from tasks.configuration import ClassificationConfig, GenerationConfig, RunConfig
 from tasks.divergence import DivergedError
+from tasks.failure import DiskFullError
 from tasks.files import LAST
 from tasks.generation import Generation
 from tasks.overrides import run_directory
 from tasks.saving import Best, Files, Saving, no_room, refuse_to_overwrite
 from tasks.signals import Stop, StoppedError
 
-
-class DiskFullError(RuntimeError):
-    """Something could not be written; the message says what, and how the run continues."""
+_TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
+"""Of the parameters, where it is not float32."""
 
 
 def execute(
@@ -66,18 +77,22 @@ def execute(
         DiskFullError: it cannot go on.
         Exception: whatever else went wrong, after `metrics.json` has been written with status `failed`.
     """
-    with _quiet(), curves.quiet_threads():
-        try:
+    try:
+        with _quiet(), curves.quiet_threads():
             if config.get("mode") == "plan":
                 return plan.carry_out(config, run_dir)
             if isinstance(configuration.parse(config).data.get("resolution"), list | tuple):
                 return _across(config, run_dir, callbacks, stop)
             return _Run(config, run_dir, callbacks, stop).carry_out()
-        except OSError as error:
-            reason = files.full(error)
-            if reason is None:
-                raise
-            raise DiskFullError(no_room(reason, run_dir)) from error
+    except Exception as error:
+        reason = files.full(error) if isinstance(error, OSError) else None
+        problem = error if reason is None else DiskFullError(no_room(reason, run_dir))
+        # All processes stop alike when they are asked to.
+        if failure.rank() > 0 and not isinstance(error, StoppedError):
+            failure.tell(run_dir, problem)
+        if problem is error:
+            raise
+        raise problem from error
 
 
 def _across(
@@ -169,6 +184,9 @@ class _Run:
     def carry_out(self, work: Callable[[], None] | None = None) -> dict[str, Any]:
         """Do what the mode says, or `work`, and leave the result."""
         self._begin()
+        watch = None
+        if self.trainer.world_size > 1 and self.trainer.is_global_zero:
+            watch = failure.Watch(self.run_dir, self._children, self._give_up)
         try:
             (work or self._work)()
         except DivergedError as error:
@@ -177,12 +195,32 @@ class _Run:
             self._finish("failed", {"stopped": error.name}, shown=False)
             raise StoppedError(error.name, self._stopped(error.name)) from error
         except BaseException as error:
+            if watch is not None:
+                watch.stop(0.0 if isinstance(error, InputError) else failure.ECHO)
+                self._end_children()
             if files.full(error) is None:
                 self._finish("failed")
             else:
                 self._finish_without_room()
             raise
+        finally:
+            if watch is not None:
+                watch.stop()
         return self._finish("ok")
+
+    def _children(self) -> Sequence[Any]:
+        """The processes that Lightning has started for this run."""
+        return getattr(self.trainer.strategy.launcher, "procs", ())
+
+    def _end_children(self) -> None:
+        for child in self._children():
+            child.kill()
+
+    def _give_up(self) -> None:
+        """What is left to do when another process has failed."""
+        for logger in self.trainer.loggers:
+            logger.finalize("failed")
+        self._finish("failed")
 
     def _work(self) -> None:
         if self.settings.mode == "fit":
@@ -218,13 +256,20 @@ class _Run:
 
     def _begin(self) -> None:
         if self.trainer.is_global_zero:
-            for folder in (self.run_dir, self.run_dir / "checkpoints"):
-                files.sweep(folder)
             # A continued run is still the run that it was.
             own = {**self.config, "ckpt": None} if self.settings.mode == "fit" else self.config
-            before = report.read(self.run_dir / "config.yaml")
-            report.write_yaml(self.run_dir / "config.yaml", own)
-            if before != report.read(self.run_dir / "config.yaml"):  # a run that goes on for longer has no result yet
+            path = self.run_dir / "config.yaml"
+            try:
+                for folder in (self.run_dir, self.run_dir / "checkpoints"):
+                    files.sweep(folder)
+                before = report.read(path)
+                report.write_yaml(path, own)
+            except OSError as error:
+                if files.full(error) is not None:
+                    raise
+                problem = f"{error.filename2 or error.filename}: {error.strerror}"
+                raise InputError(f"{problem}; hydra.run.dir=DIR must be a folder that can be written to") from error
+            if before != report.read(path):  # a run that goes on for longer has no result yet
                 (self.run_dir / "metrics.json").unlink(missing_ok=True)
             self._write_provenance()
 
@@ -263,13 +308,17 @@ class _Run:
 
     def _write_provenance(self) -> None:
         settings = self.settings
+        data: dict[str, Any] = {"name": settings.data["name"], "fingerprint": None}
+        if self.data is not None:
+            corrupt = {split: len(known.found) for split, known in self.data.corrupt.items()}
+            data |= {"fingerprint": self.data.fingerprint, "corrupt": corrupt}
         facts = provenance.collect(
             seed=settings.seed,
             backend=self.metrics["backend"],
             precision=settings.trainer.precision,
             effective_batch=None if self.data is None else self.data.batch_size * settings.trainer.accumulate,
             world_size=self.trainer.world_size,
-            data={"name": settings.data["name"], "fingerprint": None if self.data is None else self.data.fingerprint},
+            data=data,
             autoencoder=None if self.autoencoder is None else self.autoencoder.fingerprint,
             sample=None if settings.sample is None else asdict(settings.sample),
             init=settings.init,
@@ -282,6 +331,11 @@ class _Run:
     def _check_processes(self) -> None:
         """Refuse what would start many processes only for each of them to fail, or for all to starve."""
         trainer, batch = self.trainer, 0 if self.data is None else self.data.batch_size
+        if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise InputError(
+                f"--multirun goes with one process a run, not with the {trainer.world_size} devices of this one: "
+                "start the runs one by one"
+            )
         if batch % trainer.world_size:
             raise InputError(
                 f"data.batch_size={batch} must be divisible by the {trainer.world_size} devices of this run"
@@ -359,6 +413,8 @@ class _Run:
                 if self.data.augment.mixes:
                     raise InputError("task=generation learns whole images: data.augment.mixup and cutmix must be 0")
                 more |= {"mean": self.data.mean, "std": self.data.std}
+            if settings.mode == "test" or (settings.mode == "fit" and settings.trainer.test):
+                settings.task.check_network()
             height, width = self.shape["image_size"]
             module = Generation(
                 model,
@@ -369,6 +425,8 @@ class _Run:
                 autoencoder=self.autoencoder,
                 **more,
             )
+        # Lightning would do so after the weights have been loaded, and so rounded.
+        model.to(_TYPES.get(settings.trainer.precision, torch.float32))
         if self.saved is not None:
             checkpoint.load_weights(module, self.saved["state_dict"], f"ckpt={settings.ckpt}")
         if settings.init is not None:
@@ -388,7 +446,11 @@ def _trainer(
 ) -> Trainer:
     asked, console = settings.trainer, Console()
     logger = curves.create(settings.logger.name, run_dir, step) if settings.logger.name in curves.KINDS else False
-    own: list[Callback] = [FinalValidation(), RichProgressBar() if console.is_terminal else EpochLines(console)]
+    own: list[Callback] = [
+        CorruptCounts(),
+        FinalValidation(),
+        RichProgressBar() if console.is_terminal else EpochLines(console),
+    ]
     if logger:
         own.append(LearningRateMonitor(logging_interval="step"))
     if asked.ema:
@@ -431,6 +493,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.")
+            # The data has nothing to add there.
+            warnings.filterwarnings("ignore", "You have overridden `on_before_batch_transfer` in `LightningModule`")
             # A continued run does write where it wrote before; any other is refused.
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             yield

@@ -231,7 +231,7 @@ class Generation(Task):
             images, label = self._keep(index)
             evaluator.update(images, label if conditional else None)
         for name, value in evaluator.compute().items():
-            self.log(f"test/{name}", value)
+            self.log(f"test/{name}", torch.tensor(value, dtype=torch.float64))
         self._trajectory = self._film()
 
     def predict_dataloader(self) -> DataLoader[Any]:

@@ -23,7 +23,7 @@ def parse(overrides: Iterable[str]) -> list[Override]:
 
 
 def normalise(overrides: Sequence[str]) -> list[str]:
-    """The overrides as Hydra has to see them.
+    """The overrides as Hydra has to see them; done again, as the processes of a distributed run do, it changes nothing.
 
     * `mixer.params.NAME.KEY=…` may create its key: which mixers have a place there depends on the pattern;
     * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
@@ -34,7 +34,9 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     given = {override.key_or_group: override for override in parse(result)}
     values = {key: override.value() for key, override in given.items() if not override.is_sweep_override()}
     pattern = values.get("mixer.pattern")
-    if values.get("mixer") == "hybrid" and isinstance(pattern, list) and PDE_MIXER not in map(str, pattern):
+    deleted = [override.key_or_group for override in parse(overrides) if override.is_delete()]
+    without = isinstance(pattern, list) and PDE_MIXER not in map(str, pattern)
+    if values.get("mixer") == "hybrid" and without and "pde" not in deleted:
         result.insert(0, "~pde")
     ckpt = values.get("ckpt")
     generates = values.get("mode") == "sample" or any(key.startswith(_GENERATORS) for key in given)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from tasks import failure
 from tasks.files import write_text
 
 
@@ -61,6 +62,5 @@ def show(run_dir: Path, metrics: Mapping[str, Any]) -> None:
 
 def say(text: str) -> None:
     """Write to standard error, from the first process of a distributed run."""
-    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0")
-    if int(rank) == 0:
+    if failure.rank() == 0:
         sys.stderr.write(text.rstrip("\n") + "\n")

@@ -164,7 +164,9 @@ def random_crop(images: Pixels, seed: int, epoch: keyed.Index, index: keyed.Inde
 def random_flip(images: Pixels, seed: int, epoch: keyed.Index, index: keyed.Index) -> Pixels:
     """Mirror half of the images of uint8 (B, C, H, W) left to right; the key is (seed, epoch (B,), index (B,))."""
     mirrored = keyed.uniform(seed, epoch, index, "flip")[:, 0] < 0.5
-    return np.where(mirrored[:, None, None, None], images[..., ::-1], images)
+    result = images.copy()
+    result[mirrored] = images[mirrored, ..., ::-1]
+    return result
 
 
 def random_erase(

@@ -1,4 +1,4 @@
-"""Files kept for the next run: where they live, and decoded images among them."""
+"""Files kept for the next run: where they live, and bytes among them that take time to make, such as decoded images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def decoded(
     try:
         _write(path, hashlib.sha256(images.data).digest(), images)
     except OSError as error:
-        _log.warning("decoded images are not kept: %s", error)
+        _log.warning("%s cannot be kept for the next run: %s", path, error)
     return images
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from operators.errors import InputError
@@ -14,7 +14,9 @@ _log = logging.getLogger(__name__)
 class Corrupt:
     """Names the corrupt images of one split as they are met, counts them, and stops the run at too many.
 
-    Each process counts what it meets.
+    While an epoch lasts, a process of a distributed run counts what it meets itself, and what all of them have met in
+    earlier epochs; at the end of an epoch of any split, `unite` makes every count that of all of them together. So
+    the bound holds for the whole run, but a run may go on to the end of the epoch after reaching it.
 
     Args:
         split: train, val or test.
@@ -39,12 +41,24 @@ class Corrupt:
         """
         new = {name: reason for name, reason in met.items() if name not in self.found}
         self.found |= new
-        for name, reason in new.items():
-            _log.warning("corrupt image in %s, replaced by another: %s (%s)", self._split, name, reason)
         if self._path is not None and new:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
                 file.writelines(f"{self._split}\t{name}\t{reason}\n" for name, reason in new.items())
+        self._check()
+        for name, reason in new.items():
+            _log.warning("corrupt image in %s, replaced by another: %s (%s)", self._split, name, reason)
+
+    def unite(self, met: Iterable[Mapping[str, str]]) -> None:
+        """Take in what every process has found, in the same order everywhere: they have named it already.
+
+        Raises:
+            InputError: more than tolerated.
+        """
+        self.found = {name: reason for found in met for name, reason in found.items()}
+        self._check()
+
+    def _check(self) -> None:
         if len(self.found) > self._tolerated:
             shown = "; ".join(f"{name} ({reason})" for name, reason in list(self.found.items())[:3])
             raise InputError(

@@ -38,7 +38,8 @@ class Options:
         splits: the split of the data that serves as train, val and test. `auto` (and a missing one) is the data
             set's own choice; None carves `val_size` images of train, the same whatever the seed.
         val_size: images to carve for each; None is a tenth of train, at most 10,000.
-        max_corrupt: corrupt images tolerated in each split: below 1 a share, from 1 on a number.
+        max_corrupt: corrupt images tolerated in each split: below 1 a share, from 1 on a number; of those met by all
+            processes together, see `tasks.data.corrupt.Corrupt`.
 
     Raises:
         InputError: a value that cannot be.

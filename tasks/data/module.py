@@ -54,7 +54,8 @@ class ImageData(lightning.LightningDataModule):
     show every image exactly once. The validation split never depends on `seed`, and never on the test split.
 
     In place of a photograph that cannot be decoded comes another, keyed by (epoch, index), with its label. The
-    corrupt ones are named in a warning, in `corrupt` and in `corrupt.txt` in the trainer's directory.
+    corrupt ones are named in a warning, in `corrupt` and in `corrupt.txt` in the trainer's directory; how many are
+    tolerated is a matter of the whole run, see `tasks.data.corrupt`.
 
     Args:
         source: what data set this is; `tasks.data.create` looks it up by name.

@@ -1,17 +1,27 @@
-"""Small trees of synthetic photographs, in every layout."""
+"""Small trees of synthetic photographs, in every layout, and what their tests share."""
 
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+
+from operators.errors import InputError
+from tasks import data
 
 WNIDS = ("n01440764", "n02123045", "n07747607")
 LABELS = (0, 281, 950)
 """In the list of ImageNet's classes that the challenge published: tench, tabby, orange."""
+SIZES = {"train": 8, "val": 4}
+SMOKE = {"train": "val", "val": "val"}
+SAMPLE = Path(os.environ.get("OPERATOR_ZOO_DATA") or "/nowhere") / "imagenet-sample"
+sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="OPERATOR_ZOO_DATA has no imagenet-sample")
 
 
 def jpeg(number: int, side: int = 40) -> bytes:
@@ -56,3 +66,26 @@ def write_parquet(root: Path, sizes: dict[str, int], names: list[str] | None = N
             path = root / f"{name}-{shard:05}-of-00002.parquet"
             table(split, count, names).shard(2, shard, contiguous=True).to_parquet(str(path))
     return root
+
+
+def create(root, name="imagenet", **params):
+    return data.create(name, **{"root": root and str(root), "batch_size": 6, "resolution": 16, "val_size": 3, **params})
+
+
+def refusal(function):
+    with pytest.raises(InputError) as caught:
+        function()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def everything(loader):
+    batches = list(loader)
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def damage(tree, count, split="train"):
+    paths = sorted((tree / split).glob("*/*"))[:count]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:200])
+    return [str(path.relative_to(tree)) for path in paths]

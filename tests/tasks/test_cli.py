@@ -89,42 +89,6 @@ def test_worst_job_of_a_multirun_decides(capsys: pytest.CaptureFixture[str], els
     assert len(list(elsewhere.glob("outputs/*/*/1/metrics.json"))) == 1
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        "mixer=pde_sm",
-        "model.depht=3",
-        "pde.terms=[]",
-        "foo",
-        "seed=abc",
-        "trainer.max_epochs=-5",
-        "trainer.devices=3",  # does not divide the batch: refused before any process is started
-        "data.root=/nowhere",
-        "data.batch_size=1000000",
-        "data.batch_size=0",
-        "model.depth=-1",
-        "model.patch=5",
-        "mixer.size=4",
-        "shell.gate=relu",
-        "shell=publishd",
-        "optimizer.lr=-1",
-        "mode=sample",
-        "ckpt=nowhere",
-        "init=nowhere",
-        "+foo=1",
-        "seed=${nope}",
-    ],
-)
-def test_wrong_input_exits_2_with_one_line_and_leaves_nothing(
-    capsys: pytest.CaptureFixture[str], elsewhere: Path, bad: str
-) -> None:
-    status, _, err = main(capsys, *TINY, bad)
-    assert status == 2
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert not list(elsewhere.rglob("*.ckpt"))
-
-
 def test_traceback_on_request(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     for bad in ("seed=abc", "mixer=pde_sm"):
@@ -147,15 +111,6 @@ def test_only_the_first_rank_complains(capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setenv("LOCAL_RANK", "1")
     status, _, err = main(capsys, *TINY, "mixer=pde_sm")
     assert (status, err) == (2, "")
-
-
-def test_program_exits_with_the_status(elsewhere: Path) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), *TINY, "model.depht=3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "did you mean 'depth'" in done.stderr
 
 
 @pytest.mark.slow

@@ -274,10 +274,9 @@ def test_fit_does_not_overwrite_another_run(fit: Fit, finished: Path, tiny: list
         fit("elsewhere", f"ckpt={finished / 'checkpoints' / 'last.ckpt'}")
 
 
-@pytest.mark.parametrize("overrides", [["trainer.accelerator=gpuu"], ["trainer.strategy=dpp"]])
-def test_what_lightning_refuses_is_wrong_input(fit: Fit, overrides: list[str]) -> None:
-    with pytest.raises(InputError, match="trainer: "):
-        fit("run", *overrides)
+def test_what_lightning_refuses_is_wrong_input(fit: Fit) -> None:
+    with pytest.raises(InputError, match=r"trainer: .* invalid value -3"):
+        fit("run", "+trainer.limit_train_batches=-3")
 
 
 def test_divergence_in_validation_is_seen(fit: Fit) -> None:
