@@ -163,14 +163,24 @@ def test_stopped_run_ends_as_one_that_was_not(
     assert differences(outcome(tmp_path / "run"), whole) == []
 
 
-def test_second_interrupt_is_not_held_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def interrupt(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """How this process was started: what SIGINT does to it."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
+def test_second_interrupt_is_not_held_back(interrupt: Any) -> None:
     with Stop() as stop:
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.name == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+        if interrupt is signal.SIG_IGN:
+            assert stop.name is None
+        else:
+            assert stop.name == "SIGINT"
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is interrupt
 
 
 def test_the_generation_before_is_kept(whole_run: Path) -> None:
