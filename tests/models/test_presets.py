@@ -167,4 +167,4 @@ def test_the_file_says_what_the_preset_says(name: str) -> None:
             **values, mixers=MixerSpec("identity"), image_size=(32, 32), in_channels=3, num_classes=10
         )
     assert model.spec == PRESETS[name]
-    assert values.keys() == {"name", *PRESETS[name].__dataclass_fields__}
+    assert values.keys() == {"name", "match", *PRESETS[name].__dataclass_fields__}
