@@ -149,6 +149,9 @@ class Saving(Checkpoint):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave, if the run is saved for that."""
         self._leave()
+        if trainer.state.fn == "fit":
+            # Those of a validation that was saved before it began would stay one ahead: begun, and never completed.
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen."""

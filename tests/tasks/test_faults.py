@@ -163,6 +163,19 @@ def test_stopped_run_ends_as_one_that_was_not(
     assert differences(outcome(tmp_path / "run"), whole) == []
 
 
+@pytest.mark.parametrize("batch", [7, 14], ids=["first epoch", "last epoch"])
+def test_stopped_before_a_validation_and_again_after_it(tmp_path: Path, whole: dict[str, Any], batch: int) -> None:
+    """What is saved after a validation that a continued run began with is a validation that is over."""
+    run_dir, given = tmp_path / "run", RUN
+    for hook, count in (("on_train_batch_end", batch), ("on_validation_epoch_end", 1)):
+        ask = Do(hook, count, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with Stop() as stop, pytest.raises(StoppedError, match=f"at step {4 * batch // 7}: continue"):
+            execute(compose(given), run_dir, callbacks=[ask], stop=stop)
+        given = (*RUN, f"ckpt={run_dir / LAST}")
+    go_on(run_dir)
+    assert differences(outcome(run_dir), whole) == []
+
+
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
 def interrupt(request: pytest.FixtureRequest) -> Iterator[Any]:
     """How this process was started: what SIGINT does to it."""
