@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.util
 import signal
 import threading
 from types import FrameType
@@ -60,6 +62,19 @@ class Stop:
 
 
 def shield(_worker: int) -> None:
-    """Leave requests to stop to the parent: for processes that load data for it, and get every signal of its group."""
+    """Leave requests to stop to the parent: for processes that load data for it, and get every signal of its group.
+
+    A parent that has imported this module ends them when it ends itself.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _end_children() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
+# Python ends them by SIGTERM and waits: for shielded ones, forever. This comes before.
+multiprocessing.util.Finalize(None, _end_children, exitpriority=0)

@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -161,6 +162,13 @@ def test_stopped_run_ends_as_one_that_was_not(
         execute(compose(RUN), tmp_path / "run", callbacks=[ask], stop=stop)
     go_on(tmp_path / "run")
     assert differences(outcome(tmp_path / "run"), whole) == []
+
+
+def test_a_process_ends_although_loaders_still_work_for_it() -> None:
+    program = (
+        "import tasks.data; loader = iter(tasks.data.create('fashion_mnist_mini', num_workers=2).train_dataloader())"
+    )
+    subprocess.run([sys.executable, "-c", f"{program}; next(loader); print('ends')"], timeout=120, check=True)
 
 
 @pytest.mark.parametrize("batch", [7, 14], ids=["first epoch", "last epoch"])
