@@ -216,7 +216,8 @@ def _carry_out(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: 
     facts["learning_rate"] = config["optimizer"]["lr"]
     metrics = earlier_result(folder, config)
     if metrics is None:
-        metrics = execute(continued(folder, config), folder, callbacks=[*callbacks, memory])
+        rate = facts["tuned"] and plan.tuning is not None and plan.tuning.key == "optimizer.lr"
+        metrics = execute(continued(folder, config), folder, callbacks=[*callbacks, memory], tuned=rate)
         if memory.megabytes is not None:
             metrics = {**metrics, PEAK: memory.megabytes}
         if config["logger"]["name"] == "tensorboard":

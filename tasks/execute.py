@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -15,36 +12,36 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
-from rich.console import Console
 
 import models
 import tasks.data
 from models import match
 from operators.errors import InputError
-from tasks import autoencoder, checkpoint, configuration, curves, failure, files, plan, provenance, report, resolutions
-from tasks.base import Task
-from tasks.callbacks import (
-    Averaging,
-    Clock,
-    Contents,
-    CorruptCounts,
-    EpochLines,
-    FinalValidation,
-    validation_scores,
+from tasks import (
+    autoencoder,
+    checkpoint,
+    configuration,
+    curves,
+    failure,
+    files,
+    plan,
+    provenance,
+    report,
+    resolutions,
+    trainer,
 )
+from tasks.base import Task
+from tasks.callbacks import Clock, Contents, validation_scores
 from tasks.classification import Classification
-from tasks.configuration import ClassificationConfig, GenerationConfig, RunConfig
+from tasks.configuration import ClassificationConfig, GenerationConfig
 from tasks.divergence import DivergedError
 from tasks.failure import DiskFullError
 from tasks.files import LAST
 from tasks.generation import Generation
 from tasks.overrides import run_directory
-from tasks.saving import Best, Files, Saving, no_room, refuse_to_overwrite
+from tasks.saving import Files, Saving, no_room, refuse_to_overwrite
 from tasks.signals import Stop, StoppedError
 
 _TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
@@ -52,7 +49,12 @@ _TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch
 
 
 def execute(
-    config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Callback] = (), stop: Stop | None = None
+    config: Mapping[str, Any],
+    run_dir: Path,
+    *,
+    callbacks: Sequence[Callback] = (),
+    stop: Stop | None = None,
+    tuned: bool = False,
 ) -> dict[str, Any]:
     """Carry out a run, and leave `config.yaml`, `metrics.json`, `provenance.json`, `checkpoints/{last,best}.ckpt` and,
     for classification, `predictions.npz`, for generation `samples/` in `run_dir`.
@@ -67,6 +69,7 @@ def execute(
         run_dir: made if need be.
         callbacks: further Lightning callbacks.
         stop: what may ask the run to stop.
+        tuned: whether the learning rate was chosen on validation for this configuration; provenance says so.
 
     Returns:
         the content of `metrics.json`.
@@ -78,12 +81,12 @@ def execute(
         Exception: whatever else went wrong, after `metrics.json` has been written with status `failed`.
     """
     try:
-        with _quiet(), curves.quiet_threads():
+        with trainer.quiet(), curves.quiet_threads():
             if config.get("mode") == "plan":
                 return plan.carry_out(config, run_dir)
             if isinstance(configuration.parse(config).data.get("resolution"), list | tuple):
                 return _across(config, run_dir, callbacks, stop)
-            return _Run(config, run_dir, callbacks, stop).carry_out()
+            return _Run(config, run_dir, callbacks, stop, tuned=tuned).carry_out()
     except Exception as error:
         reason = files.full(error) if isinstance(error, OSError) else None
         problem = error if reason is None else DiskFullError(no_room(reason, run_dir))
@@ -128,10 +131,16 @@ def _at(config: Mapping[str, Any], side: int) -> dict[str, Any]:
 
 class _Run:
     def __init__(
-        self, config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None
+        self,
+        config: Mapping[str, Any],
+        run_dir: Path,
+        callbacks: Sequence[Callback],
+        stop: Stop | None,
+        *,
+        tuned: bool = False,
     ) -> None:
         self.settings = settings = configuration.parse(config)
-        self.run_dir = run_dir
+        self.run_dir, self.tuned = run_dir, tuned
         if settings.mode == "fit" and settings.ckpt is not None:
             own = run_directory(Path(settings.ckpt))
             if own != run_dir.resolve():
@@ -162,7 +171,7 @@ class _Run:
         saving = Saving(run_dir / "checkpoints", settings.trainer.save_every, stop)
         io = Files(trusted=self.ckpt is not None and Path(self.ckpt).name == LAST)
         more = [*callbacks, self.clock, contents]
-        self.trainer = _trainer(settings, run_dir, self.module.monitor, more, saving, io, step)
+        self.trainer = trainer.create(settings, run_dir, self.module.monitor, more, saving, io, step)
         self._check_processes()
         cost = model.cost()
         self.metrics: dict[str, Any] = {
@@ -323,7 +332,7 @@ class _Run:
             sample=None if settings.sample is None else asdict(settings.sample),
             init=settings.init,
             ckpt=settings.ckpt,
-            learning_rate_tuned=False,
+            learning_rate_tuned=self.tuned,
             match={key: value for key, value in self.metrics.items() if key.startswith("match/")} or None,
         )
         report.write_json(self.run_dir / "provenance.json", facts)
@@ -433,71 +442,3 @@ class _Run:
             start = checkpoint.load(settings.init, "init")["state_dict"]
             checkpoint.load_weights(module, start, f"init={settings.init}")
         return module
-
-
-def _trainer(
-    settings: RunConfig,
-    run_dir: Path,
-    monitor: tuple[str, str],
-    callbacks: Sequence[Callback],
-    saving: Saving,
-    io: Files,
-    step: int,
-) -> Trainer:
-    asked, console = settings.trainer, Console()
-    logger = curves.create(settings.logger.name, run_dir, step) if settings.logger.name in curves.KINDS else False
-    own: list[Callback] = [
-        CorruptCounts(),
-        FinalValidation(),
-        RichProgressBar() if console.is_terminal else EpochLines(console),
-    ]
-    if logger:
-        own.append(LearningRateMonitor(logging_interval="step"))
-    if asked.ema:
-        own.append(Averaging(asked.ema))
-    best = Best(run_dir / "checkpoints", monitor)
-    try:
-        return Trainer(
-            max_epochs=asked.max_epochs,
-            max_steps=-1 if asked.max_steps is None else asked.max_steps,
-            accelerator=asked.accelerator,
-            devices=asked.devices,
-            num_nodes=asked.num_nodes,
-            strategy=asked.strategy,
-            precision=asked.precision,  # type: ignore[arg-type]
-            gradient_clip_val=asked.clip or None,
-            accumulate_grad_batches=asked.accumulate,
-            callbacks=[*own, *callbacks, best, saving],  # in this order, so that the last checkpoint knows of the best
-            logger=logger,
-            plugins=[io],
-            default_root_dir=run_dir,
-            log_every_n_steps=settings.logger.every,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            enable_progress_bar=console.is_terminal,
-            enable_model_summary=False,
-            **asked.lightning,
-        )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's advice is for those who write training loops, not for those who run this one."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PossibleUserWarning)
-            warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.")
-            # The data has nothing to add there.
-            warnings.filterwarnings("ignore", "You have overridden `on_before_batch_transfer` in `LightningModule`")
-            # A continued run does write where it wrote before; any other is refused.
-            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

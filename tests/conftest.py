@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import numpy as np
@@ -12,7 +11,8 @@ import torch
 
 def pytest_configure(config: pytest.Config) -> None:
     # Test tensors are small: a second thread gains nothing, and on a busy machine waiting for it multiplies the time.
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    # Whatever the environment says: several tests fork, which OpenMP does not survive once it has had two.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

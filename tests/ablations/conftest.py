@@ -71,10 +71,14 @@ class Runs:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
+        self.tuned: dict[str, bool] = {}
         self.acts: dict[str, Callable[[], Any]] = {}
 
-    def __call__(self, config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+    def __call__(
+        self, config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Any] = (), tuned: bool = False
+    ) -> dict[str, Any]:
         self.begun.append(run_dir.name)
+        self.tuned[run_dir.name] = tuned
         run_dir.mkdir(parents=True)
         report.write_yaml(run_dir / "config.yaml", config)
         status = self.acts.get(run_dir.name, lambda: None)() or "ok"

@@ -218,6 +218,16 @@ def test_each_arm_runs_with_the_learning_rate_tuned_for_it(bench: Bench, node: d
     assert all(result["tuned"] for result in results)
     tuning = [entry.result or {} for entry in ledger.entries() if entry.planned.stage == "tuning"]
     assert not any(result["tuned"] or "test/accuracy" in result["metrics"] for result in tuning)
+    assert runs.tuned == {
+        f"{entry.planned.number:05d}": entry.planned.stage == "main" for entry in ledger.entries()
+    }  # as provenance.json says
+
+
+def test_another_key_that_is_tuned_is_not_the_learning_rate(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
+    node |= {"tuning": {"key": "optimizer.weight_decay", "levels": [0.01, 0.1]}, "seeds": 1}
+    bench.work(node)
+    assert runs.tuned
+    assert not any(runs.tuned.values())
 
 
 def test_search_proposes_other_parameters_for_each_trial(bench: Bench, runs: Runs) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def test_pruned_run_ends_early_and_properly(tmp_path: Path, hopeless: bool, repo
     trial = study.ask()
     pruning, memory = Pruning(trial, Metric("val/accuracy")), PeakMemory()
     longer = ["trainer.max_steps=null", "trainer.max_epochs=2", "+trainer.limit_train_batches=1", "trainer.test=false"]
-    metrics = execute(compose([*TINY, *longer]), tmp_path / "run", callbacks=[pruning, memory])
+    run_dir = tmp_path / "run"
+    metrics = execute(compose([*TINY, *longer]), run_dir, callbacks=[pruning, memory], tuned=hopeless)
+    assert json.loads((run_dir / "provenance.json").read_text())["learning_rate_tuned"] is hopeless
     assert pruning.pruned is hopeless
     assert metrics["status"] == "ok"
     assert sorted(study.trials[0].intermediate_values) == reported

@@ -176,7 +176,9 @@ def test_interrupted_trial_goes_on_from_its_checkpoint_and_ends_the_same(
 
     execute = worker.execute
     monkeypatch.setattr(
-        worker, "execute", lambda config, folder, callbacks: execute(config, folder, callbacks=[*callbacks, Begin()])
+        worker,
+        "execute",
+        lambda config, folder, callbacks, tuned: execute(config, folder, callbacks=[*callbacks, Begin()], tuned=tuned),
     )
     ends["interrupted"] = bench.work(node)
     assert begun == [2, 0]

@@ -1,0 +1,103 @@
+"""Lightning's trainer as a run's settings ask for it, without its advice."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from rich.console import Console
+
+from operators.errors import InputError
+from tasks import curves
+from tasks.callbacks import Averaging, CorruptCounts, EpochLines, FinalValidation
+from tasks.configuration import RunConfig
+from tasks.saving import Best, Files, Saving
+
+
+def create(
+    settings: RunConfig,
+    run_dir: Path,
+    monitor: tuple[str, str],
+    callbacks: Sequence[Callback],
+    saving: Saving,
+    io: Files,
+    step: int,
+) -> Trainer:
+    """Lightning's trainer for a run.
+
+    Args:
+        settings: the run's.
+        run_dir: where its results go.
+        monitor: the score that the best checkpoint is chosen by, and `min` or `max`.
+        callbacks: the run's own, called after those that measure and before those that save.
+        saving: writes the last checkpoint.
+        io: writes files.
+        step: that the run goes on from.
+
+    Raises:
+        InputError: Lightning refuses the options.
+    """
+    asked, console = settings.trainer, Console()
+    logger = curves.create(settings.logger.name, run_dir, step) if settings.logger.name in curves.KINDS else False
+    own: list[Callback] = [
+        CorruptCounts(),
+        FinalValidation(),
+        RichProgressBar() if console.is_terminal else EpochLines(console),
+    ]
+    if logger:
+        own.append(LearningRateMonitor(logging_interval="step"))
+    if asked.ema:
+        own.append(Averaging(asked.ema))
+    best = Best(run_dir / "checkpoints", monitor)
+    try:
+        return Trainer(
+            max_epochs=asked.max_epochs,
+            max_steps=-1 if asked.max_steps is None else asked.max_steps,
+            accelerator=asked.accelerator,
+            devices=asked.devices,
+            num_nodes=asked.num_nodes,
+            strategy=asked.strategy,
+            precision=asked.precision,  # type: ignore[arg-type]
+            gradient_clip_val=asked.clip or None,
+            accumulate_grad_batches=asked.accumulate,
+            callbacks=[*own, *callbacks, best, saving],  # in this order, so that the last checkpoint knows of the best
+            logger=logger,
+            plugins=[io],
+            default_root_dir=run_dir,
+            log_every_n_steps=settings.logger.every,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_progress_bar=console.is_terminal,
+            enable_model_summary=False,
+            **asked.lightning,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning's advice is for those who write training loops, not for those who run this one."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.")
+            # The data has nothing to add there.
+            warnings.filterwarnings("ignore", "You have overridden `on_before_batch_transfer` in `LightningModule`")
+            # A continued run does write where it wrote before; any other is refused.
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
