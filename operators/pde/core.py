@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from operators.cost import Cost, complex_product_macs, fft_macs
 from operators.errors import InputError, check_choice, check_names, check_number
+from operators.fakes import valueless
 from operators.initialisation import linear_init
 from operators.mixer import Core
+from operators.pde.compiled import separable
 from operators.pde.propagate import METHODS, choose, why_not_separable
 from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
 from operators.pde.reference import propagate_reference
@@ -30,6 +32,7 @@ LEAST_STEADY_DECAY = 0.5
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
 DEFAULT_GRID = (16, 16)
+COMPILED = "compiled"
 
 
 @register(
@@ -44,7 +47,7 @@ DEFAULT_GRID = (16, 16)
         translation_equivariant="circular",
         linear=True,
         fp32_core=True,
-        backends=("separable", "fft", "reference"),
+        backends=("separable", "compiled", "fft", "reference"),
         shells={"project": ShellSpec(gate="silu", conv=3, norm="layer")},
     )
 )
@@ -72,7 +75,8 @@ class PdeSsm(Core):
             conditioning vector, per image and channel group.
         groups: channel groups that share conditioned coefficients.
         state: state channels per inner channel.
-        method: `auto`, `separable`, `fft` or `reference`.
+        method: `auto`, `separable`, `compiled` (like it in one pass, on the CPU, for coefficients that no image
+            conditions), `fft` or `reference`.
 
     Raises:
         InputError: unknown names, and combinations that cannot mean anything.
@@ -111,9 +115,10 @@ class PdeSsm(Core):
         check_number("pde.state", state, least=1, integer=True)
         self.state = state
         self.learned = _learned_terms(coefficients, self.terms)
-        self.method = self._agreed_method(check_choice("pde.method", method, METHODS), backend)
+        self.method = self._agreed_method(check_choice("pde.method", method, (*METHODS, COMPILED)), backend)
         self._refuse_the_meaningless(groups)
 
+        self._kept: tuple[tuple[Any, ...], list[Tensor], tuple[Tensor, ...]] | None = None
         self.groups = groups if condition != "none" else site.width
         self.grid = site.grid or DEFAULT_GRID
         self.readout = nn.Parameter(torch.randn(site.width, state) / math.sqrt(state))
@@ -139,9 +144,11 @@ class PdeSsm(Core):
         method = backend if method == "auto" else method
         stand_in = Coefficients(kxy=torch.zeros(1) if self.tensor == "full" and "diffusion" in self.terms else None)
         reason = why_not_separable(stand_in, self.forcing)
-        if method == "separable" and reason:
-            raise InputError(f"pde.method=separable {reason}; use pde.method=fft or auto")
         self.separable = reason is None
+        if method == COMPILED and reason is None and self.condition != "none":
+            reason = "needs pde.condition=none: its matrices serve all images"
+        if method in ("separable", COMPILED) and reason:
+            raise InputError(f"pde.method={method} {reason}; use pde.method=fft or auto")
         return method
 
     def _refuse_the_meaningless(self, groups: int) -> None:
@@ -205,7 +212,12 @@ class PdeSsm(Core):
         """What serves a height × width grid: `pointwise` where no term mixes, else the method set or chosen."""
         if not self.spatial:
             return "pointwise"
-        return choose(self.separable, height, width, self.state) if self.method == "auto" else self.method
+        device = self.skip.device.type
+        if self.method == COMPILED and device != "cpu":
+            raise InputError(f"pde.method={COMPILED} runs on the CPU, not on {device}; use pde.method=auto")
+        if self.method != "auto":
+            return self.method
+        return choose(self.separable, height, width, self.state, compiled=device == "cpu" and self.condition == "none")
 
     @property
     def backend(self) -> str:
@@ -251,20 +263,50 @@ class PdeSsm(Core):
         height, width = u.shape[1:3]
         method = self.method_on(height, width)
         with full_precision(u):
-            coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
-            weight = self.readout.to(wide(self.readout.dtype))
-            weight = weight.unflatten(0, (self.groups, -1))
-            if method == "pointwise":
-                mixed = self._pointwise(u, coefficients, weight)
-            elif method == "fft":
-                mixed = self._fft(u, coefficients, weight)
-            elif method == "reference":
-                mixed = self._reference(u, coefficients, weight)
+            weight = self.readout.to(wide(self.readout.dtype)).unflatten(0, (self.groups, -1))
+            if method in ("pointwise", "reference"):
+                coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
+                direct = self._pointwise if method == "pointwise" else self._reference
+                mixed = direct(u, coefficients, weight)
             else:
-                rows, columns = axis_matrices(coefficients, height, width, self.boundary)
+                propagators = self._propagators(method, u, x, cond, weight)
+            if method == COMPILED:
+                return separable(u.to(weight.dtype), *propagators, self.skip.to(weight.dtype)).to(u.dtype)
+            if method == "fft":
+                field = u.to(weight.dtype).permute(0, 3, 1, 2)
+                mixed = apply_transfer(field, propagators[0], self.boundary).permute(0, 2, 3, 1)
         if method == "separable":
+            rows, columns = propagators
             mixed = self._separable(u, rows, columns, weight)
         return mixed.to(u.dtype) + self.skip.to(u.dtype) * u
+
+    def _propagators(
+        self, method: str, u: Tensor, x: Tensor, cond: Tensor | None, weight: Tensor
+    ) -> tuple[Tensor, ...]:
+        """What `method` applies to u; kept for the next call where nothing asks for a gradient, if it is not large."""
+        height, width = u.shape[1:3]
+        keep = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or valueless(u)) and u.device.type == "cpu"
+        keep = keep and self.condition == "none"
+        if keep:
+            # By value, which takes microseconds: version counters miss what is written through `.data`.
+            key, numbers = (
+                (method, height, width, weight.dtype),
+                [weight, *(getattr(self, name) for name in self.raw_sizes)],
+            )
+            if self._kept is not None and self._kept[0] == key and all(map(torch.equal, self._kept[1], numbers)):
+                return self._kept[2]
+        coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
+        made: tuple[Tensor, ...]
+        if method == "fft":
+            response = summed_transfer(coefficients, weight, height, width, self.boundary, self.forcing)
+            made = (response.flatten(-4, -3),)
+        else:
+            gain = weight[:, 0] if self.condition == "none" else None
+            made = axis_matrices(coefficients, height, width, self.boundary, gain, last=method == COMPILED)
+        if keep:
+            fits = sum(one.numel() for one in made) <= u.numel()
+            self._kept = (key, [number.clone() for number in numbers], made) if fits else None
+        return made
 
     def _pointwise(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
         if coefficients.r is None:
@@ -272,11 +314,6 @@ class PdeSsm(Core):
         else:
             gain = (weight * respond(coefficients.r, self.forcing)[..., None, :]).sum(-1)
         return u * gain.flatten(-2).view(-1, 1, 1, self.site.width)
-
-    def _fft(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
-        response = summed_transfer(coefficients, weight, u.shape[1], u.shape[2], self.boundary, self.forcing)
-        field = u.to(weight.dtype).permute(0, 3, 1, 2)
-        return apply_transfer(field, response.flatten(-4, -3), self.boundary).permute(0, 2, 3, 1)
 
     def _separable(self, u: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
         """Two batched matrix products: all states' rows stacked, then columns, summed over states."""
@@ -286,7 +323,6 @@ class PdeSsm(Core):
             field = permuted(u.unflatten(-1, (self.groups, -1)), 0, 3, 1, 4, 2).flatten(0, 1)
             rows, columns = rows.flatten(0, 1), columns.flatten(0, 1)
         else:
-            rows = rows * weight[:, 0, :, None, None]
             if height * width <= self.state * (height + width):
                 return self._multiplied_out(u, rows, columns)
             field = permuted(u, 3, 1, 0, 2)

@@ -13,6 +13,7 @@ from operators.precision import full_precision
 
 METHODS = ("auto", "fft", "separable", "reference")
 
+COMPILED_LIMIT = 512
 SEPARABLE_LIMIT = 100
 """States times (height + width) up to which matrix products beat a pair of FFTs.
 
@@ -108,8 +109,18 @@ def why_not_separable(coefficients: Coefficients, forcing: str) -> str | None:
     return "needs a diagonal or isotropic tensor" if coefficients.kxy is not None else None
 
 
-def choose(separable: bool, height: int, width: int, states: int = 1) -> str:
-    """The method that `auto` means on a height × width grid with `states` states per channel."""
+def choose(separable: bool, height: int, width: int, states: int = 1, *, compiled: bool = False) -> str:
+    """The method that `auto` means on a height × width grid with `states` states per channel.
+
+    Args:
+        separable: whether matrices along rows and columns can serve at all.
+        height: of the grid.
+        width: of the grid.
+        states: per channel.
+        compiled: whether the compiled products can serve as well.
+    """
+    if separable and compiled and states * (height + width) <= COMPILED_LIMIT:
+        return "compiled"
     return "separable" if separable and states * (height + width) <= SEPARABLE_LIMIT else "fft"
 
 

@@ -6,20 +6,27 @@ oddly about the pixels' outer edges to 2H x 2W, `absorbing` by zeros to an unbou
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from operators.fakes import valueless
 from operators.pde.symbols import (
     Coefficients,
     axis_plane_kernel,
     axis_response,
+    axis_waves,
     grid_response,
     half_axis,
     plane_kernel,
     plane_nodes,
 )
+
+MOST_BY_PRODUCT = 64
+"""Pixels along an axis up to which its matrices are products with a table of waves, of 4 length³ numbers at most."""
 
 
 class _Hankel(torch.autograd.Function):
@@ -60,36 +67,104 @@ def toeplitz(kernel: Tensor) -> Tensor:
     return _Hankel.apply(kernel.flip(-1)).flip(-2)
 
 
-def axis_matrix(length: int, boundary: str, diffusion: Tensor | None, velocity: Tensor | None, nodes: int) -> Tensor:
-    """Matrix (..., length, length) that propagates along one axis for diagonal K: a (folded) circulant, or Toeplitz."""
+def axis_matrix(
+    length: int,
+    boundary: str,
+    diffusion: Tensor | None,
+    velocity: Tensor | None,
+    nodes: int,
+    gain: Tensor | None = None,
+    *,
+    last: bool = False,
+) -> Tensor:
+    """Matrix (..., length, length) that propagates along one axis for diagonal K: a (folded) circulant, or Toeplitz.
+
+    It is multiplied by `gain` (...,), before it is written out. With `last`, for coefficients (D, S), its axes are
+    (S, length, length, D).
+    """
     like = diffusion if diffusion is not None else velocity
     assert like is not None
     if boundary == "absorbing":
-        return toeplitz(axis_plane_kernel(length, nodes, diffusion, velocity, like))
+        return _moved(toeplitz(_scaled(axis_plane_kernel(length, nodes, diffusion, velocity, like), gain)), last)
     period = length if boundary == "periodic" else 2 * length
-    response = axis_response(half_axis(period, like), diffusion, velocity, even=period % 2 == 0)
-    kernel = torch.fft.irfft(response, n=period)
+    k = half_axis(period, like)
+    if length <= MOST_BY_PRODUCT:
+        amplitudes = _scaled(axis_waves(k, diffusion, velocity), gain)
+        waves = _waves(length, boundary, velocity is not None, like)
+        if last:
+            return (waves.mT @ amplitudes.permute(1, 2, 0)).unflatten(1, (length, length))
+        return (amplitudes @ waves).unflatten(-1, (length, length))
+    response = axis_response(k, diffusion, velocity, even=period % 2 == 0)
+    kernel = _scaled(torch.fft.irfft(response, n=period), gain)
     matrix = toeplitz(torch.cat([kernel[..., period - length + 1 :], kernel[..., :length]], dim=-1))
     if boundary == "periodic":
-        return matrix
+        return _moved(matrix, last)
     image = _Hankel.apply(kernel[..., 1:])
-    return matrix + image if boundary == "neumann" else matrix - image
+    return _moved(matrix + image if boundary == "neumann" else matrix - image, last)
 
 
-def axis_matrices(coefficients: Coefficients, height: int, width: int, boundary: str) -> tuple[Tensor, Tensor]:
-    """Matrices (..., H, H) across rows and (..., W, W) across columns, whose product is the propagator.
+def _moved(matrix: Tensor, last: bool) -> Tensor:
+    return matrix.permute(1, 2, 3, 0) if last else matrix
 
-    Initial forcing and diagonal K only. The reaction's gain is folded into the first.
+
+def _waves(length: int, boundary: str, moving: bool, like: Tensor) -> Tensor:
+    """What turns amplitudes of `axis_waves` into a matrix: (waves, length²), with type and device of `like`."""
+    if torch.compiler.is_compiling() or valueless(like):
+        return _make_waves(length, boundary, moving, like.dtype, like.device)
+    return _kept_waves(length, boundary, moving, like.dtype, like.device)
+
+
+def _make_waves(length: int, boundary: str, moving: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # A real inverse transform, at the offsets i - j, and for the image of pixel j behind the edge at i + j + 1.
+    period = length if boundary == "periodic" else 2 * length
+    number = torch.arange(period // 2 + 1, device=device)
+    alone = (number == 0) | (2 * number == period)
+    i = torch.arange(length, device=device)
+    share = torch.where(alone, 1.0, 2.0).to(torch.float64)[:, None, None] / period
+
+    def at(offset: Tensor) -> Tensor:
+        # Whole numbers of turns are taken off first: the angles are then as exact as they can be.
+        angle = (number[:, None, None] * offset).remainder(period).to(torch.float64) * (2 * math.pi / period)
+        return torch.cat([angle.cos() * share, angle.sin() * share]) if moving else angle.cos() * share
+
+    matrix = at(i[:, None] - i)
+    if boundary != "periodic":
+        image = at(i[:, None] + i + 1)
+        matrix = matrix + image if boundary == "neumann" else matrix - image
+    return matrix.flatten(1).to(dtype)
+
+
+_kept_waves = lru_cache(maxsize=32)(_make_waves)
+
+
+def _scaled(values: Tensor, gain: Tensor | None) -> Tensor:
+    return values if gain is None else values * gain[..., None]
+
+
+def axis_matrices(
+    coefficients: Coefficients,
+    height: int,
+    width: int,
+    boundary: str,
+    gain: Tensor | None = None,
+    *,
+    last: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Matrices (..., H, H) across rows and (..., W, W) across columns, whose product is the propagator times `gain`.
+
+    Initial forcing and diagonal K only. The reaction and the `gain` (...,) are in the first. With `last`, for
+    coefficients (D, S), they are (S, H, H, D) and (S, W, W, D).
     """
     c = coefficients
+    if c.r is not None:
+        gain = c.r.exp() if gain is None else c.r.exp() * gain
     nodes = (0, 0)
     if boundary == "absorbing":
         like = c.kyy if c.kyy is not None else c.vy
         assert like is not None
         nodes = plane_nodes(c, height, width, "initial", like)
-    rows = axis_matrix(height, boundary, c.kyy, c.vy, nodes[0])
-    columns = axis_matrix(width, boundary, c.kxx, c.vx, nodes[1])
-    return (rows if c.r is None else rows * c.r.exp()[..., None, None]), columns
+    rows = axis_matrix(height, boundary, c.kyy, c.vy, nodes[0], gain, last=last)
+    return rows, axis_matrix(width, boundary, c.kxx, c.vx, nodes[1], last=last)
 
 
 def summed_transfer(

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,6 +125,43 @@ def axis_response(k: Tensor, diffusion: Tensor | None, velocity: Tensor | None, 
         odd = torch.cat([odd[:-1], zero])
     phase = velocity[..., None] * k
     return torch.complex(decay * phase.cos(), -decay * phase.sin() * odd)
+
+
+class _MovingWaves(torch.autograd.Function):
+    """exp(-K k²) cos(v k) and exp(-K k²) sin(v k), side by side, with the few products that their gradient needs."""
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, diffusion: Tensor | None, velocity: Tensor) -> Tensor:
+        phase = velocity[..., None] * k
+        waves = torch.stack([phase.cos(), phase.sin()], dim=-2)
+        if diffusion is not None:
+            waves = waves * torch.exp(-diffusion[..., None] * k**2)[..., None, :]
+        ctx.save_for_backward(k, waves)
+        return waves.flatten(-2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        k, waves = ctx.saved_tensors
+        gradient = gradient.unflatten(-1, (2, -1))
+        spread = turn = None
+        if ctx.needs_input_grad[1]:
+            spread = -(gradient * waves).sum(-2) @ k**2
+        if ctx.needs_input_grad[2]:
+            turn = (gradient[..., 1, :] * waves[..., 0, :] - gradient[..., 0, :] * waves[..., 1, :]) @ k
+        return None, spread, turn
+
+
+def axis_waves(k: Tensor, diffusion: Tensor | None, velocity: Tensor | None) -> Tensor:
+    """Amplitudes along one axis of cos(k n) and, with a velocity, of sin(k n): (..., len(k)) or (..., 2 len(k)).
+
+    exp(-K k²) cos(v k) and exp(-K k²) sin(v k), the real part of `axis_response` and minus its imaginary one. At the
+    Nyquist wave number sin(k n) is zero at every pixel, whatever stands before it.
+    """
+    if velocity is not None:
+        amplitudes: Tensor = _MovingWaves.apply(k, diffusion, velocity)
+        return amplitudes
+    assert diffusion is not None
+    return torch.exp(-diffusion[..., None] * k**2)
 
 
 def half_axis(length: int, like: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.polynomial import Chebyshev, Polynomial
 
+from operators.jit import compile_cached
+
 _f = np.float32
 _LOG2_E = _f(1.4426950408889634)
 _LN2_HIGH = _f(0.693145751953125)  # few bits: its product with an exponent is exact
@@ -260,22 +262,10 @@ def compiled(dtype: str) -> tuple[Callable[..., None], Callable[..., None]]:
     tail = (types.int64, types.int64, types.boolean, types.int64, types.int64)
     bdl, shared = array[3], array[4]
     head = (bdl, bdl, array[2], shared, shared)
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     return (
-        _compile(_forward, types.void(*head, bdl, array[3], array[4], *tail), options),
-        _compile(
+        compile_cached(_forward, types.void(*head, bdl, array[3], array[4], *tail)),
+        compile_cached(
             _backward,
             types.void(*head, array[4], bdl, array[3], bdl, bdl, array[3], array[5], array[5], *tail),
-            options,
         ),
     )
-
-
-def _compile(function: Callable[..., None], signature: Any, options: dict[str, Any]) -> Callable[..., None]:
-    try:
-        return njit(signature, cache=True, **options)(function)
-    except RuntimeError as error:
-        # Numba's "no locator available": neither the package's directory nor the user's cache can be written.
-        if "cannot cache" not in str(error):
-            raise
-        return njit(signature, **options)(function)

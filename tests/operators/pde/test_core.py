@@ -60,7 +60,7 @@ def check_routes(options: dict[str, Any], grid: tuple[int, int] = (3, 4)) -> Non
     x, cond = torch.randn(2, *grid, 4, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
     methods = ["reference", "fft", "auto"]
     if options["forcing"] == "initial" and options["tensor"] != "full":
-        methods.append("separable")
+        methods += ["separable", *(["compiled"] if options["condition"] == "none" else [])]
     results = {}
     for method in methods:
         mixer = make(method=method, **options)
@@ -191,12 +191,13 @@ def test_initial_lengths_span_a_third_of_a_pixel_to_half_the_image() -> None:
 
 
 def test_auto_follows_the_grid_the_states_and_the_tensor() -> None:
-    assert make(grid=(8, 8)).backend == "separable"
+    assert make(grid=(8, 8)).backend == "compiled"
+    assert make(grid=(8, 8), condition="input").backend == "separable"
     assert make(grid=(8, 8), tensor="full").backend == "fft"
     assert make(grid=(8, 8), forcing="constant").backend == "fft"
-    assert make(grid=(32, 32), state=1).backend == "separable"
-    assert make(grid=(32, 32), state=4).backend == "fft"
-    assert make(grid=(256, 256), state=1).backend == "fft"
+    assert make(grid=(32, 32), state=1, condition="input").backend == "separable"
+    assert make(grid=(32, 32), state=4, condition="input").backend == "fft"
+    assert make(grid=(256, 256), state=4).backend == "fft"
     assert make(grid=(8, 8), method="reference").backend == "reference"
 
 
@@ -235,3 +236,56 @@ def test_refusals(params: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         operators.create("pde_ssm", 4, grid=(4, 5), **params)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["separable", "compiled", "fft"])
+@pytest.mark.parametrize("change", ["add_", "data", "state dict", "fixed", "grid", "method"])
+def test_what_is_kept_in_evaluation_follows_every_change(method: str, change: str) -> None:
+    mixer = make(grid=(4, 5), dim=4, state=1, method=method, coefficients={"convection": "fixed"})
+    x = torch.randn(8, 4, 5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        before = mixer(x)
+        assert core(mixer)._kept is not None
+        assert torch.equal(mixer(x), before), "from what is kept"
+        if change == "add_":
+            core(mixer).log_length.add_(0.5)
+        elif change == "data":
+            core(mixer).readout.data.mul_(2)
+        elif change == "state dict":
+            mixer.load_state_dict(
+                make(grid=(4, 5), dim=4, seed=1, state=1, coefficients={"convection": "fixed"}).state_dict()
+            )
+        elif change == "fixed":
+            core(mixer).velocity.mul_(2)
+        elif change == "grid":
+            x = x.transpose(1, 2).contiguous()
+        elif change == "method":
+            core(mixer).method = "compiled" if method == "separable" else "separable"
+        after = mixer(x)
+    fresh = mixer(x)  # with gradients, and so made anew
+    assert_close(after, fresh.detach(), 1e-12, "output after the change")
+    if change not in ("grid", "method"):
+        assert_differs(after, before, 0.01, "output")
+
+
+def test_what_is_kept_is_no_larger_than_the_field_and_no_part_of_the_state() -> None:
+    mixer = make(grid=(4, 5), dim=4, state=4)
+    names = set(mixer.state_dict())
+    with torch.no_grad():
+        mixer(torch.randn(1, 4, 5, 4, dtype=torch.float64))
+        assert core(mixer)._kept is None
+        mixer(torch.randn(9, 4, 5, 4, dtype=torch.float64))
+    kept = core(mixer)._kept
+    assert kept is not None
+    assert sum(part.numel() for part in kept[2]) <= 9 * 4 * 5 * 4
+    assert set(mixer.state_dict()) == names
+
+
+def test_what_is_kept_has_the_type_of_the_parameters() -> None:
+    mixer = make(grid=(4, 5), dim=4, state=1).float()
+    x = torch.randn(8, 4, 5, 4)
+    with torch.no_grad():
+        mixer(x)
+        assert mixer.double()(x.double()).dtype == torch.float64
+        assert_close(mixer(x.double()), mixer(x.double().requires_grad_()).detach(), 1e-12, "output in float64")
+    assert_close(mixer(x.double()).detach(), make(grid=(4, 5), dim=4, state=1)(x.double()).detach(), 1e-6, "output")

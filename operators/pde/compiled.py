@@ -1,0 +1,140 @@
+"""The separable propagator on images whose channels come last, as an operator of torch: compiled, for the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from operators.errors import InputError
+
+LANES = 16
+LEAST_TASKS = 16
+"""Tasks of the backward pass, at least, that a batch is cut into where it can be; results do not depend on threads."""
+THREAD_LEAST = 1 << 20
+"""Multiply-adds below which a thread costs more than it saves."""
+
+
+@lru_cache
+def _kernels(dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+    # Here and not above: importing numba takes half a second, which those who do without need not wait for.
+    from operators.pde.kernels import compiled
+
+    return compiled(str(dtype).removeprefix("torch."))
+
+
+def _flat(x: Tensor) -> tuple[np.ndarray, tuple[int, ...], Tensor]:
+    """The memory of x (B, H, W, D) as one axis, the strides of (B, H, W), and who owns it."""
+    x = x.detach()
+    if x.stride(-1) != 1 and x.shape[-1] > 1:
+        x = x.contiguous()
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    return x.as_strided((extent,), (1,)).numpy(), x.stride()[:3], x
+
+
+def _share(kernel: Callable[..., None], arguments: tuple[Any, ...], tasks: int, work: int) -> None:
+    """Run `kernel` on all tasks, in as many plain threads as torch uses: numba's own do not survive a fork."""
+    threads = max(1, min(torch.get_num_threads(), tasks, work // THREAD_LEAST))
+    bounds = [tasks * i // threads for i in range(threads + 1)]
+    if threads == 1:
+        kernel(*arguments, *bounds)
+        return
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(kernel, *arguments, *bounds[i : i + 2]) for i in range(1, threads)]
+        kernel(*arguments, *bounds[:2])
+        for other in others:
+            other.result()
+
+
+@torch.library.custom_op("operator_zoo::separable_fwd", mutates_args=())
+def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
+    """y_ij = skip u_ij + sum over s, k, l of rows_sik columns_sjl u_kl for each image and channel, on the CPU.
+
+    Args:
+        u: (B, H, W, D) of float32 or float64; the others have its type.
+        rows: (S, H, H, D).
+        columns: (S, W, W, D).
+        skip: (D,).
+
+    Returns:
+        (B, H, W, D), contiguous.
+    """
+    batch, height, width, channels = u.shape
+    states = rows.shape[0]
+    y = u.new_empty(u.shape)
+    flat, strides, _owner = _flat(u)
+    tensors = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
+    sizes = (batch, height, width, channels, states)
+    tasks = ceil(channels / LANES) * batch
+    _share(
+        _kernels(u.dtype)[0],
+        (flat, strides, *tensors, y.view(-1).numpy(), *sizes),
+        tasks,
+        states * u.numel() * (height + width),
+    )
+    return y
+
+
+@separable.register_fake
+def _(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
+    return u.new_empty(u.shape)
+
+
+@torch.library.custom_op("operator_zoo::separable_bwd", mutates_args=())
+def separable_backward(
+    u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u, rows, columns and skip from that of the output of `separable`, all contiguous."""
+    batch, height, width, channels = u.shape
+    states = rows.shape[0]
+    blocks = ceil(channels / LANES)
+    parts = min(batch, ceil(LEAST_TASKS / blocks))
+    grad_u = u.new_empty(u.shape)
+    by_part = [tensor.new_empty(parts, *tensor.shape) for tensor in (rows, columns, skip)]
+    flat, strides, _owner = _flat(u)
+    flat_grad, grad_strides, _grad_owner = _flat(grad)
+    given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
+    written = [tensor.view(-1).numpy() for tensor in (grad_u, *by_part)]
+    sizes = (batch, height, width, channels, states, parts)
+    _share(
+        _kernels(u.dtype)[1],
+        (flat, strides, *given, flat_grad, grad_strides, *written, *sizes),
+        blocks * parts,
+        3 * states * u.numel() * (height + width),
+    )
+    grad_rows, grad_columns, grad_skip = (tensor.sum(0) if parts > 1 else tensor[0] for tensor in by_part)
+    return grad_u, grad_rows, grad_columns, grad_skip
+
+
+@separable_backward.register_fake
+def _(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        u.new_empty(u.shape),
+        rows.new_empty(rows.shape),
+        columns.new_empty(columns.shape),
+        skip.new_empty(skip.shape),
+    )
+
+
+def _refuse(ctx: Any, *gradients: Tensor) -> None:
+    raise InputError("the compiled propagator has no second derivatives: set pde.method to separable or fft")
+
+
+separable_backward.register_autograd(_refuse)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    return separable_backward(*ctx.saved_tensors, grad)
+
+
+separable.register_autograd(_differentiate, setup_context=_keep)
