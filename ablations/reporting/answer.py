@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ablations.reporting.study import Objective, Study
-from ablations.reporting.words import Scale, effect_finding, minus, p_value, plural, title
+from ablations.reporting.words import Scale, effect_finding, minus, p_said, plural, title
 
 MOST_EFFECTS = 3
 MOST_CLOSE = 3
@@ -74,7 +74,7 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
         reference = next(row["title"] for row in scored if row["reference"])
         where = scale.interval(best["difference_low"], best["difference_high"])
         size = f"{scale.signed(best['difference'])}{scale.points}"
-        said.append(f"{size} against {reference} ({where}, Holm p = {p_value(best['p_holm'])})")
+        said.append(f"{size} against {reference} ({where}, Holm {p_said(best['p_holm'])})")
     elif best["reference"] and len(scored) > 1:
         said.append("it is the reference")
     titles = {row["arm"]: row["title"] for row in scored}

@@ -10,7 +10,7 @@ from ablations.reporting import figures, html, tables
 from ablations.reporting.answer import scale_of
 from ablations.reporting.figures import NARROW, Bar
 from ablations.reporting.svg import SERIES, Canvas
-from ablations.reporting.words import DASH, Scale, minus, p_value, plural, seconds
+from ablations.reporting.words import DASH, Scale, minus, p_said, p_value, plural, seconds
 
 MOST_SHEETS = 12
 MOST_PLOTS = 6
@@ -192,9 +192,7 @@ def _interactions(result: Mapping[str, Any]) -> Iterator[str]:
     yield html.heading("Interactions", 3)
     yield html.grid(
         [
-            html.small(
-                figures.interaction(one, scale, NARROW), f"{' × '.join(one['factors'])}: p = {p_value(one['p'])}"
-            )
+            html.small(figures.interaction(one, scale, NARROW), f"{' × '.join(one['factors'])}: {p_said(one['p'])}")
             for one in plots
         ]
     )

@@ -110,6 +110,12 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
+def p_said(p: float | None) -> str:
+    """`p = 0.03`, `p < 0.001`."""
+    said = p_value(p)
+    return f"p {said}" if said.startswith("<") else f"p = {said}"
+
+
 def count(number: float | None) -> str:
     """1.2 M, 3.4 G: parameters, MACs, images per second."""
     if number is None:
