@@ -273,8 +273,7 @@ class PdeSsm(Core):
             if method == COMPILED:
                 return separable(u.to(weight.dtype), *propagators, self.skip.to(weight.dtype)).to(u.dtype)
             if method == "fft":
-                field = u.to(weight.dtype).permute(0, 3, 1, 2)
-                mixed = apply_transfer(field, propagators[0], self.boundary).permute(0, 2, 3, 1)
+                mixed = apply_transfer(u.to(weight.dtype), propagators[0], self.boundary, last=True)
         if method == "separable":
             rows, columns = propagators
             mixed = self._separable(u, rows, columns, weight)
@@ -299,7 +298,7 @@ class PdeSsm(Core):
         made: tuple[Tensor, ...]
         if method == "fft":
             response = summed_transfer(coefficients, weight, height, width, self.boundary, self.forcing)
-            made = (response.flatten(-4, -3),)
+            made = (response.flatten(-4, -3).movedim(-3, -1).contiguous(),)
         else:
             gain = weight[:, 0] if self.condition == "none" else None
             made = axis_matrices(coefficients, height, width, self.boundary, gain, last=method == COMPILED)

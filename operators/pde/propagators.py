@@ -221,15 +221,55 @@ def _sum_states(weight: Tensor, responses: Tensor, trailing: int) -> Tensor:
     return (weight @ responses.flatten(-trailing)).unflatten(-1, responses.shape[-trailing:])
 
 
-def apply_transfer(field: Tensor, response: Tensor, boundary: str) -> Tensor:
-    """Apply a transfer function (see `summed_transfer`) to a field (..., H, W), float32 or float64."""
-    height, width = field.shape[-2:]
-    if boundary == "periodic":
-        return torch.fft.irfft2(torch.fft.rfft2(field) * response, s=(height, width))
+class _Filter(torch.autograd.Function):
+    """irfft2(rfft2(field) · response) over two axes; the response is that of a real kernel.
+
+    One transform of the gradient serves both gradients, and that of the response is summed over the batch while it is
+    still a spectrum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, field: Tensor, response: Tensor, rows: int, columns: int) -> Tensor:
+        ctx.axes, ctx.size = (rows, columns), (field.shape[rows], field.shape[columns])
+        spectrum = torch.fft.rfft2(field, dim=ctx.axes)
+        ctx.save_for_backward(field, spectrum, response)
+        return torch.fft.irfft2(spectrum * response, s=ctx.size, dim=ctx.axes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        field, spectrum, response = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives
+            spectrum = torch.fft.rfft2(field, dim=ctx.axes)
+        of_gradient = torch.fft.rfft2(gradient, dim=ctx.axes)
+        grad_field = grad_response = None
+        if ctx.needs_input_grad[0]:
+            grad_field = torch.fft.irfft2(of_gradient * response.conj(), s=ctx.size, dim=ctx.axes)
+        if ctx.needs_input_grad[1]:
+            height, width = ctx.size
+            # Of a wave and its conjugate, only one of which is in the half plane, the transform is the sum.
+            share = torch.full((width // 2 + 1,), 2.0 / (height * width), dtype=field.dtype, device=field.device)
+            share[0] /= 2
+            if width % 2 == 0:
+                share[-1] /= 2
+            summed = (of_gradient * spectrum.conj()).sum_to_size(response.shape)
+            grad_response = summed * share.view(-1, *[1] * (-1 - ctx.axes[1]))
+        return grad_field, grad_response, None, None
+
+
+def apply_transfer(field: Tensor, response: Tensor, boundary: str, *, last: bool = False) -> Tensor:
+    """Apply a transfer function (see `summed_transfer`) to a field (..., H, W), float32 or float64.
+
+    With `last` the field is (..., H, W, D), and the response (..., P, Q, D).
+    """
+    rows, columns = (-3, -2) if last else (-2, -1)
+    height, width = field.shape[rows], field.shape[columns]
     if boundary == "absorbing":
-        spectrum = torch.fft.rfft2(field, s=(2 * height, 2 * width))
-    else:
+        field = torch.nn.functional.pad(field, (0, 0) * last + (0, width, 0, height))
+    elif boundary != "periodic":
         sign = 1 if boundary == "neumann" else -1
-        field = torch.cat([field, sign * field.flip(-1)], dim=-1)
-        spectrum = torch.fft.rfft2(torch.cat([field, sign * field.flip(-2)], dim=-2))
-    return torch.fft.irfft2(spectrum * response, s=(2 * height, 2 * width))[..., :height, :width]
+        field = torch.cat([field, sign * field.flip(columns)], dim=columns)
+        field = torch.cat([field, sign * field.flip(rows)], dim=rows)
+    applied: Tensor = _Filter.apply(field, response, rows, columns)
+    if boundary == "periodic":
+        return applied
+    return applied.narrow(rows, 0, height).narrow(columns, 0, width)

@@ -131,17 +131,22 @@ class _MovingWaves(torch.autograd.Function):
     """exp(-K k²) cos(v k) and exp(-K k²) sin(v k), side by side, with the few products that their gradient needs."""
 
     @staticmethod
-    def forward(ctx: Any, k: Tensor, diffusion: Tensor | None, velocity: Tensor) -> Tensor:
+    def make(k: Tensor, diffusion: Tensor | None, velocity: Tensor) -> Tensor:
         phase = velocity[..., None] * k
         waves = torch.stack([phase.cos(), phase.sin()], dim=-2)
-        if diffusion is not None:
-            waves = waves * torch.exp(-diffusion[..., None] * k**2)[..., None, :]
-        ctx.save_for_backward(k, waves)
+        return waves if diffusion is None else waves * torch.exp(-diffusion[..., None] * k**2)[..., None, :]
+
+    @staticmethod
+    def forward(ctx: Any, k: Tensor, diffusion: Tensor | None, velocity: Tensor) -> Tensor:
+        waves = _MovingWaves.make(k, diffusion, velocity)
+        ctx.save_for_backward(k, diffusion, velocity, waves)
         return waves.flatten(-2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
-        k, waves = ctx.saved_tensors
+        k, diffusion, velocity, waves = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives
+            waves = _MovingWaves.make(k, diffusion, velocity)
         gradient = gradient.unflatten(-1, (2, -1))
         spread = turn = None
         if ctx.needs_input_grad[1]:

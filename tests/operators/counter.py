@@ -9,6 +9,7 @@ floating-point operations), by the rules of `operators.cost`, written down here 
     complex FFT of n points           5 n log2 n operations; a real one half of that
     product of two complex tensors    3 MACs per element of the result
     selective scan                    9 L D S operations
+    separable propagators             the two products of every state
 
 Other element-wise work and reductions are not counted. What looks like a product but has no rule raises, so that
 nothing escapes in silence.
@@ -112,6 +113,10 @@ def _scan(out: Any, u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> float:
     return scan_macs(batch, length, channels, A.shape[1])
 
 
+def _separable(out: Tensor, u: Tensor, rows: Tensor, columns: Tensor, *_: Any) -> float:
+    return rows.shape[0] * u.numel() * (rows.shape[1] + columns.shape[1])
+
+
 FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot"), _mm),
     **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), _addmm),
@@ -133,6 +138,7 @@ FORMULAS: dict[str, Formula] = {
     "aten::_fft_c2r": _fft_c2r,
     "aten::mul": _mul,
     "operator_zoo::selective_scan_fwd": _scan,
+    "operator_zoo::separable_fwd": _separable,
 }
 """What is counted, by `namespace::operator`. A mixer with an operator of its own adds an entry."""
 

@@ -13,6 +13,7 @@ from operators.pde.compiled import separable
 from operators.pde.propagators import axis_matrix
 from operators.pde.symbols import BOUNDARIES
 from tests.checks import assert_close
+from tests.operators.counter import count_macs
 
 # Sides around the tiles of 4 and the steps of 8; channels around the vectors of 16; more states than one.
 SHAPES = [
@@ -106,6 +107,11 @@ def test_an_image_and_a_channel_keep_to_themselves() -> None:
 
 def test_is_an_operator_of_torch() -> None:
     torch.library.opcheck(separable, drawn((2, 3, 4, 5, 2))[0])
+
+
+def test_costs_its_two_products() -> None:
+    inputs, _ = drawn((2, 3, 4, 5, 6))
+    assert count_macs(separable, *inputs) == 6 * 2 * 5 * (3 * 3 * 4 + 3 * 4 * 4)
 
 
 def test_no_second_derivatives() -> None:

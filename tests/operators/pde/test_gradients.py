@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from operators.pde import propagate
 from tests.checks import assert_close
@@ -41,6 +41,18 @@ def differentiable(row, grid):
 def test_every_pair_of_options(row):
     _, values, operator = differentiable(row, GRIDS[row["grid"]])
     assert gradcheck(operator, values, eps=1e-6, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "neumann", "absorbing"])
+@pytest.mark.parametrize("method", ["separable", "fft", "reference"])
+@pytest.mark.parametrize("grid", ["odd", "even"])
+def test_second_derivatives(grid, method, boundary):
+    row = {
+        "tensor": "diagonal", "convection": True, "reaction": True, "units": "pixel",
+        "boundary": boundary, "forcing": "initial", "method": method,
+    }  # fmt: skip
+    _, values, operator = differentiable(row, GRIDS[grid])
+    assert gradgradcheck(operator, values, eps=1e-6, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.slow
