@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -22,7 +20,7 @@ THREAD_LEAST = 1 << 20
 
 
 @lru_cache
-def _kernels(dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     # Here and not above: importing numba takes half a second, which those who do without need not wait for.
     from operators.pde.kernels import compiled
 
@@ -38,18 +36,11 @@ def _flat(x: Tensor) -> tuple[np.ndarray, tuple[int, ...], Tensor]:
     return x.as_strided((extent,), (1,)).numpy(), x.stride()[:3], x
 
 
-def _share(kernel: Callable[..., None], arguments: tuple[Any, ...], tasks: int, work: int) -> None:
-    """Run `kernel` on all tasks, in as many plain threads as torch uses: numba's own do not survive a fork."""
+def _run(index: int, arrays: list[np.ndarray], numbers: list[int], dtype: torch.dtype, tasks: int, work: int) -> None:
+    from operators import jit
+
     threads = max(1, min(torch.get_num_threads(), tasks, work // THREAD_LEAST))
-    bounds = [tasks * i // threads for i in range(threads + 1)]
-    if threads == 1:
-        kernel(*arguments, *bounds)
-        return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(kernel, *arguments, *bounds[i : i + 2]) for i in range(1, threads)]
-        kernel(*arguments, *bounds[:2])
-        for other in others:
-            other.result()
+    jit.run(_kernels(dtype)[index], arrays, numbers, tasks, threads)
 
 
 @torch.library.custom_op("operator_zoo::separable_fwd", mutates_args=())
@@ -69,15 +60,10 @@ def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
     states = rows.shape[0]
     y = u.new_empty(u.shape)
     flat, strides, _owner = _flat(u)
-    tensors = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
-    sizes = (batch, height, width, channels, states)
-    tasks = ceil(channels / LANES) * batch
-    _share(
-        _kernels(u.dtype)[0],
-        (flat, strides, *tensors, y.view(-1).numpy(), *sizes),
-        tasks,
-        states * u.numel() * (height + width),
-    )
+    given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
+    numbers = [*strides, batch, height, width, channels, states]
+    tasks, work = ceil(channels / LANES) * batch, states * u.numel() * (height + width)
+    _run(0, [flat, *given, y.view(-1).numpy()], numbers, u.dtype, tasks, work)
     return y
 
 
@@ -101,13 +87,9 @@ def separable_backward(
     flat_grad, grad_strides, _grad_owner = _flat(grad)
     given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
     written = [tensor.view(-1).numpy() for tensor in (grad_u, *by_part)]
-    sizes = (batch, height, width, channels, states, parts)
-    _share(
-        _kernels(u.dtype)[1],
-        (flat, strides, *given, flat_grad, grad_strides, *written, *sizes),
-        blocks * parts,
-        3 * states * u.numel() * (height + width),
-    )
+    numbers = [*strides, *grad_strides, batch, height, width, channels, states, parts]
+    work = 3 * states * u.numel() * (height + width)
+    _run(1, [flat, *given, flat_grad, *written], numbers, u.dtype, blocks * parts, work)
     grad_rows, grad_columns, grad_skip = (tensor.sum(0) if parts > 1 else tensor[0] for tensor in by_part)
     return grad_u, grad_rows, grad_columns, grad_skip
 

@@ -11,13 +11,12 @@ vectors of sums in registers and reads 8 vectors for 16 multiply-adds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 
-from operators.jit import compile_cached
+from operators.jit import array, compile_share, share
 
 LANES = 16
 _CONTRACT = {"contract", "nsz"}
@@ -139,8 +138,9 @@ def _padded(length: int) -> int:
     return (length + 7) // 8 * 8
 
 
+@njit(error_model="numpy")
 def _forward(
-    u: Any, u_strides: Any, rows: Any, columns: Any, skip: Any, y: Any,
+    u: Any, rows: Any, columns: Any, skip: Any, y: Any, u_strides: Any,
     batch: int, height: int, width: int, channels: int, states: int, low: int, high: int,
 ) -> None:  # fmt: skip
     """Tasks `low` to `high` - 1; task = block of channels · batch + image.
@@ -173,9 +173,10 @@ def _forward(
         _unpack(out, y, image * height * width * channels + first, channels, width * channels, width, height, w, n)
 
 
+@njit(error_model="numpy")
 def _backward(
-    u: Any, u_strides: Any, rows: Any, columns: Any, skip: Any, g: Any, g_strides: Any,
-    grad_u: Any, grad_rows: Any, grad_columns: Any, grad_skip: Any,
+    u: Any, rows: Any, columns: Any, skip: Any, g: Any, grad_u: Any, grad_rows: Any, grad_columns: Any, grad_skip: Any,
+    u_strides: Any, g_strides: Any,
     batch: int, height: int, width: int, channels: int, states: int, parts: int, low: int, high: int,
 ) -> None:  # fmt: skip
     """Gradients from tasks `low` to `high` - 1; task = block of channels · parts + part of the batch.
@@ -231,15 +232,28 @@ def _backward(
             _unpack(grad_along[s], grad_columns, at, channels, width * channels, width, width, w, n)
 
 
-def compiled(dtype: str) -> tuple[Callable[..., None], Callable[..., None]]:
-    """The forward and the backward pass for `float32` or `float64`, compiled once and cached on disk where possible."""
-    one = {"float32": types.float32, "float64": types.float64}[dtype]
-    flat, strides = types.Array(one, 1, "C"), types.UniTuple(types.int64, 3)
-    sizes = (types.int64,) * 7
-    return (
-        compile_cached(_forward, types.void(flat, strides, flat, flat, flat, flat, *sizes)),
-        compile_cached(
-            _backward,
-            types.void(flat, strides, flat, flat, flat, flat, strides, flat, flat, flat, flat, *sizes, types.int64),
-        ),
-    )
+def compiled(dtype: str) -> tuple[Any, Any]:
+    """The forward and the backward pass for `float32` or `float64`, for `operators.jit.run`, kept on disk if possible.
+
+    Their arrays and numbers are the arguments of `_forward` and `_backward`, in order.
+    """
+    kind = {"float32": np.float32, "float64": np.float64}[dtype]
+
+    def forward(data: Any) -> None:
+        t, low, high = share(data, 18)
+        u, rows, columns = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
+        skip, y = array(t[6], t[7], kind), array(t[8], t[9], kind)
+        _forward(u, rows, columns, skip, y, (t[10], t[11], t[12]), t[13], t[14], t[15], t[16], t[17], low, high)
+
+    def backward(data: Any) -> None:
+        t, low, high = share(data, 30)
+        u, rows, columns = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
+        skip, g, grad_u = array(t[6], t[7], kind), array(t[8], t[9], kind), array(t[10], t[11], kind)
+        grad_rows, grad_columns = array(t[12], t[13], kind), array(t[14], t[15], kind)
+        grad_skip = array(t[16], t[17], kind)
+        _backward(
+            u, rows, columns, skip, g, grad_u, grad_rows, grad_columns, grad_skip,
+            (t[18], t[19], t[20]), (t[21], t[22], t[23]), t[24], t[25], t[26], t[27], t[28], t[29], low, high,
+        )  # fmt: skip
+
+    return compile_share(forward), compile_share(backward)
