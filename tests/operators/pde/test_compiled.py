@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 import operators
-from operators import BARE, InputError
+from operators import BARE, InputError, jit
 from operators.pde import propagators
 from operators.pde.compiled import separable
 from operators.pde.propagators import axis_matrix
@@ -15,6 +20,7 @@ from operators.pde.symbols import BOUNDARIES
 from tests.checks import assert_close
 from tests.operators.counter import count_macs
 
+ROOT = Path(operators.__file__).parents[1]
 # Sides around the tiles of 4 and the steps of 8; channels around the vectors of 16; more states than one.
 SHAPES = [
     (1, 1, 1, 1, 1),
@@ -79,8 +85,13 @@ def test_any_layout_in_memory_gives_the_same(layout: str) -> None:
             assert_close(found[name], expected, 1e-13, name)
 
 
-def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("team", [True, False], ids=["OpenMP's threads", "threads of its own"])
+def test_threads_change_no_bit(team: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("operators.pde.compiled.THREAD_LEAST", 1)
+    if not team:
+        monkeypatch.setattr(jit, "_team", lambda: None)
+    elif jit._team() is None:
+        pytest.skip("this process has no GNU OpenMP")
     inputs, gradient = drawn((5, 9, 7, 50, 2), torch.float32)
     before, by_threads = torch.get_num_threads(), []
     try:
@@ -92,6 +103,29 @@ def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     for other in by_threads[1:]:
         for name, value in by_threads[0].items():
             assert torch.equal(value, other[name]), name
+
+
+FORKS = """
+import os, signal, torch
+from operators.pde import compiled
+compiled.THREAD_LEAST = 1
+torch.set_num_threads(2)
+inputs = torch.ones(4, 8, 8, 32), torch.ones(1, 8, 8, 32), torch.ones(1, 8, 8, 32), torch.ones(32)
+assert compiled.separable(*inputs)[0, 0, 0, 0] == 65
+child = os.fork()
+if not child:
+    signal.alarm(30)
+    y = compiled.separable(*inputs)
+    os._exit(0 if y[3, 7, 7, 31] == 65 else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_process_does_not_wait_for_its_parents_threads() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_image_and_a_channel_keep_to_themselves() -> None:
