@@ -217,7 +217,8 @@ class PdeSsm(Core):
             raise InputError(f"pde.method={COMPILED} runs on the CPU, not on {device}; use pde.method=auto")
         if self.method != "auto":
             return self.method
-        return choose(self.separable, height, width, self.state, compiled=device == "cpu" and self.condition == "none")
+        boundary = self.boundary if device == "cpu" and self.condition == "none" else None
+        return choose(self.separable, height, width, self.state, compiled=boundary)
 
     @property
     def backend(self) -> str:

@@ -197,7 +197,10 @@ def test_auto_follows_the_grid_the_states_and_the_tensor() -> None:
     assert make(grid=(8, 8), forcing="constant").backend == "fft"
     assert make(grid=(32, 32), state=1, condition="input").backend == "separable"
     assert make(grid=(32, 32), state=4, condition="input").backend == "fft"
-    assert make(grid=(256, 256), state=4).backend == "fft"
+    assert make(grid=(32, 32), state=1).backend == "compiled"
+    assert make(grid=(32, 32), state=4).backend == "fft"
+    assert make(grid=(32, 32), state=4, boundary="neumann").backend == "compiled"
+    assert make(grid=(256, 256), state=4, boundary="neumann").backend == "fft"
     assert make(grid=(8, 8), method="reference").backend == "reference"
 
 
