@@ -36,27 +36,31 @@ def forest(bars: Sequence[Bar], scale: Scale, title: str, axis_title: str, width
     canvas = Canvas(width, height, title)
     longest = max(len(bar.label) for bar in bars)
     left = 10 if narrow else min(20 + 7.2 * longest, 0.38 * width)
-    right = width - (10 if narrow else 178)
+    said = [_said(bar, scale) for bar in bars]
+    right = width - (10 if narrow else 20 + 7 * max(map(len, said)))
     values = [0.0, *(v for bar in bars for v in (bar.estimate, bar.low, bar.high) if v is not None)]
     x = Axis(*_padded([value * scale.factor for value in values]), left, right)
     bottom = height - 40
     _horizontal(canvas, x, 8, bottom)
     canvas.line(x(0), 8, x(0), bottom, "zero")
     canvas.text((left + right) / 2, height - 6, axis_title, "middle", "soft")
-    for place, bar in enumerate(bars):
+    for place, (bar, words) in enumerate(zip(bars, said, strict=True)):
         y = 14 + step * place + (30 if narrow else 10)
-        said = scale.signed(bar.estimate)
         if bar.low is not None and bar.high is not None:
             canvas.line(x(bar.low * scale.factor), y, x(bar.high * scale.factor), y, "bar")
-            said += f" ({scale.interval(bar.low, bar.high)})"
         canvas.circle(x(bar.estimate * scale.factor), y, 4.5, "dot open" if bar.hollow else "dot")
         if narrow:
-            canvas.text(left, y - 12, clip(bar.label, width - 20 - 7 * len(said)))
-            canvas.text(width - 10, y - 12, said, "end", "soft")
+            canvas.text(left, y - 12, clip(bar.label, width - 20 - 7 * len(words)))
+            canvas.text(width - 10, y - 12, words, "end", "soft")
         else:
             canvas.text(left - 12, y + 4, clip(bar.label, left - 12), "end")
-            canvas.text(width - 4, y + 4, said, "end", "soft")
+            canvas.text(width - 4, y + 4, words, "end", "soft")
     return canvas
+
+
+def _said(bar: Bar, scale: Scale) -> str:
+    known = bar.low is not None and bar.high is not None
+    return scale.signed(bar.estimate) + (f" ({scale.interval(bar.low, bar.high)})" if known else "")
 
 
 def interaction(one: Mapping[str, Any], scale: Scale, width: int) -> Canvas:
