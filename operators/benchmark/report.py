@@ -73,7 +73,8 @@ def _yardsticks(row: Row) -> list[tuple[str, str]]:
         return []
     states = re.search(r"\bstate=(\d+)", row.arm)
     number = states[1] if states else operators.describe("pde_ssm").defaults["state"]
-    own = {"separable": f"bare products[state={number}]", "fft": "bare fft"}.get(row.backend)
+    products = f"bare products[state={number}]"
+    own = {"separable": products, "compiled": products, "fft": "bare fft"}.get(row.backend)
     return [(bare, row.work) for bare in (own, "bare projection") if bare is not None]
 
 

@@ -8,6 +8,7 @@ import torch
 from numba import njit
 from numba import types as kinds
 
+from operators import jit
 from operators.scan import cpu, kernels
 from tests.checks import assert_close
 from tests.operators.scan.cases import arguments, results
@@ -129,7 +130,7 @@ def compiler(monkeypatch, message):
             raise RuntimeError(message)
         return lambda function: function
 
-    monkeypatch.setattr(kernels, "njit", compile_)
+    monkeypatch.setattr(jit, "njit", compile_)
     return attempts
 
 
