@@ -18,7 +18,6 @@ from numba import njit
 
 from operators.jit import array, compile_share, share
 
-LANES = 16
 _CONTRACT = {"contract", "nsz"}
 
 
