@@ -75,7 +75,7 @@ class ModulatedNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
         """Map x (B, H, W, C), with scale and shift (B, 1, 1, C)."""
-        return super().forward(x) * (1 + scale) + shift
+        return torch.addcmul(shift, super().forward(x), 1 + scale)
 
 
 class ModulatedBlock(nn.Module):
@@ -101,10 +101,10 @@ class ModulatedBlock(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Map x (B, H, W, C) to (B, H, W, C), given cond (B, C)."""
         scale, shift, gate, *second = self.modulation(cond)
-        x = x + gate * self.mixer(self.norm(x, scale, shift), cond)
+        x = torch.addcmul(x, gate, self.mixer(self.norm(x, scale, shift), cond))
         if self.ffn is not None:
             scale, shift, gate = second
-            x = x + gate * self.ffn(self.norm(x, scale, shift))
+            x = torch.addcmul(x, gate, self.ffn(self.norm(x, scale, shift)))
         return x
 
     def macs(self, tokens: int) -> int:

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from operators.cost import Cost
 from operators.errors import InputError, check_choice, check_names, check_number
+from operators.gating import gated_norm
 from operators.initialisation import linear_init
 
 GATES = ("silu", "none")
 NORMS = ("rms", "layer", "none")
 CONVS = (0, 3, 5, 7)
+EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Shell(nn.Module):
                 self.width, self.width, spec.conv, padding="same", groups=self.width, bias=spec.conv_bias
             )
         norms = {"rms": nn.RMSNorm, "layer": nn.LayerNorm, "none": nn.Identity}
-        self.norm = norms[spec.norm](self.width) if spec.norm == "none" else norms[spec.norm](self.width, eps=1e-6)
+        self.norm = norms[spec.norm](self.width) if spec.norm == "none" else norms[spec.norm](self.width, eps=EPS)
 
     def enter(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Value field u (B, H, W, D) and gate z (B, H, W, D) or None, from x (B, H, W, C)."""
@@ -119,9 +121,13 @@ class Shell(nn.Module):
         """Mixer output (B, H, W, C) from the core's output y (B, H, W, D) and the gate z."""
         if isinstance(self.norm, nn.RMSNorm | nn.LayerNorm):
             # Under autocast a core may hand over half precision, which fused norms refuse with float32 weights.
-            y = self.norm(y.to(self.norm.weight.dtype))
-        if z is not None:
-            y = y * F.silu(z)
+            y = y.to(self.norm.weight.dtype)
+        if isinstance(self.norm, nn.RMSNorm) and z is not None:
+            y = gated_norm(y, z, self.norm.weight, EPS)
+        else:
+            y = self.norm(y)
+            if z is not None:
+                y = y * F.silu(z)
         return self.out_proj(y) if self.spec.project else y
 
     def cost(self, height: int, width: int) -> Cost:
