@@ -68,7 +68,7 @@ def _backward(
     y: Any, z: Any, weight: Any, eps: Any, g: Any, grad_y: Any, grad_z: Any, grad_weight: Any,
     y_row: int, z_row: int, g_row: int, rows: int, parts: int, low: int, high: int,
 ) -> None:  # fmt: skip
-    """Parts `low` to `high` - 1 of the rows, as in `_forward`; grad_weight (parts, width) is to be summed over parts."""
+    """Parts `low` to `high` - 1 of the rows, as in `_forward`; grad_weight (parts, width) is yet to be summed."""
     width = len(weight)
     opening, gated = np.empty_like(weight), np.empty_like(weight)
     for part in range(low, high):

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -74,6 +75,58 @@ def share(data: Any, length: int) -> Any:
 def array(address: int, size: int, dtype: Any) -> Any:
     """The array of `size` numbers at an address."""
     return carray(_pointer(address), (size,), dtype)
+
+
+def vectors(context: Any, builder: Any, signature: Any, arguments: Any) -> tuple[list[Any], int]:
+    """Pointers to vectors of 16 numbers at each (array, index) among the arguments, and what they are aligned to."""
+    number = context.get_value_type(signature.args[0].dtype)
+    vector = ir.VectorType(number, 16).as_pointer()
+    pointers = []
+    for place in range(0, len(arguments), 2):
+        data = context.make_array(signature.args[place])(context, builder, arguments[place]).data
+        pointers.append(builder.bitcast(builder.gep(data, [arguments[place + 1]]), vector))
+    return pointers, context.get_abi_sizeof(number)
+
+
+@intrinsic
+def copy16(_context: Any, target: Any, to: Any, source: Any, of: Any) -> Any:
+    """target[to : to + 16] = source[of : of + 16], as one vector; arrays are contiguous and of one type.
+
+    Loops of that length LLVM compiles for any length, with a test whether the arrays overlap.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (there, here), width = vectors(context, builder, signature, arguments)
+        builder.store(builder.load(here, align=width), there, align=width)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64), code
+
+
+@intrinsic
+def multiply16(_context: Any, target: Any, to: Any, one: Any, i: Any, other: Any, j: Any) -> Any:
+    """target[to : to + 16] = one[i : i + 16] · other[j : j + 16], like `copy16`."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (there, *factors), width = vectors(context, builder, signature, arguments)
+        builder.store(builder.fmul(*(builder.load(one, align=width) for one in factors)), there, align=width)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, one, types.int64, other, types.int64), code
+
+
+@intrinsic
+def add_product16(_context: Any, target: Any, to: Any, one: Any, i: Any, other: Any, j: Any) -> Any:
+    """target[to : to + 16] += one[i : i + 16] · other[j : j + 16], like `copy16`."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (there, *factors), width = vectors(context, builder, signature, arguments)
+        product = builder.fmul(*(builder.load(one, align=width) for one in factors), flags=("contract",))
+        total = builder.fadd(builder.load(there, align=width), product, flags=("contract",))
+        builder.store(total, there, align=width)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, one, types.int64, other, types.int64), code
 
 
 def run(compiled: Any, arrays: Sequence[np.ndarray], numbers: Sequence[int], tasks: int, threads: int) -> None:

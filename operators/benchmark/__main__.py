@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -208,19 +208,24 @@ def carry_out(plan: Plan, console: Console) -> int:
     return 1 if outcome.failed else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0, 1 if a mixer failed the comparison, 2 for wrong input (one line on standard error).
+def run(plan: Callable[[], Plan], console: Console) -> int:
+    """Carry out a plan; 0, 1 if a mixer failed the comparison, 2 for wrong input (one line on standard error).
 
     130 if interrupted; what was measured is in the table.
     """
     try:
-        return carry_out(parse(argv), Console(markup=False, highlight=False, stderr=True))
+        return carry_out(plan(), console)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line, see `run`."""
+    return run(lambda: parse(argv), Console(markup=False, highlight=False, stderr=True))
 
 
 if __name__ == "__main__":

@@ -67,6 +67,10 @@ class MixerArm:
     def kind(self) -> str:
         return "mixer"
 
+    @property
+    def judged(self) -> MixerArm:
+        return self
+
     def absent(self, shape: Shape, place: Place) -> str | None:
         height, width = operators.describe(self.name).min_grid
         if shape.height < height or shape.width < width:

@@ -32,6 +32,10 @@ class BareArm:
     def kind(self) -> str:
         return "bare"
 
+    @property
+    def judged(self) -> None:
+        return None
+
     def absent(self, shape: Shape, place: Place) -> str | None:
         return None
 

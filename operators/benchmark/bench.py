@@ -21,7 +21,7 @@ from operators.benchmark.arms import MixerArm
 from operators.benchmark.clock import Lane, round_robin
 from operators.benchmark.guard import Guard
 from operators.benchmark.statistics import quartiles
-from operators.benchmark.table import KEY, Row, Table, code_digest, hardware_name, key
+from operators.benchmark.table import KEY, PACKAGE, Row, Table, code_digest, hardware_name, key
 from operators.benchmark.workload import FORWARD, WORKS, Arm, Place, Shape, Workload, functions
 from operators.errors import InputError
 
@@ -36,13 +36,14 @@ class Plan:
         arms: what is compared.
         shapes: at which sizes.
         places: on which devices and in which types.
-        level: of the mixers, one of `operators.benchmark.arms.LEVELS`.
+        level: of the mixers, one of `operators.benchmark.arms.LEVELS`, or what they are part of.
         reference: label of the arm that times are divided by, or None.
         repeats: samples of each time.
         threads: of torch, on CPU.
         out: directory of the tables.
         minutes: after which nothing new is begun.
         memory: bytes that an arm may take; None for most of what is free.
+        packages: folders of source files; results of other ones are measured anew.
     """
 
     arms: Sequence[Arm]
@@ -55,6 +56,7 @@ class Plan:
     out: Path
     minutes: float = math.inf
     memory: int | None = None
+    packages: tuple[Path, ...] = (PACKAGE,)
 
 
 @dataclass
@@ -109,7 +111,7 @@ class Bench:
         self.advance = advance
         self.judge = judge
         self.guard = Guard(plan.memory)
-        self.code = code_digest()
+        self.code = code_digest(plan.packages)
         self.hardware = {place.device: hardware_name(place.device) for place in plan.places}
         self.tables = {device: Table(self.path(device)) for device in self.hardware}
         self.outcome = Outcome()
@@ -273,12 +275,13 @@ class Bench:
 
     def _checked(self, arm: Arm, shape: Shape, place: Place, backend: str) -> float | None:
         """The error that the gate found, None for arms without a gate. Raises `Failure` where it was too large."""
-        if not isinstance(arm, MixerArm):
+        mixer = arm.judged
+        if mixer is None:
             return None
         # Backends may depend on the grid: the verdict holds for the one that serves here.
-        known = (arm.label, arm.level, place, gate.reduced(arm, shape, place), backend)
+        known = (mixer.label, mixer.level, place, gate.reduced(mixer, shape, place), backend)
         if known not in self._verdicts:
-            self._verdicts[known] = self.judge(arm, shape, place, backend)
+            self._verdicts[known] = self.judge(mixer, shape, place, backend)
         verdict = self._verdicts[known]
         if not verdict.passed:
             raise Failure(str(verdict))

@@ -44,6 +44,10 @@ class Rival:
     def kind(self) -> str:
         return "rival"
 
+    @property
+    def judged(self) -> None:
+        return None
+
     def absent(self, shape: Shape, place: Place) -> str | None:
         return self.refusal(shape, place)
 

@@ -8,6 +8,7 @@ import io
 import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import torch
 
 from operators.errors import InputError
+
+PACKAGE = Path(__file__).parents[1]
+"""The folder of `operators`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Row:
         run: one interleaved measurement; times of two arms may be divided only where this is the same.
         reference, ratio, ratio_low, ratio_high: the arm's time over that of the reference arm, median and quartiles of
             the ratios of samples of the same round; None without a reference.
-        code: digest of the package `operators`.
+        code: digest of the sources, see `code_digest`.
         error: of the gate (see `operators.benchmark.gate`); None for arms that have no gate.
         share: of the roofline (see `operators.benchmark.roofline`).
     """
@@ -163,11 +167,11 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def code_digest() -> str:
-    """Ten hexadecimal digits that change with any source file of the package `operators`."""
-    root = Path(__file__).parents[1]
+def code_digest(packages: Sequence[Path] = (PACKAGE,)) -> str:
+    """Ten hexadecimal digits that change with any source file in these folders."""
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
-        digest.update(path.read_bytes())
+    for root in packages:
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:10]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from operators.benchmark.arms import MixerArm
 
 FORWARD, BOTH = WORKS = ("forward", "forward+backward")
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -99,6 +102,10 @@ class Arm(Protocol):
     @property
     def kind(self) -> str:
         """`mixer`, `bare` or `rival`."""
+
+    @property
+    def judged(self) -> MixerArm | None:
+        """The mixer that is compared with float64 before this is timed, if there is one."""
 
     def absent(self, shape: Shape, place: Place) -> str | None:
         """Why it cannot be timed there, or None."""

@@ -15,6 +15,10 @@ from operators.errors import InputError
 LANES = 16
 LEAST_TASKS = 16
 """Tasks of the backward pass, at least, that a batch is cut into where it can be; results do not depend on threads."""
+MOST_BLOCKS = 4
+"""Most blocks of channels that a task reads and writes together: what lies between their pixels is skipped as often."""
+CACHE = 1 << 20
+"""Bytes that a task may work on: a core's second-level cache."""
 THREAD_LEAST = 1 << 20
 """Multiply-adds below which a thread costs more than it saves."""
 
@@ -36,10 +40,20 @@ def _flat(x: Tensor) -> tuple[np.ndarray, tuple[int, ...], Tensor]:
     return x.as_strided((extent,), (1,)).numpy(), x.stride()[:3], x
 
 
-def _run(index: int, arrays: list[np.ndarray], numbers: list[int], dtype: torch.dtype, tasks: int, work: int) -> None:
+def _plan(blocks: int, parts: int, bytes_of_block: int, work: int) -> tuple[int, int, int]:
+    """How many blocks of channels a task has, how many tasks there are, and threads. Results do not depend on it."""
+    threads = max(1, min(torch.get_num_threads(), blocks * parts, work // THREAD_LEAST))
+    bundle = MOST_BLOCKS
+    while bundle > 1 and (bundle * bytes_of_block > CACHE or ceil(blocks / bundle) * parts < 4 * threads):
+        bundle //= 2
+    return bundle, ceil(blocks / bundle) * parts, threads
+
+
+def _run(
+    index: int, arrays: list[np.ndarray], numbers: list[int], dtype: torch.dtype, tasks: int, threads: int
+) -> None:
     from operators import jit
 
-    threads = max(1, min(torch.get_num_threads(), tasks, work // THREAD_LEAST))
     jit.run(_kernels(dtype)[index], arrays, numbers, tasks, threads)
 
 
@@ -61,9 +75,11 @@ def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
     y = u.new_empty(u.shape)
     flat, strides, _owner = _flat(u)
     given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
-    numbers = [*strides, batch, height, width, channels, states]
-    tasks, work = ceil(channels / LANES) * batch, states * u.numel() * (height + width)
-    _run(0, [flat, *given, y.view(-1).numpy()], numbers, u.dtype, tasks, work)
+    of_block = LANES * u.element_size() * (3 * height * width + states * (height**2 + width**2))
+    work = states * u.numel() * (height + width)
+    bundle, tasks, threads = _plan(ceil(channels / LANES), batch, of_block, work)
+    numbers = [*strides, batch, height, width, channels, states, bundle]
+    _run(0, [flat, *given, y.view(-1).numpy()], numbers, u.dtype, tasks, threads)
     return y
 
 
@@ -87,9 +103,11 @@ def separable_backward(
     flat_grad, grad_strides, _grad_owner = _flat(grad)
     given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
     written = [tensor.view(-1).numpy() for tensor in (grad_u, *by_part)]
-    numbers = [*strides, *grad_strides, batch, height, width, channels, states, parts]
+    of_block = LANES * u.element_size() * (9 * height * width + 3 * states * (height**2 + width**2))
     work = 3 * states * u.numel() * (height + width)
-    _run(1, [flat, *given, flat_grad, *written], numbers, u.dtype, blocks * parts, work)
+    bundle, tasks, threads = _plan(blocks, parts, of_block, work)
+    numbers = [*strides, *grad_strides, batch, height, width, channels, states, bundle, parts]
+    _run(1, [flat, *given, flat_grad, *written], numbers, u.dtype, tasks, threads)
     grad_rows, grad_columns, grad_skip = (tensor.sum(0) if parts > 1 else tensor[0] for tensor in by_part)
     return grad_u, grad_rows, grad_columns, grad_skip
 

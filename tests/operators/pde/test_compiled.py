@@ -13,7 +13,7 @@ from torch import Tensor
 
 import operators
 from operators import BARE, InputError, jit
-from operators.pde import propagators
+from operators.pde import compiled, propagators
 from operators.pde.compiled import separable
 from operators.pde.propagators import axis_matrix
 from operators.pde.symbols import BOUNDARIES
@@ -65,6 +65,33 @@ def test_equals_the_plain_sum(shape: tuple[int, ...], dtype: torch.dtype, tolera
         assert found[name].dtype == dtype
         assert found[name].is_contiguous()
         assert_close(found[name].double(), expected, tolerance, f"{name} of {shape}")
+
+
+@pytest.mark.parametrize("channels", [16, 33, 80])
+def test_blocks_taken_together_change_no_bit(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, gradient = drawn((2, 5, 6, channels, 2), torch.float32)
+    found = []
+    for bundle in (1, 2, 4):
+
+        def plan(blocks: int, parts: int, bytes_of_block: int, work: int, bundle: int = bundle) -> tuple[int, int, int]:
+            return bundle, -(-blocks // bundle) * parts, 2
+
+        monkeypatch.setattr(compiled, "_plan", plan)
+        found.append(results(separable(*inputs), inputs, gradient))
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+        assert torch.equal(value, found[2][name]), name
+
+
+def test_blocks_are_taken_together_while_they_fit_and_threads_have_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    work = 1 << 30
+    assert compiled._plan(24, 8, 1 << 16, work) == (4, 48, 4)
+    assert compiled._plan(24, 8, 1 << 19, work) == (2, 96, 4)
+    assert compiled._plan(24, 8, 1 << 21, work) == (1, 192, 4)
+    assert compiled._plan(24, 1, 1 << 16, work) == (1, 24, 4)
+    assert compiled._plan(3, 8, 1 << 16, work) == (2, 16, 4)
+    assert compiled._plan(3, 8, 1 << 16, 1) == (4, 8, 1)
 
 
 @pytest.mark.parametrize("layout", ["half of the channels", "channels first", "one for all", "transposed"])
