@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from operators.errors import InputError
@@ -34,10 +35,19 @@ def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
 def _flat(x: Tensor) -> tuple[np.ndarray, tuple[int, ...], Tensor]:
     """The memory of x (B, H, W, D) as one axis, the strides of (B, H, W), and who owns it."""
     x = x.detach()
-    if x.stride(-1) != 1 and x.shape[-1] > 1:
+    if x.stride(-1) != 1:
         x = x.contiguous()
     extent = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
     return x.as_strided((extent,), (1,)).numpy(), x.stride()[:3], x
+
+
+def _widened(*tensors: Tensor) -> list[Tensor]:
+    """With zeros for the channels that are missing in the last block."""
+    return [F.pad(tensor.detach(), (0, -tensor.shape[-1] % LANES)) for tensor in tensors]
+
+
+def _narrow(tensor: Tensor, channels: int) -> Tensor:
+    return tensor[..., :channels].contiguous()
 
 
 def _plan(blocks: int, parts: int, bytes_of_block: int, work: int) -> tuple[int, int, int]:
@@ -71,13 +81,15 @@ def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
         (B, H, W, D), contiguous.
     """
     batch, height, width, channels = u.shape
+    if channels % LANES:
+        return _narrow(separable(*_widened(u, rows, columns, skip)), channels)
     states = rows.shape[0]
     y = u.new_empty(u.shape)
     flat, strides, _owner = _flat(u)
     given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
     of_block = LANES * u.element_size() * (3 * height * width + states * (height**2 + width**2))
     work = states * u.numel() * (height + width)
-    bundle, tasks, threads = _plan(ceil(channels / LANES), batch, of_block, work)
+    bundle, tasks, threads = _plan(channels // LANES, batch, of_block, work)
     numbers = [*strides, batch, height, width, channels, states, bundle]
     _run(0, [flat, *given, y.view(-1).numpy()], numbers, u.dtype, tasks, threads)
     return y
@@ -94,8 +106,11 @@ def separable_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, rows, columns and skip from that of the output of `separable`, all contiguous."""
     batch, height, width, channels = u.shape
+    if channels % LANES:
+        a, b, c, d = separable_backward(*_widened(u, rows, columns, skip, grad))
+        return _narrow(a, channels), _narrow(b, channels), _narrow(c, channels), _narrow(d, channels)
     states = rows.shape[0]
-    blocks = ceil(channels / LANES)
+    blocks = channels // LANES
     parts = min(batch, ceil(LEAST_TASKS / blocks))
     grad_u = u.new_empty(u.shape)
     by_part = [tensor.new_empty(parts, *tensor.shape) for tensor in (rows, columns, skip)]

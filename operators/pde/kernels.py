@@ -4,9 +4,9 @@ Every channel has matrices of its own, so that vectors run over channels. A task
 both products without leaving the cache: nothing is transposed in memory, and nothing with an axis for the states exists
 outside.
 
-A block of fields or matrices lies in a panel: rows r, columns c in fours, then 16 channels: (columns / 4, rows, 4, 16),
-both padded with zeros to multiples of 4. `_contract` sums over the rows of two panels; its innermost part holds 4 × 4
-vectors of sums in registers and reads 8 vectors for 16 multiply-adds.
+Channels come in blocks of 16. A block of fields or matrices lies in a panel: rows r, columns c in fours, then channels:
+(columns / 4, rows, 4, 16), both padded with zeros to multiples of 4. `_contract` sums over the rows of two panels; its
+innermost part holds 4 × 4 vectors of sums in registers and reads 8 vectors for 16 multiply-adds.
 """
 
 from __future__ import annotations
@@ -65,37 +65,30 @@ def _contract(m: Any, x: Any, y: Any, rows: int, m_columns: int, x_columns: int)
 
 
 @njit(error_model="numpy")
-def _pack(panels: Any, source: Any, base: int, row: int, column: int, rows: int, columns: int, n: int) -> None:
-    """panels[q][r, c] = source[base + r · row + c · column + 16 q + channel] for n channels, zero beyond them.
+def _pack(panels: Any, source: Any, base: int, row: int, column: int, rows: int, columns: int, blocks: int) -> None:
+    """panels[q][r, c] = source[base + r · row + c · column + 16 q + channel] for blocks q of channels.
 
     Panels stand one after the other. A pixel's channels are read together: memory is slow to jump in.
     """
     padded = _padded(rows)
-    size, full = padded * _padded(columns) * 16, n // 16
+    size = padded * _padded(columns) * 16
     for c in range(columns):
         for r in range(rows):
             to, of = ((c // 4) * padded + r) * 64 + (c % 4) * 16, base + r * row + c * column
-            for q in range(full):
+            for q in range(blocks):
                 copy16(panels, q * size + to, source, of + 16 * q)
-            if n > 16 * full:
-                for v in range(n - 16 * full):
-                    panels[full * size + to + v] = source[of + 16 * full + v]
-                for v in range(n - 16 * full, 16):
-                    panels[full * size + to + v] = 0
 
 
 @njit(error_model="numpy")
-def _unpack(panels: Any, target: Any, base: int, row: int, column: int, rows: int, columns: int, n: int) -> None:
+def _unpack(panels: Any, target: Any, base: int, row: int, column: int, rows: int, columns: int, blocks: int) -> None:
     """The reverse of `_pack`."""
     padded = _padded(rows)
-    size, full = padded * _padded(columns) * 16, n // 16
+    size = padded * _padded(columns) * 16
     for c in range(columns):
         for r in range(rows):
             of, to = ((c // 4) * padded + r) * 64 + (c % 4) * 16, base + r * row + c * column
-            for q in range(full):
+            for q in range(blocks):
                 copy16(target, to + 16 * q, panels, q * size + of)
-            for v in range(n - 16 * full):
-                target[to + 16 * full + v] = panels[full * size + of + v]
 
 
 @njit(error_model="numpy")
@@ -144,10 +137,10 @@ def _forward(
     for task in range(low, high):
         place, image = divmod(task, batch)
         first = 16 * bundle * place
-        n = min(16 * bundle, channels - first)
+        blocks = min(bundle, (channels - first) // 16)
         if place != packed:
             packed = place
-            factors[:n], factors[n:] = skip[first : first + n], 0
+            factors[: 16 * blocks] = skip[first : first + 16 * blocks]
             for s in range(states):
                 _pack(
                     down[s],
@@ -157,20 +150,27 @@ def _forward(
                     height * channels,
                     height,
                     height,
-                    n,
+                    blocks,
                 )
                 _pack(
-                    along[s], columns, s * width * width * channels + first, channels, width * channels, width, width, n
+                    along[s],
+                    columns,
+                    s * width * width * channels + first,
+                    channels,
+                    width * channels,
+                    width,
+                    width,
+                    blocks,
                 )
-        _pack(x, u, image * u_strides[0] + first, u_strides[2], u_strides[1], width, height, n)
-        for q in range((n + 15) // 16):
+        _pack(x, u, image * u_strides[0] + first, u_strides[2], u_strides[1], width, height, blocks)
+        for q in range(blocks):
             x_q, out_q = x[q * hw : (q + 1) * hw], out[q * hw : (q + 1) * hw]
             _scale(x_q, factors[16 * q : 16 * q + 16], out_q)
             for s in range(states):
                 z[:] = 0
                 _contract(along[s, q * ww : (q + 1) * ww], x_q, z, width, w, h)
                 _contract(down[s, q * hh : (q + 1) * hh], z, out_q, height, h, w)
-        _unpack(out, y, image * height * width * channels + first, channels, width * channels, width, height, n)
+        _unpack(out, y, image * height * width * channels + first, channels, width * channels, width, height, blocks)
 
 
 @njit(error_model="numpy")
@@ -198,19 +198,36 @@ def _backward(
     for task in range(low, high):
         place, part = divmod(task, parts)
         first = 16 * bundle * place
-        n = min(16 * bundle, channels - first)
-        blocks = (n + 15) // 16
+        blocks = min(bundle, (channels - first) // 16)
         for s in range(states):
-            _pack(down[s], rows, s * height * height * channels + first, channels, height * channels, height, height, n)
-            _pack(along[s], columns, s * width * width * channels + first, channels, width * channels, width, width, n)
+            _pack(
+                down[s],
+                rows,
+                s * height * height * channels + first,
+                channels,
+                height * channels,
+                height,
+                height,
+                blocks,
+            )
+            _pack(
+                along[s],
+                columns,
+                s * width * width * channels + first,
+                channels,
+                width * channels,
+                width,
+                width,
+                blocks,
+            )
             for q in range(blocks):
                 _turn(down[s, q * hh : (q + 1) * hh], up[s, q * hh : (q + 1) * hh], h, h)
                 _turn(along[s, q * ww : (q + 1) * ww], against[s, q * ww : (q + 1) * ww], w, w)
-        factors[:n], factors[n:] = skip[first : first + n], 0
+        factors[: 16 * blocks] = skip[first : first + 16 * blocks]
         grad_down[:], grad_along[:], grad_factors[:] = 0, 0, 0
         for image in range(batch * part // parts, batch * (part + 1) // parts):
-            _pack(x_wh, u, image * u_strides[0] + first, u_strides[2], u_strides[1], width, height, n)
-            _pack(g_wh, g, image * g_strides[0] + first, g_strides[2], g_strides[1], width, height, n)
+            _pack(x_wh, u, image * u_strides[0] + first, u_strides[2], u_strides[1], width, height, blocks)
+            _pack(g_wh, g, image * g_strides[0] + first, g_strides[2], g_strides[1], width, height, blocks)
             for q in range(blocks):
                 x_q, g_q = x_wh[q * hw : (q + 1) * hw], g_wh[q * hw : (q + 1) * hw]
                 _turn(x_q, x_hw, w, h)
@@ -227,13 +244,14 @@ def _backward(
                     _contract(turned, x_hw, grad_along[s, q * ww : (q + 1) * ww], height, w, w)
                 _turn(grad_hw, grad_x[q * hw : (q + 1) * hw], h, w)
             place_u = image * height * width * channels + first
-            _unpack(grad_x, grad_u, place_u, channels, width * channels, width, height, n)
-        grad_skip[part * channels + first : part * channels + first + n] = grad_factors[:n]
+            _unpack(grad_x, grad_u, place_u, channels, width * channels, width, height, blocks)
+        to = part * channels + first
+        grad_skip[to : to + 16 * blocks] = grad_factors[: 16 * blocks]
         for s in range(states):
             to = (part * states + s) * height * height * channels + first
-            _unpack(grad_down[s], grad_rows, to, channels, height * channels, height, height, n)
+            _unpack(grad_down[s], grad_rows, to, channels, height * channels, height, height, blocks)
             to = (part * states + s) * width * width * channels + first
-            _unpack(grad_along[s], grad_columns, to, channels, width * channels, width, width, n)
+            _unpack(grad_along[s], grad_columns, to, channels, width * channels, width, width, blocks)
 
 
 def compiled(dtype: str) -> tuple[Any, Any]:
