@@ -13,11 +13,11 @@ from operators.precision import full_precision
 
 METHODS = ("auto", "fft", "separable", "reference")
 
-COMPILED_LIMITS = {"periodic": 160, "neumann": 1024, "dirichlet": 1024, "absorbing": 1024}
+COMPILED_LIMITS = {"periodic": 400, "neumann": 1024, "dirichlet": 1024, "absorbing": 1024}
 """States times (height + width) up to which compiled products beat a pair of FFTs, whose grid is twice as long and wide
-unless the boundary is periodic. Time over that of the FFT route, forward and backward, one x86-64 core, 96 channels:
-periodic 0.4 (48 = states times sides), 0.8 to 0.9 (96 and 128), 1.0 (192, 24² pixels), 1.4 (192, 96²), 2.3 (384);
-neumann 0.1 to 0.2 (48 to 192), 0.4 to 0.5 (384 and 512), 0.6 (768)."""
+unless the boundary is periodic. Time over that of the FFT route, forward and backward, two x86-64 cores, 384 channels:
+periodic 0.4 to 0.7 (256 = states times sides, at 32², 64² and 128² pixels), 0.9 (384, 48²), 0.8 (512, 64²), 1.6 (512,
+128²), 3.0 (1024, 128²); neumann 0.1 (256 to 512)."""
 SEPARABLE_LIMIT = 100
 """States times (height + width) up to which matrix products beat a pair of FFTs.
 
