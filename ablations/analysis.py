@@ -85,6 +85,7 @@ def _block(study: Study, block: Block) -> dict[str, Any]:
     """A block: its factors and design, per objective the statistics, learning curves and sheets of samples."""
     results = [_objective(study, block, objective) for objective in study.objectives]
     logged = _logged(study)
+    tried = arms.tuning_runs(study, block, logged)
     return {
         "name": block.name,
         "factors": {factor.name: list(factor.levels) for factor in block.factors},
@@ -95,9 +96,9 @@ def _block(study: Study, block: Block) -> dict[str, Any]:
         "objectives": results,
         "curves": arms.learning_curves(block, logged, LEVEL),
         "sheets": arms.sheets(block),
-        "tuning": arms.tuning_runs(study, block, logged),
+        "tuning": tried,
         "tuning_metric": logged,
-        "notes": _block_notes(block, results[0]["arms"]),
+        "notes": [*_block_notes(block, results[0]["arms"]), *_ends_of_the_range(results[0]["arms"], tried)],
     }
 
 
@@ -177,6 +178,20 @@ def _block_notes(block: Block, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if all(span is not None and span > 1 + MATCHED for span in spans.values()):
         told = " and ".join(f"{name} by a factor of {span:.3g}" for name, span in spans.items())
         said.append(f"the arms' budgets are not matched: they differ in {told}")
+    return said
+
+
+def _ends_of_the_range(rows: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether tuning chose the first or the last of the rates that it tried: a better one may lie beyond."""
+    said = []
+    rates = {row["arm"]: row["learning_rates"][0] for row in rows if len(row["learning_rates"]) == 1}
+    levels = {arm: sorted({run["level"] for run in tried if run["arm"] == arm and run["level"]}) for arm in rates}
+    tuned = [arm for arm in rates if len(levels[arm]) > 1]
+    for word, end in (("highest", -1), ("lowest", 0)):
+        there = [arm for arm in tuned if rates[arm] == levels[arm][end]]
+        if there:
+            number = f"{len(there)} of {plural(len(tuned), 'arm')}"
+            said.append(f"tuning chose the {word} rate that it tried in {number}: a better one may lie beyond")
     return said
 
 

@@ -19,7 +19,7 @@ unless the boundary is periodic. Time over that of the FFT route, forward and ba
 periodic 0.4 to 0.7 (256 = states times sides, at 32², 64² and 128² pixels), 0.9 (384, 48²), 0.8 (512, 64²), 1.6 (512,
 128²), 3.0 (1024, 128²); neumann 0.1 (256 to 512)."""
 FAR = 64
-"""Pixels along the longer side beyond which, on periodic grids, the limit is half as high: fields outgrow the caches."""
+"""Pixels along the longer side beyond which, on periodic grids, the limit is half as high: fields outgrow caches."""
 SEPARABLE_LIMIT = 100
 """States times (height + width) up to which matrix products beat a pair of FFTs.
 

@@ -227,6 +227,22 @@ def test_untuned_learning_rates_are_said(tmp_path: Path, tuned: tuple[str, str],
     assert (note in said[0]) if note else not said
 
 
+def test_rates_at_the_end_of_their_range_are_said(tmp_path: Path) -> None:
+    fake = simple(tmp_path / "s", {"a": [0.5, 0.5], "b": [0.6, 0.6], "c": [0.7, 0.7]})
+    chosen = {"mixer=a": 0.004, "mixer=b": 0.002, "mixer=c": 0.001}
+    for row in fake.rows:
+        row["learning_rate"] = chosen[row["arm"]]
+    block = fake.rows[0]["block"]
+    for number, (arm, rate) in enumerate((arm, rate) for arm in chosen for rate in (0.001, 0.002, 0.004)):
+        row = {**fake.rows[0], "number": 100 + number, "block": f"tuning of {block}", "arm": arm, "learning_rate": rate}
+        fake.rows.append(row)
+    notes = [line for line in analyse(fake.write())["notes"] if "tuning chose" in line]
+    assert notes == [
+        f"tuning chose the {word} rate that it tried in 1 of 3 arms: a better one may lie beyond"
+        for word in ("highest", "lowest")
+    ]
+
+
 def test_generation_less_loss_is_better_and_tuning_is_kept(tmp_path: Path) -> None:
     summary = analyse(fake_study.mixers(tmp_path / "s"))
     (block,) = summary["blocks"]
