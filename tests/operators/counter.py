@@ -108,6 +108,11 @@ def _mul(out: Tensor, a: Any, b: Any, **_: Any) -> float:
     return 3 * out.numel() if both else 0
 
 
+def _elementwise(out: Tensor, *_: Any) -> float:
+    """Nothing, as for the products of numbers that it stands for."""
+    return 0
+
+
 def _scan(out: Any, u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> float:
     batch, channels, length = u.shape
     return scan_macs(batch, length, channels, A.shape[1])
@@ -139,6 +144,7 @@ FORMULAS: dict[str, Formula] = {
     "aten::mul": _mul,
     "operator_zoo::selective_scan_fwd": _scan,
     "operator_zoo::separable_fwd": _separable,
+    "operator_zoo::gated_norm_fwd": _elementwise,
 }
 """What is counted, by `namespace::operator`. A mixer with an operator of its own adds an entry."""
 

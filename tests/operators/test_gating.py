@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.func import vmap
 
+import operators
 from operators import gating, jit
 from operators.gating import gated_norm, reference
 from operators.shell import EPS, Shell, ShellSpec
 from tests.checks import assert_close
+from tests.operators.counter import OpCounter
 
 NAMES = ("output", "d y", "d z", "d weight")
 # Widths around the vectors of 16, rows around the parts of 16.
@@ -161,3 +163,12 @@ def test_the_shell_ends_with_it() -> None:
         node = next((parent for parent, _ in node.next_functions if parent is not None), None)
     assert any("gated_norm" in name for name in calls)
     assert_close(out, shell.out_proj(shell.norm(u) * torch.nn.functional.silu(z)), 1e-6, "output")
+
+
+def test_the_counter_knows_it() -> None:
+    mixer = operators.create("identity", 8, grid=(3, 5))
+    x = torch.randn(2, 3, 5, 8)
+    with torch.no_grad(), OpCounter() as counter:
+        mixer(x)
+    assert "operator_zoo::gated_norm_fwd" in counter.by_op
+    assert counter.macs == 2 * mixer.cost(3, 5).macs
