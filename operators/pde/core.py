@@ -15,6 +15,7 @@ from operators.fakes import valueless
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.pde.compiled import separable
+from operators.pde.matrices import matrices
 from operators.pde.propagate import METHODS, choose, why_not_separable
 from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
 from operators.pde.reference import propagate_reference
@@ -244,17 +245,17 @@ class PdeSsm(Core):
         made: dict[str, Tensor] = {}
         if "log_length" in raw:
             squares = (2 * raw["log_length"]).exp() / 2
-            made["kyy"], made["kxx"] = squares[..., 0], squares[..., -1]
+            made["kyy"], made["kxx"] = squares.expand(*squares.shape[:-1], 2).unbind(-1)
         if "shear" in raw:
             # L = [[a, 0], [b c, c]] with K = L L^T / 2: a and c are lengths, b is the shear.
             a, c = raw["log_length"].exp().unbind(-1)
-            b = raw["shear"][..., 0]
+            b = raw["shear"].squeeze(-1)
             made["kxy"] = a * b * c / 2
             made["kxx"] = made["kxx"] * (1 + b**2)
         if "velocity" in raw:
             made["vy"], made["vx"] = raw["velocity"].unbind(-1)
         if "reaction_logit" in raw:
-            made["r"] = -self._least - (MOST_DECAY - self._least) * raw["reaction_logit"][..., 0].sigmoid()
+            made["r"] = -self._least - (MOST_DECAY - self._least) * raw["reaction_logit"].squeeze(-1).sigmoid()
         return Coefficients(**made)
 
     def _in_pixels(self, coefficients: Coefficients, height: int, width: int) -> Coefficients:
@@ -300,9 +301,11 @@ class PdeSsm(Core):
         if method == "fft":
             response = summed_transfer(coefficients, weight, height, width, self.boundary, self.forcing)
             made = (response.flatten(-4, -3).movedim(-3, -1).contiguous(),)
+        elif method == COMPILED:
+            made = matrices(coefficients, weight[:, 0], height, width, self.boundary)
         else:
             gain = weight[:, 0] if self.condition == "none" else None
-            made = axis_matrices(coefficients, height, width, self.boundary, gain, last=method == COMPILED)
+            made = axis_matrices(coefficients, height, width, self.boundary, gain)
         if keep:
             fits = sum(one.numel() for one in made) <= u.numel()
             self._kept = (key, [number.clone() for number in numbers], made) if fits else None

@@ -74,37 +74,28 @@ def axis_matrix(
     velocity: Tensor | None,
     nodes: int,
     gain: Tensor | None = None,
-    *,
-    last: bool = False,
 ) -> Tensor:
     """Matrix (..., length, length) that propagates along one axis for diagonal K: a (folded) circulant, or Toeplitz.
 
-    It is multiplied by `gain` (...,), before it is written out. With `last`, for coefficients (D, S), its axes are
-    (S, length, length, D).
+    It is multiplied by `gain` (...,), before it is written out.
     """
     like = diffusion if diffusion is not None else velocity
     assert like is not None
     if boundary == "absorbing":
-        return _moved(toeplitz(_scaled(axis_plane_kernel(length, nodes, diffusion, velocity, like), gain)), last)
+        return toeplitz(_scaled(axis_plane_kernel(length, nodes, diffusion, velocity, like), gain))
     period = length if boundary == "periodic" else 2 * length
     k = half_axis(period, like)
     if length <= MOST_BY_PRODUCT:
         amplitudes = _scaled(axis_waves(k, diffusion, velocity), gain)
         waves = _waves(length, boundary, velocity is not None, like)
-        if last:
-            return (waves.mT @ amplitudes.permute(1, 2, 0)).unflatten(1, (length, length))
         return (amplitudes @ waves).unflatten(-1, (length, length))
     response = axis_response(k, diffusion, velocity, even=period % 2 == 0)
     kernel = _scaled(torch.fft.irfft(response, n=period), gain)
     matrix = toeplitz(torch.cat([kernel[..., period - length + 1 :], kernel[..., :length]], dim=-1))
     if boundary == "periodic":
-        return _moved(matrix, last)
+        return matrix
     image = _Hankel.apply(kernel[..., 1:])
-    return _moved(matrix + image if boundary == "neumann" else matrix - image, last)
-
-
-def _moved(matrix: Tensor, last: bool) -> Tensor:
-    return matrix.permute(1, 2, 3, 0) if last else matrix
+    return matrix + image if boundary == "neumann" else matrix - image
 
 
 def _waves(length: int, boundary: str, moving: bool, like: Tensor) -> Tensor:
@@ -147,13 +138,10 @@ def axis_matrices(
     width: int,
     boundary: str,
     gain: Tensor | None = None,
-    *,
-    last: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Matrices (..., H, H) across rows and (..., W, W) across columns, whose product is the propagator times `gain`.
 
-    Initial forcing and diagonal K only. The reaction and the `gain` (...,) are in the first. With `last`, for
-    coefficients (D, S), they are (S, H, H, D) and (S, W, W, D).
+    Initial forcing and diagonal K only. The reaction and the `gain` (...,) are in the first.
     """
     c = coefficients
     if c.r is not None:
@@ -163,8 +151,8 @@ def axis_matrices(
         like = c.kyy if c.kyy is not None else c.vy
         assert like is not None
         nodes = plane_nodes(c, height, width, "initial", like)
-    rows = axis_matrix(height, boundary, c.kyy, c.vy, nodes[0], gain, last=last)
-    return rows, axis_matrix(width, boundary, c.kxx, c.vx, nodes[1], last=last)
+    rows = axis_matrix(height, boundary, c.kyy, c.vy, nodes[0], gain)
+    return rows, axis_matrix(width, boundary, c.kxx, c.vx, nodes[1])
 
 
 def summed_transfer(

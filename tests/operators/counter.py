@@ -10,6 +10,7 @@ floating-point operations), by the rules of `operators.cost`, written down here 
     product of two complex tensors    3 MACs per element of the result
     selective scan                    9 L D S operations
     separable propagators             the two products of every state
+    and their matrices                a sum over waves for every offset, of cosines and of sines, along either axis
 
 Other element-wise work and reductions are not counted. What looks like a product but has no rule raises, so that
 nothing escapes in silence.
@@ -122,6 +123,11 @@ def _separable(out: Tensor, u: Tensor, rows: Tensor, columns: Tensor, *_: Any) -
     return rows.shape[0] * u.numel() * (rows.shape[1] + columns.shape[1])
 
 
+def _matrices(_out: Any, numbers: Tensor, height: int, width: int, boundary: str) -> float:
+    halves = [length // 2 + 1 if boundary == "periodic" else length + 1 for length in (height, width)]
+    return numbers[0].numel() * sum(2 * half**2 for half in halves)
+
+
 FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot"), _mm),
     **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), _addmm),
@@ -144,6 +150,7 @@ FORMULAS: dict[str, Formula] = {
     "aten::mul": _mul,
     "operator_zoo::selective_scan_fwd": _scan,
     "operator_zoo::separable_fwd": _separable,
+    "operator_zoo::separable_matrices_fwd": _matrices,
     "operator_zoo::gated_norm_fwd": _elementwise,
 }
 """What is counted, by `namespace::operator`. A mixer with an operator of its own adds an entry."""
