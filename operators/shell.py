@@ -122,6 +122,7 @@ class Shell(nn.Module):
         if isinstance(self.norm, nn.RMSNorm | nn.LayerNorm):
             # Under autocast a core may hand over half precision, which fused norms refuse with float32 weights.
             y = y.to(self.norm.weight.dtype)
+            z = None if z is None else z.to(y.dtype)
         if isinstance(self.norm, nn.RMSNorm) and z is not None:
             y = gated_norm(y, z, self.norm.weight, EPS)
         else:

@@ -73,20 +73,27 @@ class Branch(nn.Module):
         return F.silu(F.conv1d(padded, weight, self.conv.bias, groups=len(weight))).mT
 
     def maps(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Step before bias and softplus (B, N, D), and the input and output maps (B, N, S), of what is scanned."""
-        low_rank, B, C = self.project(v).split([self.rank, self.state_dim, self.state_dim], dim=-1)
-        return F.linear(low_rank, self.step.weight), B, C
+        """Step before bias and softplus (B, N, D), and the input and output maps (B, N, S), of what is scanned.
+
+        At least in float32, like the recurrence: half precision would round its step and both its maps.
+        """
+        with full_precision(v):
+            dtype = wide(v.dtype)
+            maps = F.linear(v.to(dtype), self.project.weight.to(dtype))
+            low_rank, B, C = maps.split([self.rank, self.state_dim, self.state_dim], dim=-1)
+            return F.linear(low_rank, self.step.weight.to(dtype)), B, C
 
     def forward(self, v: Tensor) -> Tensor:
         """Scan v (B, N, D); the same shape, in the type of what is scanned."""
         v = self.convolve(v)
+        dtype, v = v.dtype, v.to(wide(v.dtype))
         step, B, C = self.maps(v)
         y = scan.selective_scan(
             v.mT, step.mT, self._decay(), B.mT, C.mT, self.D,
             delta_bias=self.step.bias, delta_softplus=True, backend=self.backend, reverse=self.backwards,
         )  # fmt: skip
         assert isinstance(y, Tensor)
-        return y.mT
+        return y.mT.to(dtype)
 
     def _decay(self) -> Tensor:
         with full_precision(self.A_log):
