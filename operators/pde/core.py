@@ -275,7 +275,7 @@ class PdeSsm(Core):
             if method == COMPILED:
                 return separable(u.to(weight.dtype), *propagators, self.skip.to(weight.dtype)).to(u.dtype)
             if method == "fft":
-                mixed = apply_transfer(u.to(weight.dtype), propagators[0], self.boundary, last=True)
+                return apply_transfer(u.to(weight.dtype), propagators[0], self.boundary, last=True).to(u.dtype)
         if method == "separable":
             rows, columns = propagators
             mixed = self._separable(u, rows, columns, weight)
@@ -292,7 +292,7 @@ class PdeSsm(Core):
             # By value, which takes microseconds: version counters miss what is written through `.data`.
             key, numbers = (
                 (method, height, width, weight.dtype),
-                [weight, *(getattr(self, name) for name in self.raw_sizes)],
+                [weight, self.skip, *(getattr(self, name) for name in self.raw_sizes)],
             )
             if self._kept is not None and self._kept[0] == key and all(map(torch.equal, self._kept[1], numbers)):
                 return self._kept[2]
@@ -300,7 +300,8 @@ class PdeSsm(Core):
         made: tuple[Tensor, ...]
         if method == "fft":
             response = summed_transfer(coefficients, weight, height, width, self.boundary, self.forcing)
-            made = (response.flatten(-4, -3).movedim(-3, -1).contiguous(),)
+            # With the term D u, which would be a pass of its own over the fields.
+            made = (response.flatten(-4, -3).movedim(-3, -1).contiguous() + self.skip.to(weight.dtype),)
         elif method == COMPILED:
             made = matrices(coefficients, weight[:, 0], height, width, self.boundary)
         else:
