@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,30 +57,25 @@ def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     return compiled(str(dtype).removeprefix("torch."))
 
 
-def _rows(x: Tensor) -> tuple[np.ndarray, int]:
-    """The memory of the rows of x (…, D) as one axis, and the distance between rows."""
-    rows = x.detach().reshape(-1, x.shape[-1])
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
-    extent = (rows.shape[0] - 1) * rows.stride(0) + rows.shape[1]
-    # NumPy keeps the memory of a copy alive.
-    return rows.as_strided((extent,), (1,)).numpy(), rows.stride(0)
+def _rows(x: Tensor) -> Tensor:
+    """The rows of x (…, D), each in one piece of memory and all at one distance."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
-def _run(index: int, arrays: list[np.ndarray], numbers: list[int], dtype: torch.dtype, tasks: int, size: int) -> None:
+def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, size: int) -> None:
     from operators import jit
 
     threads = max(1, min(torch.get_num_threads(), tasks, size // THREAD_LEAST))
-    jit.run(_kernels(dtype)[index], arrays, numbers, tasks, threads)
+    jit.run(_kernels(tensors[0].dtype)[index], tensors, numbers, tasks, threads)
 
 
 @torch.library.custom_op("operator_zoo::gated_norm_fwd", mutates_args=())
 def _gated_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
     out = y.new_empty(y.shape)
-    (flat_y, y_row), (flat_z, z_row) = _rows(y), _rows(z)
-    weights = weight.detach().contiguous().numpy()
-    arrays = [flat_y, flat_z, weights, np.array([eps], flat_y.dtype), out.view(-1).numpy()]
-    _run(0, arrays, [y_row, z_row], y.dtype, y.numel() // y.shape[-1], y.numel())
+    y, z = _rows(y), _rows(z)
+    tensors = [y, z, weight.contiguous(), torch.tensor([eps], dtype=y.dtype), out]
+    _run(0, tensors, [y.stride(0), z.stride(0)], len(y), y.numel())
     return out
 
 
@@ -95,13 +89,11 @@ def _gated_norm_backward(
     y: Tensor, z: Tensor, weight: Tensor, grad: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_y, grad_z = y.new_empty(y.shape), y.new_empty(y.shape)
-    rows = y.numel() // y.shape[-1]
-    parts = min(rows, PARTS)
+    y, z, grad = _rows(y), _rows(z), _rows(grad)
+    parts = min(len(y), PARTS)
     by_part = weight.new_empty(parts, *weight.shape)
-    (flat_y, y_row), (flat_z, z_row), (flat_grad, grad_row) = _rows(y), _rows(z), _rows(grad)
-    given = [flat_y, flat_z, weight.detach().contiguous().numpy(), np.array([eps], flat_y.dtype), flat_grad]
-    written = [tensor.view(-1).numpy() for tensor in (grad_y, grad_z, by_part)]
-    _run(1, [*given, *written], [y_row, z_row, grad_row, rows, parts], y.dtype, parts, y.numel())
+    tensors = [y, z, weight.contiguous(), torch.tensor([eps], dtype=y.dtype), grad, grad_y, grad_z, by_part]
+    _run(1, tensors, [y.stride(0), z.stride(0), grad.stride(0), len(y), parts], parts, y.numel())
     return grad_y, grad_z, by_part.sum(0)
 
 

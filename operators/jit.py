@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
 HEAD = 4
 """Numbers that stand before a table's own: a counter, its address, the number of shares, the number of tasks."""
@@ -129,12 +130,14 @@ def add_product16(_context: Any, target: Any, to: Any, one: Any, i: Any, other: 
     return types.void(target, types.int64, one, types.int64, other, types.int64), code
 
 
-def run(compiled: Any, arrays: Sequence[np.ndarray], numbers: Sequence[int], tasks: int, threads: int) -> None:
+def run(compiled: Any, tensors: Sequence[Tensor], numbers: Sequence[int], tasks: int, threads: int) -> None:
     """Call what `compile_share` has made in `threads` threads, which share `tasks` tasks.
 
-    Its table holds address and size of every array (flat and contiguous), and then the numbers.
+    Its table holds every tensor's address and the numbers from its first to its last in memory, and then `numbers`.
     """
-    table = np.array([0, 0, threads, tasks, *(n for a in arrays for n in (a.ctypes.data, a.size)), *numbers], np.int64)
+    table = np.array(
+        [0, 0, threads, tasks, *(n for t in tensors for n in (t.data_ptr(), _span(t))), *numbers], np.int64
+    )
     table[1] = table.ctypes.data
     team = _team()
     if threads == 1:
@@ -147,6 +150,12 @@ def run(compiled: Any, arrays: Sequence[np.ndarray], numbers: Sequence[int], tas
             compiled.ctypes(table.ctypes.data)
             for other in others:
                 other.result()
+
+
+def _span(tensor: Tensor) -> int:
+    if tensor.is_contiguous():
+        return tensor.numel()
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 @lru_cache

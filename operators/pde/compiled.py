@@ -6,7 +6,6 @@ from functools import lru_cache
 from math import ceil
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,13 +31,8 @@ def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     return compiled(str(dtype).removeprefix("torch."))
 
 
-def _flat(x: Tensor) -> tuple[np.ndarray, tuple[int, ...], Tensor]:
-    """The memory of x (B, H, W, D) as one axis, the strides of (B, H, W), and who owns it."""
-    x = x.detach()
-    if x.stride(-1) != 1:
-        x = x.contiguous()
-    extent = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return x.as_strided((extent,), (1,)).numpy(), x.stride()[:3], x
+def _channels_together(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _widened(*tensors: Tensor) -> list[Tensor]:
@@ -59,12 +53,10 @@ def _plan(blocks: int, parts: int, bytes_of_block: int, work: int) -> tuple[int,
     return bundle, ceil(blocks / bundle) * parts, threads
 
 
-def _run(
-    index: int, arrays: list[np.ndarray], numbers: list[int], dtype: torch.dtype, tasks: int, threads: int
-) -> None:
+def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, threads: int) -> None:
     from operators import jit
 
-    jit.run(_kernels(dtype)[index], arrays, numbers, tasks, threads)
+    jit.run(_kernels(tensors[0].dtype)[index], tensors, numbers, tasks, threads)
 
 
 @torch.library.custom_op("operator_zoo::separable_fwd", mutates_args=())
@@ -85,13 +77,13 @@ def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
         return _narrow(separable(*_widened(u, rows, columns, skip)), channels)
     states = rows.shape[0]
     y = u.new_empty(u.shape)
-    flat, strides, _owner = _flat(u)
-    given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
+    u = _channels_together(u)
+    given = [u, rows.contiguous(), columns.contiguous(), skip.contiguous()]
     of_block = LANES * u.element_size() * (3 * height * width + states * (height**2 + width**2))
     work = states * u.numel() * (height + width)
     bundle, tasks, threads = _plan(channels // LANES, batch, of_block, work)
-    numbers = [*strides, batch, height, width, channels, states, bundle]
-    _run(0, [flat, *given, y.view(-1).numpy()], numbers, u.dtype, tasks, threads)
+    numbers = [*u.stride()[:3], batch, height, width, channels, states, bundle]
+    _run(0, [*given, y], numbers, tasks, threads)
     return y
 
 
@@ -114,15 +106,13 @@ def separable_backward(
     parts = min(batch, ceil(LEAST_TASKS / blocks))
     grad_u = u.new_empty(u.shape)
     by_part = [tensor.new_empty(parts, *tensor.shape) for tensor in (rows, columns, skip)]
-    flat, strides, _owner = _flat(u)
-    flat_grad, grad_strides, _grad_owner = _flat(grad)
-    given = [tensor.detach().contiguous().view(-1).numpy() for tensor in (rows, columns, skip)]
-    written = [tensor.view(-1).numpy() for tensor in (grad_u, *by_part)]
+    u, grad = _channels_together(u), _channels_together(grad)
+    given = [u, rows.contiguous(), columns.contiguous(), skip.contiguous(), grad]
     of_block = LANES * u.element_size() * (9 * height * width + 3 * states * (height**2 + width**2))
     work = 3 * states * u.numel() * (height + width)
     bundle, tasks, threads = _plan(blocks, parts, of_block, work)
-    numbers = [*strides, *grad_strides, batch, height, width, channels, states, bundle, parts]
-    _run(1, [flat, *given, flat_grad, *written], numbers, u.dtype, tasks, threads)
+    numbers = [*u.stride()[:3], *grad.stride()[:3], batch, height, width, channels, states, bundle, parts]
+    _run(1, [*given, grad_u, *by_part], numbers, tasks, threads)
     grad_rows, grad_columns, grad_skip = (tensor.sum(0) if parts > 1 else tensor[0] for tensor in by_part)
     return grad_u, grad_rows, grad_columns, grad_skip
 

@@ -21,47 +21,63 @@ from numba.extending import intrinsic
 from operators.jit import add_product16, array, compile_share, copy16, multiply16, share, vectors
 
 
-@intrinsic
-def _tile(_context: Any, y: Any, y_at: Any, m: Any, m_at: Any, x: Any, x_at: Any, rows: Any) -> Any:
-    """y[i, j] += sum over rows k of x[k, i] m[k, j], for vectors of 16 channels and i, j of 0 … 3; at those places."""
+def _tile(add: bool) -> Any:
+    """y[i, j] = sum over rows k of x[k, i] m[k, j], for vectors of 16 channels and i, j of 0 … 3; or += that."""
 
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        *places, count = arguments
-        (to, of_m, of_x), width = vectors(context, builder, signature, places)
+    @intrinsic
+    def tile(_context: Any, y: Any, y_at: Any, m: Any, m_at: Any, x: Any, x_at: Any, rows: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            *places, count = arguments
+            (to, of_m, of_x), width = vectors(context, builder, signature, places)
+            vector = to.type.pointee
 
-        def load(pointer: Any, number: Any) -> Any:
-            return builder.load(builder.gep(pointer, [number]), align=width)
+            def load(pointer: Any, number: Any) -> Any:
+                return builder.load(builder.gep(pointer, [number]), align=width)
 
-        def place(number: int) -> Any:
-            return context.get_constant(types.int64, number)
+            def place(number: int) -> Any:
+                return context.get_constant(types.int64, number)
 
-        sums = []
-        for number in range(16):
-            sums.append(cgutils.alloca_once(builder, to.type.pointee))
-            builder.store(load(to, place(number)), sums[-1])
-        with cgutils.for_range(builder, count) as loop:
-            first = builder.mul(loop.index, place(4))
-            across = [load(of_m, builder.add(first, place(j))) for j in range(4)]
-            for i in range(4):
-                down = load(of_x, builder.add(first, place(i)))
-                for j in range(4):
-                    product = builder.fmul(down, across[j], flags=("contract",))
-                    total = builder.fadd(builder.load(sums[4 * i + j]), product, flags=("contract",))
-                    builder.store(total, sums[4 * i + j])
-        for number in range(16):
-            builder.store(builder.load(sums[number]), builder.gep(to, [place(number)]), align=width)
-        return context.get_dummy_value()
+            sums = []
+            for number in range(16):
+                sums.append(cgutils.alloca_once(builder, vector))
+                builder.store(load(to, place(number)) if add else vector(None), sums[-1])
+            with cgutils.for_range(builder, count) as loop:
+                first = builder.mul(loop.index, place(4))
+                across = [load(of_m, builder.add(first, place(j))) for j in range(4)]
+                for i in range(4):
+                    down = load(of_x, builder.add(first, place(i)))
+                    for j in range(4):
+                        product = builder.fmul(down, across[j], flags=("contract",))
+                        total = builder.fadd(builder.load(sums[4 * i + j]), product, flags=("contract",))
+                        builder.store(total, sums[4 * i + j])
+            for number in range(16):
+                builder.store(builder.load(sums[number]), builder.gep(to, [place(number)]), align=width)
+            return context.get_dummy_value()
 
-    return types.void(y, types.int64, m, types.int64, x, types.int64, types.int64), code
+        return types.void(y, types.int64, m, types.int64, x, types.int64, types.int64), code
+
+    return tile
+
+
+_tile_set, _tile_add = _tile(add=False), _tile(add=True)
 
 
 @njit(error_model="numpy")
 def _contract(m: Any, x: Any, y: Any, rows: int, m_columns: int, x_columns: int) -> None:
-    """Panel y of rows i and columns j: y[i, j] += sum over rows k of x[k, i] m[k, j]. Columns are multiples of 4."""
+    """Panel y of rows i and columns j: y[i, j] = sum over rows k of x[k, i] m[k, j]. Columns are multiples of 4."""
     padded, ni = _padded(rows), x_columns // 4
     for j in range(m_columns // 4):
         for i in range(ni):
-            _tile(y, (j * ni + i) * 256, m, j * padded * 64, x, i * padded * 64, rows)
+            _tile_set(y, (j * ni + i) * 256, m, j * padded * 64, x, i * padded * 64, rows)
+
+
+@njit(error_model="numpy")
+def _add_contraction(m: Any, x: Any, y: Any, rows: int, m_columns: int, x_columns: int) -> None:
+    """Add to y what `_contract` makes."""
+    padded, ni = _padded(rows), x_columns // 4
+    for j in range(m_columns // 4):
+        for i in range(ni):
+            _tile_add(y, (j * ni + i) * 256, m, j * padded * 64, x, i * padded * 64, rows)
 
 
 @njit(error_model="numpy")
@@ -167,9 +183,8 @@ def _forward(
             x_q, out_q = x[q * hw : (q + 1) * hw], out[q * hw : (q + 1) * hw]
             _scale(x_q, factors[16 * q : 16 * q + 16], out_q)
             for s in range(states):
-                z[:] = 0
                 _contract(along[s, q * ww : (q + 1) * ww], x_q, z, width, w, h)
-                _contract(down[s, q * hh : (q + 1) * hh], z, out_q, height, h, w)
+                _add_contraction(down[s, q * hh : (q + 1) * hh], z, out_q, height, h, w)
         _unpack(out, y, image * height * width * channels + first, channels, width * channels, width, height, blocks)
 
 
@@ -235,13 +250,12 @@ def _backward(
                 _scale(g_hw, factors[16 * q : 16 * q + 16], grad_hw)
                 _scalar_product(g_hw, x_hw, grad_factors[16 * q : 16 * q + 16])
                 for s in range(states):
-                    across[:], back[:] = 0, 0
                     _contract(x_q, along[s, q * ww : (q + 1) * ww], across, width, h, w)
-                    _contract(g_q, across, grad_down[s, q * hh : (q + 1) * hh], width, h, h)
+                    _add_contraction(g_q, across, grad_down[s, q * hh : (q + 1) * hh], width, h, h)
                     _contract(up[s, q * hh : (q + 1) * hh], g_hw, back, height, h, w)
-                    _contract(against[s, q * ww : (q + 1) * ww], back, grad_hw, width, w, h)
+                    _add_contraction(against[s, q * ww : (q + 1) * ww], back, grad_hw, width, w, h)
                     _turn(back, turned, w, h)
-                    _contract(turned, x_hw, grad_along[s, q * ww : (q + 1) * ww], height, w, w)
+                    _add_contraction(turned, x_hw, grad_along[s, q * ww : (q + 1) * ww], height, w, w)
                 _turn(grad_hw, grad_x[q * hw : (q + 1) * hw], h, w)
             place_u = image * height * width * channels + first
             _unpack(grad_x, grad_u, place_u, channels, width * channels, width, height, blocks)

@@ -9,7 +9,6 @@ import math
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,12 +50,11 @@ def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 @lru_cache(maxsize=32)
-def _waves(length: int, boundary: str, dtype: torch.dtype) -> np.ndarray:
+def _waves(length: int, boundary: str, dtype: torch.dtype) -> Tensor:
     """Cosine and sine of a P-th part of n turns, n = 0 … P - 1, one after the other."""
     turns = torch.arange(length if boundary == "periodic" else 2 * length, dtype=torch.float64)
     angles = turns * (2 * math.pi / len(turns))
-    waves: np.ndarray = torch.cat([angles.cos(), angles.sin()]).to(dtype).numpy()
-    return waves
+    return torch.cat([angles.cos(), angles.sin()]).to(dtype)
 
 
 def _run(kernel: int, numbers: Tensor, height: int, width: int, boundary: str, others: list[Tensor]) -> None:
@@ -64,13 +62,11 @@ def _run(kernel: int, numbers: Tensor, height: int, width: int, boundary: str, o
 
     _, states, channels = numbers.shape
     tables = [_waves(length, boundary, numbers.dtype) for length in (height, width)]
-    flat = [tensor.view(-1).numpy() for tensor in (numbers, *others)]
     tasks = 2 * states * math.ceil(channels / CHUNK)
     work = states * channels * (sum(len(table) ** 2 // 4 for table in tables) + height**2 + width**2)
     threads = max(1, min(torch.get_num_threads(), tasks, work // THREAD_LEAST))
-    given = [flat[0], *tables, *flat[1:]]
     sizes = [height, width, SIGNS[boundary], states, channels, CHUNK]
-    jit.run(_kernels(numbers.dtype)[kernel], given, sizes, tasks, threads)
+    jit.run(_kernels(numbers.dtype)[kernel], [numbers, *tables, *others], sizes, tasks, threads)
 
 
 @torch.library.custom_op("operator_zoo::separable_matrices_fwd", mutates_args=())
@@ -79,7 +75,7 @@ def _matrices(numbers: Tensor, height: int, width: int, boundary: str) -> tuple[
     _, states, channels = numbers.shape
     rows = numbers.new_empty(states, height, height, channels)
     columns = numbers.new_empty(states, width, width, channels)
-    _run(0, numbers.detach().contiguous(), height, width, boundary, [rows, columns])
+    _run(0, numbers.contiguous(), height, width, boundary, [rows, columns])
     return rows, columns
 
 
@@ -97,8 +93,8 @@ def _matrices_backward(
     numbers: Tensor, grad_rows: Tensor, grad_columns: Tensor, height: int, width: int, boundary: str
 ) -> Tensor:
     grad = numbers.new_empty(numbers.shape)
-    given = [grad_rows.detach().contiguous(), grad_columns.detach().contiguous(), grad]
-    _run(1, numbers.detach().contiguous(), height, width, boundary, given)
+    given = [grad_rows.contiguous(), grad_columns.contiguous(), grad]
+    _run(1, numbers.contiguous(), height, width, boundary, given)
     return grad
 
 

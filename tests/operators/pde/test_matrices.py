@@ -136,7 +136,7 @@ def test_compiled_code_equals_the_same_code_as_plain_python(boundary: str, monke
     grad_numbers = np.full_like(numbers, np.nan)
     for axis, (matrix, gradient) in enumerate(zip(made, given, strict=True)):
         length = shape[axis]
-        waves = module._waves(length, boundary, torch.float64).reshape(2, -1)
+        waves = module._waves(length, boundary, torch.float64).view(2, -1).numpy()
         written = np.full(matrix.numel(), np.nan)
         for task in range(2 * states):
             common = (numbers, waves, length, module.SIGNS[boundary], axis, states, channels, 4, task)
