@@ -20,6 +20,7 @@ from operators.benchmark import gate, roofline
 from operators.benchmark.arms import MixerArm
 from operators.benchmark.clock import Lane, round_robin
 from operators.benchmark.guard import Guard
+from operators.benchmark.memory import freed_memory_kept, give_back
 from operators.benchmark.statistics import quartiles
 from operators.benchmark.table import KEY, PACKAGE, Row, Table, code_digest, hardware_name, key
 from operators.benchmark.workload import FORWARD, WORKS, Arm, Place, Shape, Workload, functions
@@ -136,9 +137,11 @@ class Bench:
         torch.set_num_threads(self.plan.threads)
         if "cuda" in self.hardware:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        for place in self.plan.places:
-            for shape in self.plan.shapes:
-                self._group(shape, place, end)
+        with freed_memory_kept():
+            for place in self.plan.places:
+                for shape in self.plan.shapes:
+                    self._group(shape, place, end)
+                    give_back()
         return self.outcome
 
     def _group(self, shape: Shape, place: Place, end: float) -> None:

@@ -16,12 +16,12 @@ SECTION = ("level", "dtype", "batch", "dim", "repeats", "reference")
 NOTES = """\
 Times are medians over samples, quartiles in brackets; a sample takes 20 ms or one call, and all arms of one grid are
 sampled in turn. Forward runs without gradients; the backward pass starts from a dense random gradient. Memory is the
-peak during a call above what was there before it. Roofline: attainable over measured time, attainable time =
-max(flops / rate, bytes / bandwidth), with the rate of a large matrix product and the bandwidth of a large copy,
-sampled among the arms; flops are 2 per MAC of `mixer.cost`, three times that with the backward pass, and bytes the
-compulsory traffic: inputs, parameters and output. Ratio: time over the reference's in the same round, median. Each
-mixer was compared with float64 before it was timed, output and all gradients; "error" is the largest relative RMS
-error."""
+peak during a call above what was there before it; on the CPU freed memory stays with the process. Roofline: attainable
+over measured time, attainable time = max(flops / rate, bytes / bandwidth), with the rate of a large matrix product and
+the bandwidth of a large copy, sampled among the arms; flops are 2 per MAC of `mixer.cost`, three times that with the
+backward pass, and bytes the compulsory traffic: inputs, parameters and output. Ratio: time over the reference's in the
+same round, median. Each mixer was compared with float64 before it was timed, output and all gradients; "error" is the
+largest relative RMS error."""
 
 
 def section_of(row: Row) -> tuple[str, ...]:
