@@ -300,8 +300,11 @@ class PdeSsm(Core):
         made: tuple[Tensor, ...]
         if method == "fft":
             response = summed_transfer(coefficients, weight, height, width, self.boundary, self.forcing)
+            response = response.flatten(-4, -3)
+            images = range(response.ndim - 3)
+            last = permuted(response, *images, *(axis + len(images) for axis in (1, 2, 0)))
             # With the term D u, which would be a pass of its own over the fields.
-            made = (response.flatten(-4, -3).movedim(-3, -1).contiguous() + self.skip.to(weight.dtype),)
+            made = (last + self.skip.to(weight.dtype),)
         elif method == COMPILED:
             made = matrices(coefficients, weight[:, 0], height, width, self.boundary)
         else:
