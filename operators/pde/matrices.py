@@ -20,7 +20,7 @@ SIGNS = {"periodic": 0, "neumann": 1, "dirichlet": -1}
 """Of the image behind the edge."""
 CHUNK = 64
 """Channels that a task takes together."""
-THREAD_LEAST = 1 << 18
+THREAD_LEAST = 1 << 16
 """Multiply-adds below which a thread costs more than it saves."""
 
 
