@@ -13,13 +13,12 @@ from operators.precision import full_precision
 
 METHODS = ("auto", "fft", "separable", "reference")
 
-COMPILED_LIMITS = {"periodic": 512, "neumann": 1024, "dirichlet": 1024, "absorbing": 1024}
+COMPILED_LIMITS = {"periodic": 224, "neumann": 1024, "dirichlet": 1024, "absorbing": 1024}
 """States times (height + width) up to which compiled products beat a pair of FFTs, whose grid is twice as long and wide
-unless the boundary is periodic. Time over that of the FFT route, forward and backward, two x86-64 cores, 384 channels:
-periodic 0.4 to 0.7 (256 = states times sides, at 32², 64² and 128² pixels), 0.9 (384, 48²), 0.8 (512, 64²), 1.6 (512,
-128²), 3.0 (1024, 128²); neumann 0.1 (256 to 512)."""
-FAR = 64
-"""Pixels along the longer side beyond which, on periodic grids, the limit is half as high: fields outgrow caches."""
+unless the boundary is periodic. Time over that of the FFT route, forward and backward, two x86-64 cores, 384 channels,
+8 images (2 of 128²): periodic 0.6 to 0.9 (128 = states times sides, at 16², 32² and 64² pixels), 0.8 to 1.0 (192, 24² to
+96²), 1.1 to 1.5 (256, 32² to 128²), 1.4 (384, 48²); neumann 0.5 and 0.6 (512, 64² and 128²). In evaluation, where the
+matrices are there, the products are faster up to 384 as well, but for 128²."""
 SEPARABLE_LIMIT = 100
 """States times (height + width) up to which matrix products beat a pair of FFTs.
 
@@ -125,10 +124,8 @@ def choose(separable: bool, height: int, width: int, states: int = 1, *, compile
         states: per channel.
         compiled: the boundary, where the compiled products can serve as well.
     """
-    if separable and compiled is not None:
-        far = compiled == "periodic" and max(height, width) > FAR
-        if states * (height + width) <= COMPILED_LIMITS[compiled] // (2 if far else 1):
-            return "compiled"
+    if separable and compiled is not None and states * (height + width) <= COMPILED_LIMITS[compiled]:
+        return "compiled"
     return "separable" if separable and states * (height + width) <= SEPARABLE_LIMIT else "fft"
 
 
