@@ -16,8 +16,8 @@ METHODS = ("auto", "fft", "separable", "reference")
 COMPILED_LIMITS = {"periodic": 224, "neumann": 1024, "dirichlet": 1024, "absorbing": 1024}
 """States times (height + width) up to which compiled products beat a pair of FFTs, whose grid is twice as long and wide
 unless the boundary is periodic. Time over that of the FFT route, forward and backward, two x86-64 cores, 384 channels,
-8 images (2 of 128²): periodic 0.6 to 0.9 (128 = states times sides, at 16², 32² and 64² pixels), 0.8 to 1.0 (192, 24² to
-96²), 1.1 to 1.5 (256, 32² to 128²), 1.4 (384, 48²); neumann 0.5 and 0.6 (512, 64² and 128²). In evaluation, where the
+8 images (2 of 128²): periodic 0.6 to 0.9 (128 = states times sides, at 16², 32² and 64²), 0.8 to 1.0 (192, 24² to 96²),
+1.1 to 1.5 (256, 32² to 128²), 1.4 (384, 48²); neumann 0.5 and 0.6 (512, 64² and 128²). In evaluation, where the
 matrices are there, the products are faster up to 384 as well, but for 128²."""
 SEPARABLE_LIMIT = 100
 """States times (height + width) up to which matrix products beat a pair of FFTs.
