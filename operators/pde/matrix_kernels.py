@@ -115,6 +115,25 @@ def _share(k: int, period: int, sign: int) -> float:
 
 
 @njit(error_model="numpy")
+def _part(task: int, states: int, channels: int, chunk: int) -> tuple[int, int, int]:
+    """State, first channel and number of channels of an axis' task."""
+    place, state = divmod(task, states)
+    return state, place * chunk, min(chunk, channels - place * chunk)
+
+
+@njit(error_model="numpy")
+def _three(numbers: Any, axis: int, states: int, channels: int, state: int, first: int, n: int) -> tuple[Any, Any, Any]:
+    """Diffusion, velocity and gain of n channels of a state, along an axis, in numbers (6, S, D), which is flat."""
+    at, step = (axis * states + state) * channels + first, 2 * states * channels
+    return numbers[at : at + n], numbers[at + step : at + step + n], numbers[at + 2 * step : at + 2 * step + n]
+
+
+@njit(error_model="numpy")
+def _pair(rows: int, columns: int, dtype: Any) -> tuple[Any, Any]:
+    return np.empty((rows, columns), dtype), np.empty((rows, columns), dtype)
+
+
+@njit(error_model="numpy")
 def _forward(
     numbers: Any, waves: Any, length: int, sign: int, axis: int, states: int, channels: int, chunk: int, task: int,
     matrix: Any,
@@ -123,14 +142,11 @@ def _forward(
 
     numbers: flat (6, S, D), diffusion, velocity and gain of the first axis and of the second in turn. waves (2, P).
     """
-    state, first, last = _part(task, states, channels, chunk)
+    state, first, n = _part(task, states, channels, chunk)
+    diffusion, velocity, gain = _three(numbers, axis, states, channels, state, first, n)
     period = waves.shape[1]
-    half, n, at = period // 2 + 1, last - first, (axis * states + state) * channels + first
-    step = 2 * states * channels
-    diffusion, velocity = numbers[at : at + n], numbers[at + step : at + step + n]
-    gain = numbers[at + 2 * step : at + 2 * step + n]
-    cosine, sine = np.empty((half, n), numbers.dtype), np.empty((half, n), numbers.dtype)
-    even, odd = np.empty((half, n), numbers.dtype), np.empty((half, n), numbers.dtype)
+    half = period // 2 + 1
+    (cosine, sine), (even, odd) = _pair(half, n, numbers.dtype), _pair(half, n, numbers.dtype)
     response = np.empty((period, n), numbers.dtype)
     kind = numbers.dtype.type
     _amplitudes(diffusion, velocity, period, cosine, sine)
@@ -153,14 +169,11 @@ def _backward(
     gradient: Any, grad_numbers: Any,
 ) -> None:  # fmt: skip
     """Gradients of `numbers` from that of the matrices, with the arguments of `_forward`."""
-    state, first, last = _part(task, states, channels, chunk)
+    state, first, n = _part(task, states, channels, chunk)
+    diffusion, velocity, gain = _three(numbers, axis, states, channels, state, first, n)
     period = waves.shape[1]
-    half, n, at = period // 2 + 1, last - first, (axis * states + state) * channels + first
-    step = 2 * states * channels
-    diffusion, velocity = numbers[at : at + n], numbers[at + step : at + step + n]
-    gain = numbers[at + 2 * step : at + 2 * step + n]
-    cosine, sine = np.empty((half, n), numbers.dtype), np.empty((half, n), numbers.dtype)
-    even, odd = np.empty((half, n), numbers.dtype), np.empty((half, n), numbers.dtype)
+    half = period // 2 + 1
+    (cosine, sine), (even, odd) = _pair(half, n, numbers.dtype), _pair(half, n, numbers.dtype)
     response = np.zeros((period, n), numbers.dtype)
     kind = numbers.dtype.type
     for i in range(length):
@@ -174,23 +187,15 @@ def _backward(
         alone = offset == 0 or 2 * offset == period
         _combine(even[offset], response[offset], response[-offset], kind(0 if alone else 1))
         _combine(odd[offset], response[offset], response[-offset], kind(0 if alone else -1))
-    of_cosine, of_sine = np.empty((half, n), numbers.dtype), np.empty((half, n), numbers.dtype)
+    of_cosine, of_sine = _pair(half, n, numbers.dtype)
     _transform(even, odd, waves, of_cosine, of_sine)
     _amplitudes(diffusion, velocity, period, cosine, sine)
-    spread, turn = grad_numbers[at : at + n], grad_numbers[at + step : at + step + n]
-    growth = grad_numbers[at + 2 * step : at + 2 * step + n]
+    spread, turn, growth = _three(grad_numbers, axis, states, channels, state, first, n)
     spread[:], turn[:], growth[:] = 0, 0, 0
     for k in range(half):
         share = kind(_share(k, period, sign))
         wave = kind(2 * math.pi / period * k)
         _collect(cosine[k], sine[k], of_cosine[k], of_sine[k], gain, share, wave, spread, turn, growth)
-
-
-@njit(error_model="numpy")
-def _part(task: int, states: int, channels: int, chunk: int) -> tuple[int, int, int]:
-    """State, first channel and the one after the last, of a task of an axis."""
-    place, state = divmod(task, states)
-    return state, place * chunk, min(channels, (place + 1) * chunk)
 
 
 def compiled(dtype: str) -> tuple[Any, Any]:
