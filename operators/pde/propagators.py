@@ -230,11 +230,18 @@ class _Filter(torch.autograd.Function):
             spectrum = torch.fft.rfft2(field, dim=ctx.axes)
         of_gradient = torch.fft.rfft2(gradient, dim=ctx.axes)
         grad_field = grad_response = None
-        one_for_all = field.device.type == "cpu" and field.ndim == response.ndim + 1 and not torch.is_grad_enabled()
-        product, summed = (_by_image if one_for_all else _at_once)(of_gradient, spectrum, response)
-        if ctx.needs_input_grad[0]:
+        product: Tensor | None = None
+        summed: Tensor | None = None
+        both = ctx.needs_input_grad[0] and ctx.needs_input_grad[1]
+        if both and field.device.type == "cpu" and field.ndim == response.ndim + 1 and not torch.is_grad_enabled():
+            product, summed = _by_image(of_gradient, spectrum, response)
+        elif ctx.needs_input_grad[0]:
+            product = of_gradient * response.conj()
+        if summed is None and ctx.needs_input_grad[1]:
+            summed = (of_gradient * spectrum.conj()).sum_to_size(response.shape)
+        if product is not None:
             grad_field = torch.fft.irfft2(product, s=ctx.size, dim=ctx.axes)
-        if ctx.needs_input_grad[1]:
+        if summed is not None:
             height, width = ctx.size
             # Of a wave and its conjugate, only one of which is in the half plane, the transform is the sum.
             share = torch.full((width // 2 + 1,), 2.0 / (height * width), dtype=field.dtype, device=field.device)
@@ -245,13 +252,11 @@ class _Filter(torch.autograd.Function):
         return grad_field, grad_response, None, None
 
 
-def _at_once(of_gradient: Tensor, spectrum: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
-    """of_gradient · conj(response), and of_gradient · conj(spectrum) summed to the response's shape."""
-    return of_gradient * response.conj(), (of_gradient * spectrum.conj()).sum_to_size(response.shape)
-
-
 def _by_image(of_gradient: Tensor, spectrum: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, of_gradient overwritten, for a response that serves all images: caches hold what one of them needs."""
+    """of_gradient · conj(response), which overwrites of_gradient, and of_gradient · conj(spectrum) summed over images.
+
+    For a response that serves all images: caches hold what one of them needs.
+    """
     conjugate, summed = response.conj().resolve_conj(), torch.zeros_like(response)
     for image, other in zip(of_gradient, spectrum, strict=True):
         summed += image * other.conj()
