@@ -16,9 +16,9 @@ LANES = 16
 LEAST_TASKS = 16
 """Tasks of the backward pass, at least, that a batch is cut into where it can be; results do not depend on threads."""
 MOST_BLOCKS = 4
-"""Most blocks of channels that a task reads and writes together: what lies between their pixels is skipped as often."""
+"""Most blocks of channels in a task: they lie side by side in memory."""
 CACHE = 1 << 20
-"""Bytes that a task may work on: a core's second-level cache."""
+"""Bytes that the matrices of a task may take: a core's second-level cache."""
 THREAD_LEAST = 1 << 20
 """Multiply-adds below which a thread costs more than it saves."""
 
@@ -79,7 +79,7 @@ def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
     y = u.new_empty(u.shape)
     u = _channels_together(u)
     given = [u, rows.contiguous(), columns.contiguous(), skip.contiguous()]
-    of_block = LANES * u.element_size() * (3 * height * width + states * (height**2 + width**2))
+    of_block = LANES * u.element_size() * states * (height**2 + width**2)
     work = states * u.numel() * (height + width)
     bundle, tasks, threads = _plan(channels // LANES, batch, of_block, work)
     numbers = [*u.stride()[:3], batch, height, width, channels, states, bundle]
@@ -105,10 +105,11 @@ def separable_backward(
     blocks = channels // LANES
     parts = min(batch, ceil(LEAST_TASKS / blocks))
     grad_u = u.new_empty(u.shape)
-    by_part = [tensor.new_empty(parts, *tensor.shape) for tensor in (rows, columns, skip)]
+    by_part = [tensor.new_empty(parts, *tensor.shape) for tensor in (rows, columns)]
+    by_part.append(skip.new_zeros(parts, channels))
     u, grad = _channels_together(u), _channels_together(grad)
     given = [u, rows.contiguous(), columns.contiguous(), skip.contiguous(), grad]
-    of_block = LANES * u.element_size() * (9 * height * width + 3 * states * (height**2 + width**2))
+    of_block = 2 * LANES * u.element_size() * states * (height**2 + width**2)
     work = 3 * states * u.numel() * (height + width)
     bundle, tasks, threads = _plan(blocks, parts, of_block, work)
     numbers = [*u.stride()[:3], *grad.stride()[:3], batch, height, width, channels, states, bundle, parts]

@@ -4,9 +4,9 @@ Every channel has matrices of its own, so that vectors run over channels. A task
 both products without leaving the cache: nothing is transposed in memory, and nothing with an axis for the states exists
 outside.
 
-Channels come in blocks of 16. A block of fields or matrices lies in a panel: rows r, columns c in fours, then channels:
-(columns / 4, rows, 4, 16), both padded with zeros to multiples of 4. `_contract` sums over the rows of two panels; its
-innermost part holds 4 × 4 vectors of sums in registers and reads 8 vectors for 16 multiply-adds.
+All is made of `_contract`, y[i, j] = sum over k of a[i, k] b[j, k] of vectors of 16 channels. What it reads stands in
+panels, which fit into the cache and are read along either axis; memory that is needed next is fetched while sums are
+made.
 """
 
 from __future__ import annotations
@@ -18,121 +18,153 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from operators.jit import add_product16, array, compile_share, copy16, multiply16, share, vectors
+from operators.jit import Vectors, add_products16, array, compile_share, copy16, prefetch, share
 
 
-def _tile(add: bool) -> Any:
-    """y[i, j] = sum over rows k of x[k, i] m[k, j], for vectors of 16 channels and i, j of 0 … 3; or += that."""
+def _tile(start: str) -> Any:
+    """y[i + j] = y₀ + sum over k of a[i + k] b[j + k] for 4 × 4 vectors of 16 channels, whose sums stay in registers.
+
+    Places of the 4 i and of the 4 j in their arrays are given, and the distances between terms k. `start` says what y₀
+    is: `zero`; `sum`, what stands in y; `scaled`, a vector of factors times what stands in another array. Indices may
+    repeat the one before them: all are read before any is written.
+    """
 
     @intrinsic
-    def tile(_context: Any, y: Any, y_at: Any, m: Any, m_at: Any, x: Any, x_at: Any, rows: Any) -> Any:
+    def tile(
+        _context: Any, y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, a_k: Any, b: Any, b_j: Any, b_k: Any, terms: Any,
+        other: Any, other_i: Any, other_j: Any, factors: Any, factors_at: Any,
+    ) -> Any:  # fmt: skip
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            *places, count = arguments
-            (to, of_m, of_x), width = vectors(context, builder, signature, places)
-            vector = to.type.pointee
+            vectors = Vectors(context, builder, signature, arguments)
 
-            def load(pointer: Any, number: Any) -> Any:
-                return builder.load(builder.gep(pointer, [number]), align=width)
+            def four(argument: int) -> list[Any]:
+                return cgutils.unpack_tuple(builder, arguments[argument])
 
-            def place(number: int) -> Any:
-                return context.get_constant(types.int64, number)
-
-            sums = []
-            for number in range(16):
-                sums.append(cgutils.alloca_once(builder, vector))
-                builder.store(load(to, place(number)) if add else vector(None), sums[-1])
-            with cgutils.for_range(builder, count) as loop:
-                first = builder.mul(loop.index, place(4))
-                across = [load(of_m, builder.add(first, place(j))) for j in range(4)]
+            targets = [vectors.place(0, i, j) for i in four(1) for j in four(2)]
+            if start == "scaled":
+                factor = vectors.load(vectors.place(13, arguments[14]))
+                others = [vectors.load(vectors.place(10, i, j)) for i in four(11) for j in four(12)]
+                begin = [builder.fmul(factor, other) for other in others]
+            else:
+                begin = [vectors.load(target) if start == "sum" else vectors.type(None) for target in targets]
+            sums = [cgutils.alloca_once_value(builder, value) for value in begin]
+            down, right = [vectors.place(3, i) for i in four(4)], [vectors.place(6, j) for j in four(7)]
+            with cgutils.for_range(builder, arguments[9]) as loop:
+                a_at, b_at = (builder.mul(loop.index, arguments[distance]) for distance in (5, 8))
+                row = [vectors.load(vectors.move(place, b_at)) for place in right]
                 for i in range(4):
-                    down = load(of_x, builder.add(first, place(i)))
+                    value = vectors.load(vectors.move(down[i], a_at))
                     for j in range(4):
-                        product = builder.fmul(down, across[j], flags=("contract",))
-                        total = builder.fadd(builder.load(sums[4 * i + j]), product, flags=("contract",))
-                        builder.store(total, sums[4 * i + j])
-            for number in range(16):
-                builder.store(builder.load(sums[number]), builder.gep(to, [place(number)]), align=width)
+                        vectors.add_product(sums[4 * i + j], value, row[j])
+            for target, total in zip(targets, sums, strict=True):
+                vectors.store(builder.load(total), target)
             return context.get_dummy_value()
 
-        return types.void(y, types.int64, m, types.int64, x, types.int64, types.int64), code
+        signature = types.void(
+            y, y_i, y_j, a, a_i, types.int64, b, b_j, types.int64, types.int64,
+            other, other_i, other_j, factors, types.int64,
+        )  # fmt: skip
+        return signature, code
 
     return tile
 
 
-_tile_set, _tile_add = _tile(add=False), _tile(add=True)
+@njit(error_model="numpy")
+def _four(axis: Any, first: int, length: int) -> Any:
+    """Places of indices `first` to `first` + 3 of an axis; the last index stands for those beyond it."""
+    last = length - 1
+    at, stride = axis[0], axis[1]
+    return (
+        at + first * stride,
+        at + min(first + 1, last) * stride,
+        at + min(first + 2, last) * stride,
+        at + min(first + 3, last) * stride,
+    )
+
+
+def _contraction(start: str) -> Any:
+    tile = _tile(start)
+
+    @njit(error_model="numpy")
+    def contract(
+        y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, b: Any, b_j: Any, sizes: Any, ahead: Any,
+        other: Any, other_i: Any, other_j: Any, factors: Any, factors_at: int,
+    ) -> None:  # fmt: skip
+        rows, columns, terms = sizes
+        of, at, step, count = ahead
+        each = count // (((rows + 3) // 4) * ((columns + 3) // 4)) + 1
+        fetched = 0
+        for j in range(0, columns, 4):
+            for i in range(0, rows, 4):
+                tile(
+                    y, _four(y_i, i, rows), _four(y_j, j, columns),
+                    a, _four(a_i, i, rows), a_i[2], b, _four(b_j, j, columns), b_j[2], terms,
+                    other, _four(other_i, i, rows), _four(other_j, j, columns), factors, factors_at,
+                )  # fmt: skip
+                until = min(fetched + each, count)
+                for line in range(fetched, until):
+                    prefetch(of, at + line * step)
+                fetched = until
+
+    return contract
+
+
+_contract_from_zero, _contract_to_sum, _contract_scaled = map(_contraction, ("zero", "sum", "scaled"))
 
 
 @njit(error_model="numpy")
-def _contract(m: Any, x: Any, y: Any, rows: int, m_columns: int, x_columns: int) -> None:
-    """Panel y of rows i and columns j: y[i, j] = sum over rows k of x[k, i] m[k, j]. Columns are multiples of 4."""
-    padded, ni = _padded(rows), x_columns // 4
-    for j in range(m_columns // 4):
-        for i in range(ni):
-            _tile_set(y, (j * ni + i) * 256, m, j * padded * 64, x, i * padded * 64, rows)
+def _contract(y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, b: Any, b_j: Any, sizes: Any, ahead: Any) -> None:
+    """y[i, j] = sum over k of a[i, k] b[j, k], of (i, j, k) = `sizes`, while memory `ahead` is fetched.
 
-
-@njit(error_model="numpy")
-def _add_contraction(m: Any, x: Any, y: Any, rows: int, m_columns: int, x_columns: int) -> None:
-    """Add to y what `_contract` makes."""
-    padded, ni = _padded(rows), x_columns // 4
-    for j in range(m_columns // 4):
-        for i in range(ni):
-            _tile_add(y, (j * ni + i) * 256, m, j * padded * 64, x, i * padded * 64, rows)
-
-
-@njit(error_model="numpy")
-def _pack(panels: Any, source: Any, base: int, row: int, column: int, rows: int, columns: int, blocks: int) -> None:
-    """panels[q][r, c] = source[base + r · row + c · column + 16 q + channel] for blocks q of channels.
-
-    Panels stand one after the other. A pixel's channels are read together: memory is slow to jump in.
+    Axes are tuples: the place of index 0 in the flat array, the distance of neighbours, and for a and b the distance of
+    terms k. `ahead`: array, place, distance and number of places.
     """
-    padded = _padded(rows)
-    size = padded * _padded(columns) * 16
-    for c in range(columns):
-        for r in range(rows):
-            to, of = ((c // 4) * padded + r) * 64 + (c % 4) * 16, base + r * row + c * column
+    _contract_from_zero(y, y_i, y_j, a, a_i, b, b_j, sizes, ahead, y, y_i, y_j, y, 0)
+
+
+@njit(error_model="numpy")
+def _add_contraction(y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, b: Any, b_j: Any, sizes: Any, ahead: Any) -> None:
+    """Add to y what `_contract` makes."""
+    _contract_to_sum(y, y_i, y_j, a, a_i, b, b_j, sizes, ahead, y, y_i, y_j, y, 0)
+
+
+@njit(error_model="numpy")
+def _pitch(columns: int) -> int:
+    """From row to row of a panel: an odd number of vectors, so that a column does not fall into few sets of a cache."""
+    return (columns | 1) * 16
+
+
+@njit(error_model="numpy")
+def _pack(
+    panels: Any, source: Any, at: int, row: int, column: int, rows: int, columns: int, blocks: int, size: int
+) -> None:
+    """Panels, `size` numbers from one to the next, of source[at + r · row + c · column + 16 q + channel], blocks q.
+
+    A place's channels are read together: memory is slow to jump in.
+    """
+    for r in range(rows):
+        for c in range(columns):
+            to, of = r * _pitch(columns) + c * 16, at + r * row + c * column
             for q in range(blocks):
                 copy16(panels, q * size + to, source, of + 16 * q)
 
 
 @njit(error_model="numpy")
-def _unpack(panels: Any, target: Any, base: int, row: int, column: int, rows: int, columns: int, blocks: int) -> None:
+def _unpack(
+    panels: Any, target: Any, at: int, row: int, column: int, rows: int, columns: int, blocks: int, size: int
+) -> None:
     """The reverse of `_pack`."""
-    padded = _padded(rows)
-    size = padded * _padded(columns) * 16
-    for c in range(columns):
-        for r in range(rows):
-            of, to = ((c // 4) * padded + r) * 64 + (c % 4) * 16, base + r * row + c * column
+    for r in range(rows):
+        for c in range(columns):
+            of, to = r * _pitch(columns) + c * 16, at + r * row + c * column
             for q in range(blocks):
                 copy16(target, to + 16 * q, panels, q * size + of)
 
 
 @njit(error_model="numpy")
-def _turn(panel: Any, turned: Any, rows: int, columns: int) -> None:
-    """turned[c, r] = panel[r, c]."""
-    for c in range(columns):
-        for r in range(rows):
-            of, to = ((c // 4) * rows + r) * 64 + (c % 4) * 16, ((r // 4) * columns + c) * 64 + (r % 4) * 16
-            copy16(turned, to, panel, of)
-
-
-@njit(error_model="numpy")
-def _scale(panel: Any, factors: Any, product: Any) -> None:
-    """Multiply a panel by a factor for each channel."""
-    for place in range(0, len(panel), 16):
-        multiply16(product, place, panel, place, factors, 0)
-
-
-@njit(error_model="numpy")
-def _scalar_product(one: Any, other: Any, total: Any) -> None:
-    """Add the scalar product of two panels to `total`, for each channel."""
-    for place in range(0, len(one), 16):
-        add_product16(total, 0, one, place, other, place)
-
-
-@njit(error_model="numpy")
-def _padded(length: int) -> int:
-    return (length + 3) // 4 * 4
+def _lines(field: Any, at: int, strides: Any, height: int, width: int) -> Any:
+    """For `ahead`: the field of a block of channels, if its pixels follow each other in memory; it is a hint only."""
+    return field, at, strides[2], height * width if strides[1] == width * strides[2] else 0
 
 
 @njit(error_model="numpy")
@@ -144,11 +176,12 @@ def _forward(
 
     u: flat, with the strides of (B, H, W); rows (S, H, H, D), columns (S, W, W, D), skip (D,), y (B, H, W, D): flat.
     """
-    h, w = _padded(height), _padded(width)
-    hw, hh, ww = h * w * 16, h * h * 16, w * w * 16
-    x, out, z = np.zeros(bundle * hw, u.dtype), np.zeros(bundle * hw, u.dtype), np.zeros(hw, u.dtype)
-    down, along = np.zeros((states, bundle * hh), u.dtype), np.zeros((states, bundle * ww), u.dtype)
-    factors = np.zeros(bundle * 16, u.dtype)
+    # States and rows are one axis: matrices [state and k, i] and [state and j, l].
+    by_h, by_w = _pitch(height), _pitch(width)
+    hh, ww = states * height * by_h, states * width * by_w
+    down, along = np.empty(bundle * hh, u.dtype), np.empty(bundle * ww, u.dtype)
+    x, across = np.empty(height * by_w, u.dtype), np.empty(states * height * by_w, u.dtype)
+    strides = (height * width * channels, width * channels, channels)
     packed = -1
     for task in range(low, high):
         place, image = divmod(task, batch)
@@ -156,36 +189,26 @@ def _forward(
         blocks = min(bundle, (channels - first) // 16)
         if place != packed:
             packed = place
-            factors[: 16 * blocks] = skip[first : first + 16 * blocks]
             for s in range(states):
-                _pack(
-                    down[s],
-                    rows,
-                    s * height * height * channels + first,
-                    channels,
-                    height * channels,
-                    height,
-                    height,
-                    blocks,
-                )
-                _pack(
-                    along[s],
-                    columns,
-                    s * width * width * channels + first,
-                    channels,
-                    width * channels,
-                    width,
-                    width,
-                    blocks,
-                )
-        _pack(x, u, image * u_strides[0] + first, u_strides[2], u_strides[1], width, height, blocks)
+                at = s * height * height * channels + first
+                _pack(down[s * height * by_h :], rows, at, channels, height * channels, height, height, blocks, hh)
+            _pack(along, columns, first, width * channels, channels, states * width, width, blocks, ww)
         for q in range(blocks):
-            x_q, out_q = x[q * hw : (q + 1) * hw], out[q * hw : (q + 1) * hw]
-            _scale(x_q, factors[16 * q : 16 * q + 16], out_q)
+            block = first + 16 * q
+            of, to = image * u_strides[0] + block, image * strides[0] + block
+            further = of + 16 if q + 1 < blocks else of - 16 * q + u_strides[0]
+            _pack(x, u, of, u_strides[1], u_strides[2], height, width, 1, 0)
             for s in range(states):
-                _contract(along[s, q * ww : (q + 1) * ww], x_q, z, width, w, h)
-                _add_contraction(down[s, q * hh : (q + 1) * hh], z, out_q, height, h, w)
-        _unpack(out, y, image * height * width * channels + first, channels, width * channels, width, height, blocks)
+                _contract(
+                    across, (s * height * by_w, by_w), (0, 16), x, (0, by_w, 16),
+                    along, (q * ww + s * width * by_w, by_w, 16), (height, width, width),
+                    _lines(y, to, strides, height, width),
+                )  # fmt: skip
+            _contract_scaled(
+                y, (to, strides[1]), (0, strides[2]), down, (q * hh, 16, by_h), across, (0, 16, by_w),
+                (height, width, states * height), _lines(u, further, u_strides, height, width),
+                x, (0, by_w), (0, 16), skip, block,
+            )  # fmt: skip
 
 
 @njit(error_model="numpy")
@@ -197,75 +220,68 @@ def _backward(
     """Gradients from tasks `low` to `high` - 1; task = (block of channels / bundle) · parts + part of the batch.
 
     Flat, with the strides of (B, H, W): u and the output's gradient g. Flat and written: grad_u (B, H, W, D), grad_rows
-    (parts, S, H, H, D), grad_columns (parts, S, W, W, D) and grad_skip (parts, D), to be summed over parts.
+    (parts, S, H, H, D) and grad_columns (parts, S, W, W, D); added to: grad_skip (parts, D). To be summed over parts.
     """
-    h, w = _padded(height), _padded(width)
-    hw, hh, ww = h * w * 16, h * h * 16, w * w * 16
-    # Panels of fields are named by their axes: x_wh has pixels of a row as its rows. A bundle of blocks each:
-    x_wh, g_wh, grad_x = np.zeros(bundle * hw, u.dtype), np.zeros(bundle * hw, u.dtype), np.zeros(bundle * hw, u.dtype)
-    down, grad_down = np.zeros((states, bundle * hh), u.dtype), np.zeros((states, bundle * hh), u.dtype)
-    up, against = np.zeros((states, bundle * hh), u.dtype), np.zeros((states, bundle * ww), u.dtype)
-    along, grad_along = np.zeros((states, bundle * ww), u.dtype), np.zeros((states, bundle * ww), u.dtype)
-    factors, grad_factors = np.zeros(bundle * 16, u.dtype), np.zeros(bundle * 16, u.dtype)
-    # And one block:
-    x_hw, g_hw, grad_hw = np.zeros(hw, u.dtype), np.zeros(hw, u.dtype), np.zeros(hw, u.dtype)
-    across, back, turned = np.zeros(hw, u.dtype), np.zeros(hw, u.dtype), np.zeros(hw, u.dtype)
+    # States and rows are one axis: matrices [state and i, k] and [state and j, l], and back [state and j, k].
+    by_h, by_w = _pitch(height), _pitch(width)
+    hh, ww = states * height * by_h, states * width * by_w
+    down, along = np.empty(bundle * hh, u.dtype), np.empty(bundle * ww, u.dtype)
+    grad_down, grad_along = np.empty(bundle * hh, u.dtype), np.empty(bundle * ww, u.dtype)
+    x, d = np.empty(height * by_w, u.dtype), np.empty(height * by_w, u.dtype)
+    across, back = np.empty(height * by_w, u.dtype), np.empty(states * width * by_h, u.dtype)
+    strides = (height * width * channels, width * channels, channels)
+    nothing = (u, 0, 0, 0)
     for task in range(low, high):
         place, part = divmod(task, parts)
         first = 16 * bundle * place
         blocks = min(bundle, (channels - first) // 16)
-        for s in range(states):
-            _pack(
-                down[s],
-                rows,
-                s * height * height * channels + first,
-                channels,
-                height * channels,
-                height,
-                height,
-                blocks,
-            )
-            _pack(
-                along[s],
-                columns,
-                s * width * width * channels + first,
-                channels,
-                width * channels,
-                width,
-                width,
-                blocks,
-            )
-            for q in range(blocks):
-                _turn(down[s, q * hh : (q + 1) * hh], up[s, q * hh : (q + 1) * hh], h, h)
-                _turn(along[s, q * ww : (q + 1) * ww], against[s, q * ww : (q + 1) * ww], w, w)
-        factors[: 16 * blocks] = skip[first : first + 16 * blocks]
-        grad_down[:], grad_along[:], grad_factors[:] = 0, 0, 0
+        _pack(down, rows, first, height * channels, channels, states * height, height, blocks, hh)
+        _pack(along, columns, first, width * channels, channels, states * width, width, blocks, ww)
+        grad_down[:], grad_along[:] = 0, 0
         for image in range(batch * part // parts, batch * (part + 1) // parts):
-            _pack(x_wh, u, image * u_strides[0] + first, u_strides[2], u_strides[1], width, height, blocks)
-            _pack(g_wh, g, image * g_strides[0] + first, g_strides[2], g_strides[1], width, height, blocks)
             for q in range(blocks):
-                x_q, g_q = x_wh[q * hw : (q + 1) * hw], g_wh[q * hw : (q + 1) * hw]
-                _turn(x_q, x_hw, w, h)
-                _turn(g_q, g_hw, w, h)
-                _scale(g_hw, factors[16 * q : 16 * q + 16], grad_hw)
-                _scalar_product(g_hw, x_hw, grad_factors[16 * q : 16 * q + 16])
+                block = first + 16 * q
+                u_at, g_at = image * u_strides[0] + block, image * g_strides[0] + block
+                to = image * strides[0] + block
+                if q + 1 < blocks:
+                    u_next, g_next = u_at + 16, g_at + 16
+                else:
+                    u_next, g_next = u_at - 16 * q + u_strides[0], g_at - 16 * q + g_strides[0]
+                _pack(x, u, u_at, u_strides[1], u_strides[2], height, width, 1, 0)
+                _pack(d, g, g_at, g_strides[1], g_strides[2], height, width, 1, 0)
+                for h in range(height):
+                    add_products16(grad_skip, part * channels + block, x, h * by_w, 16, d, h * by_w, 16, width)
                 for s in range(states):
-                    _contract(x_q, along[s, q * ww : (q + 1) * ww], across, width, h, w)
-                    _add_contraction(g_q, across, grad_down[s, q * hh : (q + 1) * hh], width, h, h)
-                    _contract(up[s, q * hh : (q + 1) * hh], g_hw, back, height, h, w)
-                    _add_contraction(against[s, q * ww : (q + 1) * ww], back, grad_hw, width, w, h)
-                    _turn(back, turned, w, h)
-                    _add_contraction(turned, x_hw, grad_along[s, q * ww : (q + 1) * ww], height, w, w)
-                _turn(grad_hw, grad_x[q * hw : (q + 1) * hw], h, w)
-            place_u = image * height * width * channels + first
-            _unpack(grad_x, grad_u, place_u, channels, width * channels, width, height, blocks)
-        to = part * channels + first
-        grad_skip[to : to + 16 * blocks] = grad_factors[: 16 * blocks]
-        for s in range(states):
-            to = (part * states + s) * height * height * channels + first
-            _unpack(grad_down[s], grad_rows, to, channels, height * channels, height, height, blocks)
-            to = (part * states + s) * width * width * channels + first
-            _unpack(grad_along[s], grad_columns, to, channels, width * channels, width, width, blocks)
+                    # across[k, j] from x and columns; d rows[i, k] from that.
+                    _contract(
+                        across, (0, by_w), (0, 16), x, (0, by_w, 16),
+                        along, (q * ww + s * width * by_w, by_w, 16), (height, width, width),
+                        _lines(grad_u, to, strides, height, width),
+                    )  # fmt: skip
+                    _add_contraction(
+                        grad_down, (q * hh + s * height * by_h, by_h), (0, 16), d, (0, by_w, 16),
+                        across, (0, by_w, 16), (height, height, width), nothing,
+                    )  # fmt: skip
+                    # back[j, k] from the gradient and rows; d columns[j, l] from that.
+                    at = s * width * by_h
+                    _contract(
+                        back, (at, by_h), (0, 16), d, (0, 16, by_w),
+                        down, (q * hh + s * height * by_h, 16, by_h), (width, height, height), nothing,
+                    )  # fmt: skip
+                    _add_contraction(
+                        grad_along, (q * ww + s * width * by_w, by_w), (0, 16), back, (at, by_h, 16),
+                        x, (0, 16, by_w), (width, width, height),
+                        _lines(u, u_next, u_strides, height, width),
+                    )  # fmt: skip
+                _contract_scaled(
+                    grad_u, (to, strides[1]), (0, strides[2]), back, (0, 16, by_h), along, (q * ww, 16, by_w),
+                    (height, width, states * width), _lines(g, g_next, g_strides, height, width),
+                    d, (0, by_w), (0, 16), skip, block,
+                )  # fmt: skip
+        at = part * states * height * height * channels + first
+        _unpack(grad_down, grad_rows, at, height * channels, channels, states * height, height, blocks, hh)
+        at = part * states * width * width * channels + first
+        _unpack(grad_along, grad_columns, at, width * channels, channels, states * width, width, blocks, ww)
 
 
 def compiled(dtype: str) -> tuple[Any, Any]:
