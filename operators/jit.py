@@ -8,14 +8,17 @@ loop for a while, and threads beside them would find the processor taken.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -27,22 +30,44 @@ HEAD = 4
 
 def compile_cached(function: Callable[..., None], signature: Any) -> Callable[..., None]:
     """`function` compiled for numba's `signature`; it runs without the interpreter's lock."""
-    return _cached(lambda **options: njit(signature, nogil=True, error_model="numpy", **options)(function))
+    return _cached(njit, function, signature, nogil=True, error_model="numpy")
 
 
 def compile_share(function: Callable[[Any], None]) -> Any:
     """`function` of a table's address compiled for `run`."""
-    return _cached(lambda **options: cfunc(types.void(types.voidptr), error_model="numpy", **options)(function))
+    return _cached(cfunc, function, types.void(types.voidptr), error_model="numpy")
 
 
-def _cached(compiled: Callable[..., Any]) -> Any:
+def compile_function(function: Callable[..., None], numbers: int) -> Any:
+    """`function` of so many 64-bit numbers compiled for `call`; it has an `address`."""
+    return _cached(cfunc, function, types.void(*[types.int64] * numbers), error_model="numpy")
+
+
+def _cached(compiler: Any, function: Callable[..., None], signature: Any, **options: Any) -> Any:
+    named = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    named.__qualname__ = f"{function.__qualname__}.{_variant(function, signature)}"
     try:
-        return compiled(cache=True)
+        return compiler(signature, cache=True, **options)(named)
     except RuntimeError as error:
         # Numba's "no locator available": neither the package's directory nor the user's cache can be written.
         if "cannot cache" not in str(error):
             raise
-        return compiled()
+        return compiler(signature, **options)(named)
+
+
+def _variant(function: Callable[..., None], signature: Any) -> str:
+    """What tells a function's compiled forms apart: their types, what it closes over, the processor, helpers' sources.
+
+    Numba keeps an index of them by the function's name. Of two processes that add to one at the same time, one may end
+    up with the other's code; with a name for each form there is nothing to mistake. And it looks for changes in the
+    file of the function alone.
+    """
+    closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    facts = [str(signature), *map(str, closed), binding.get_host_cpu_name(), str(binding.get_host_cpu_features())]
+    sources = [(Path(__file__).parent / name).read_text() for name in ("jit.py", "lanes.py", "exponential.py")]
+    return hashlib.sha256("\0".join([*facts, *sources]).encode()).hexdigest()[:16]
 
 
 @intrinsic
@@ -51,6 +76,19 @@ def _pointer(_context: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), code
+
+
+@intrinsic
+def call(_context: Any, address: Any, numbers: Any) -> Any:
+    """Call what `compile_function` has made, in compiled code, with a tuple of numbers."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        given = cgutils.unpack_tuple(builder, arguments[1])
+        kind = ir.FunctionType(ir.VoidType(), [number.type for number in given])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), given)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.UniTuple(types.int64, len(numbers))), code
 
 
 @intrinsic

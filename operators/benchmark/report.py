@@ -74,8 +74,8 @@ def _yardsticks(row: Row) -> list[tuple[str, str]]:
     states = re.search(r"\bstate=(\d+)", row.arm)
     number = states[1] if states else operators.describe("pde_ssm").defaults["state"]
     products = f"bare products[state={number}]"
-    own = {"separable": products, "compiled": products, "fft": "bare fft"}.get(row.backend)
-    return [(bare, row.work) for bare in (own, "bare projection") if bare is not None]
+    own = {"separable": [products], "compiled": [products], "fft": ["bare fft"], "compiled_fft": ["bare fft", products]}
+    return [(bare, row.work) for bare in (*own.get(row.backend, []), "bare projection")]
 
 
 def markdown(

@@ -31,16 +31,18 @@ def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     return compiled(str(dtype).removeprefix("torch."))
 
 
-def _channels_together(x: Tensor) -> Tensor:
+def channels_together(x: Tensor) -> Tensor:
+    """It, or a copy whose channels are neighbours in memory."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _widened(*tensors: Tensor) -> list[Tensor]:
+def widened(*tensors: Tensor) -> list[Tensor]:
     """With zeros for the channels that are missing in the last block."""
     return [F.pad(tensor.detach(), (0, -tensor.shape[-1] % LANES)) for tensor in tensors]
 
 
-def _narrow(tensor: Tensor, channels: int) -> Tensor:
+def narrow(tensor: Tensor, channels: int) -> Tensor:
+    """Without what `widened` has added."""
     return tensor[..., :channels].contiguous()
 
 
@@ -74,10 +76,10 @@ def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
     """
     batch, height, width, channels = u.shape
     if channels % LANES:
-        return _narrow(separable(*_widened(u, rows, columns, skip)), channels)
+        return narrow(separable(*widened(u, rows, columns, skip)), channels)
     states = rows.shape[0]
     y = u.new_empty(u.shape)
-    u = _channels_together(u)
+    u = channels_together(u)
     given = [u, rows.contiguous(), columns.contiguous(), skip.contiguous()]
     of_block = LANES * u.element_size() * states * (height**2 + width**2)
     work = states * u.numel() * (height + width)
@@ -99,15 +101,15 @@ def separable_backward(
     """Gradients of u, rows, columns and skip from that of the output of `separable`, all contiguous."""
     batch, height, width, channels = u.shape
     if channels % LANES:
-        a, b, c, d = separable_backward(*_widened(u, rows, columns, skip, grad))
-        return _narrow(a, channels), _narrow(b, channels), _narrow(c, channels), _narrow(d, channels)
+        a, b, c, d = separable_backward(*widened(u, rows, columns, skip, grad))
+        return narrow(a, channels), narrow(b, channels), narrow(c, channels), narrow(d, channels)
     states = rows.shape[0]
     blocks = channels // LANES
     parts = min(batch, ceil(LEAST_TASKS / blocks))
     grad_u = u.new_empty(u.shape)
     by_part = [tensor.new_empty(parts, *tensor.shape) for tensor in (rows, columns)]
     by_part.append(skip.new_zeros(parts, channels))
-    u, grad = _channels_together(u), _channels_together(grad)
+    u, grad = channels_together(u), channels_together(grad)
     given = [u, rows.contiguous(), columns.contiguous(), skip.contiguous(), grad]
     of_block = 2 * LANES * u.element_size() * states * (height**2 + width**2)
     work = 3 * states * u.numel() * (height + width)

@@ -15,6 +15,7 @@ from operators.fakes import valueless
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.pde.compiled import separable
+from operators.pde.filtered import filtered, serves
 from operators.pde.matrices import matrices
 from operators.pde.propagate import METHODS, choose, why_not_separable
 from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
@@ -33,7 +34,7 @@ LEAST_STEADY_DECAY = 0.5
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
 DEFAULT_GRID = (16, 16)
-COMPILED = "compiled"
+COMPILED, COMPILED_FFT = "compiled", "compiled_fft"
 
 
 @register(
@@ -48,7 +49,7 @@ COMPILED = "compiled"
         translation_equivariant="circular",
         linear=True,
         fp32_core=True,
-        backends=("separable", "compiled", "fft", "reference"),
+        backends=("separable", "compiled", "fft", "compiled_fft", "reference"),
         shells={"project": ShellSpec(gate="silu", conv=3, norm="layer")},
     )
 )
@@ -76,8 +77,8 @@ class PdeSsm(Core):
             conditioning vector, per image and channel group.
         groups: channel groups that share conditioned coefficients.
         state: state channels per inner channel.
-        method: `auto`, `separable`, `compiled` (like it in one pass, on the CPU, for coefficients that no image
-            conditions), `fft` or `reference`.
+        method: `auto`, `separable`, `fft`, `reference`; for coefficients that no image conditions, on the CPU,
+            `compiled` and `compiled_fft`: products as in `separable` and transforms as in `fft`, in one pass.
 
     Raises:
         InputError: unknown names, and combinations that cannot mean anything.
@@ -116,7 +117,9 @@ class PdeSsm(Core):
         check_number("pde.state", state, least=1, integer=True)
         self.state = state
         self.learned = _learned_terms(coefficients, self.terms)
-        self.method = self._agreed_method(check_choice("pde.method", method, (*METHODS, COMPILED)), backend)
+        self.method = self._agreed_method(
+            check_choice("pde.method", method, (*METHODS, COMPILED, COMPILED_FFT)), backend
+        )
         self._refuse_the_meaningless(groups)
 
         self._kept: tuple[tuple[Any, ...], list[Tensor], tuple[Tensor, ...]] | None = None
@@ -146,9 +149,11 @@ class PdeSsm(Core):
         stand_in = Coefficients(kxy=torch.zeros(1) if self.tensor == "full" and "diffusion" in self.terms else None)
         reason = why_not_separable(stand_in, self.forcing)
         self.separable = reason is None
-        if method == COMPILED and reason is None and self.condition != "none":
-            reason = "needs pde.condition=none: its matrices serve all images"
-        if method in ("separable", COMPILED) and reason:
+        if method == COMPILED_FFT:
+            reason = None
+        if method in (COMPILED, COMPILED_FFT) and self.condition != "none":
+            reason = reason or "needs pde.condition=none: its propagators serve all images"
+        if method in ("separable", COMPILED, COMPILED_FFT) and reason:
             raise InputError(f"pde.method={method} {reason}; use pde.method=fft or auto")
         return method
 
@@ -214,8 +219,13 @@ class PdeSsm(Core):
         if not self.spatial:
             return "pointwise"
         device = self.skip.device.type
-        if self.method == COMPILED and device != "cpu":
-            raise InputError(f"pde.method={COMPILED} runs on the CPU, not on {device}; use pde.method=auto")
+        if self.method in (COMPILED, COMPILED_FFT) and device != "cpu":
+            raise InputError(f"pde.method={self.method} runs on the CPU, not on {device}; use pde.method=auto")
+        if self.method == COMPILED_FFT and not serves(height, width, self.boundary):
+            raise InputError(
+                f"pde.method={COMPILED_FFT} needs sides of 2 and more without factors other than 2, 3, 5, 7, not "
+                f"{height}x{width}; use pde.method=fft or auto"
+            )
         if self.method != "auto":
             return self.method
         boundary = self.boundary if device == "cpu" and self.condition == "none" else None
@@ -274,6 +284,8 @@ class PdeSsm(Core):
                 propagators = self._propagators(method, u, x, cond, weight)
             if method == COMPILED:
                 return separable(u.to(weight.dtype), *propagators, self.skip.to(weight.dtype)).to(u.dtype)
+            if method == COMPILED_FFT:
+                return filtered(u.to(weight.dtype), *propagators, self.boundary).to(u.dtype)
             if method == "fft":
                 return apply_transfer(u.to(weight.dtype), propagators[0], self.boundary, last=True).to(u.dtype)
         if method == "separable":
@@ -298,20 +310,22 @@ class PdeSsm(Core):
                 return self._kept[2]
         coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
         made: tuple[Tensor, ...]
-        if method == "fft":
+        if method in ("fft", COMPILED_FFT):
             response = summed_transfer(coefficients, weight, height, width, self.boundary, self.forcing)
-            response = response.flatten(-4, -3)
-            images = range(response.ndim - 3)
-            last = permuted(response, *images, *(axis + len(images) for axis in (1, 2, 0)))
             # With the term D u, which would be a pass of its own over the fields.
-            made = (last + self.skip.to(weight.dtype),)
+            response = response.flatten(-4, -3) + self.skip.to(weight.dtype)[:, None, None]
+            if method == COMPILED_FFT:
+                made = (permuted(torch.view_as_real(response), 3, 1, 2, 0),)
+            else:
+                images = range(response.ndim - 3)
+                made = (permuted(response, *images, *(axis + len(images) for axis in (1, 2, 0))),)
         elif method == COMPILED:
             made = matrices(coefficients, weight[:, 0], height, width, self.boundary)
         else:
             gain = weight[:, 0] if self.condition == "none" else None
             made = axis_matrices(coefficients, height, width, self.boundary, gain)
         if keep:
-            fits = sum(one.numel() for one in made) <= u.numel()
+            fits = sum(one.nbytes for one in made) <= 2 * u.nbytes
             self._kept = (key, [number.clone() for number in numbers], made) if fits else None
         return made
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_choice, check_number
+from operators.pde.filtered import serves
 from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
 from operators.pde.reference import propagate_reference
 from operators.pde.symbols import BOUNDARIES, FORCINGS, LEAST_DECAY, UNITS, Coefficients, respond
@@ -13,14 +14,14 @@ from operators.precision import full_precision
 
 METHODS = ("auto", "fft", "separable", "reference")
 
-COMPILED_LIMITS = {"periodic": 224, "neumann": 1024, "dirichlet": 1024, "absorbing": 1024}
-"""States times (height + width) up to which compiled products beat a pair of FFTs, whose grid is twice as long and wide
-unless the boundary is periodic. Time over that of the FFT route, forward and backward, two x86-64 cores, 384 channels,
-8 images (2 of 128²): periodic 0.6 to 0.9 (128 = states times sides, at 16², 32² and 64²), 0.8 to 1.0 (192, 24² to 96²),
-1.1 to 1.5 (256, 32² to 128²), 1.4 (384, 48²); neumann 0.5 and 0.6 (512, 64² and 128²). In evaluation, where the
-matrices are there, the products are faster up to 384 as well, but for 128²."""
+COMPILED_LIMITS = {"periodic": 80, "neumann": 192, "dirichlet": 192, "absorbing": 192}
+"""States times (height + width) up to which compiled products beat compiled transforms, whose grid is twice as long and
+wide unless the boundary is periodic. Time over theirs, forward and backward, two x86-64 cores, 384 channels, 8 images:
+periodic 0.6 and less (32 = states times sides), 0.7 to 1.0 (64, 8² to 32²), 1.2 (96, 24² and 48²), 1.2 to 2.0 (128, 16²
+to 64²), 2.8 to 3.7 (256); neumann 0.7 to 0.9 (128), 0.9 and 1.0 (192, 24² and 48²), 1.3 to 1.5 (256, 32² and 64²). In
+evaluation, where matrices and transfer functions are there, 0 to 0.3 less."""
 SEPARABLE_LIMIT = 100
-"""States times (height + width) up to which matrix products beat a pair of FFTs.
+"""States times (height + width) up to which matrix products beat a pair of FFTs, both torch's.
 
 The FFT route sums the states' transfer functions first, so that its cost does not grow with them. Time of the separable
 over that of the FFT route, forward and backward, one x86-64 core: 0.7 to 0.9 from 7² to 48² and 1.3 to 1.5 from 64² to
@@ -122,10 +123,14 @@ def choose(separable: bool, height: int, width: int, states: int = 1, *, compile
         height: of the grid.
         width: of the grid.
         states: per channel.
-        compiled: the boundary, where the compiled products can serve as well.
+        compiled: the boundary, where compiled products and transforms can serve as well.
     """
-    if separable and compiled is not None and states * (height + width) <= COMPILED_LIMITS[compiled]:
-        return "compiled"
+    if compiled is not None:
+        transforms = serves(height, width, compiled)
+        if separable and (not transforms or states * (height + width) <= COMPILED_LIMITS[compiled]):
+            return "compiled"
+        if transforms:
+            return "compiled_fft"
     return "separable" if separable and states * (height + width) <= SEPARABLE_LIMIT else "fft"
 
 

@@ -220,8 +220,12 @@ class _Filter(torch.autograd.Function):
     def forward(ctx: Any, field: Tensor, response: Tensor, rows: int, columns: int) -> Tensor:
         ctx.axes, ctx.size = (rows, columns), (field.shape[rows], field.shape[columns])
         spectrum = torch.fft.rfft2(field, dim=ctx.axes)
-        ctx.save_for_backward(field, spectrum, response)
-        return torch.fft.irfft2(spectrum * response, s=ctx.size, dim=ctx.axes)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(field, spectrum, response)
+            product = spectrum * response
+        else:
+            product = spectrum.mul_(response)
+        return torch.fft.irfft2(product, s=ctx.size, dim=ctx.axes)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

@@ -11,6 +11,7 @@ floating-point operations), by the rules of `operators.cost`, written down here 
     selective scan                    9 L D S operations
     separable propagators             the two products of every state
     and their matrices                a sum over waves for every offset, of cosines and of sines, along either axis
+    filters by a transfer function    a real FFT there, one back and the product, on the extended grid
 
 Other element-wise work and reductions are not counted. What looks like a product but has no rule raises, so that
 nothing escapes in silence.
@@ -128,6 +129,13 @@ def _matrices(_out: Any, numbers: Tensor, height: int, width: int, boundary: str
     return numbers[0].numel() * sum(2 * half**2 for half in halves)
 
 
+def _filter(out: Tensor, u: Tensor, response: Tensor, boundary: str) -> float:
+    extension = 1 if boundary == "periodic" else 4
+    points = extension * u.shape[1] * u.shape[2]
+    transforms = 2 * 5 * points * math.log2(points) / 2 / 2
+    return u.shape[0] * u.shape[3] * (transforms + 3 * response[0, ..., 0].numel())
+
+
 FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot"), _mm),
     **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), _addmm),
@@ -151,6 +159,7 @@ FORMULAS: dict[str, Formula] = {
     "operator_zoo::selective_scan_fwd": _scan,
     "operator_zoo::separable_fwd": _separable,
     "operator_zoo::separable_matrices_fwd": _matrices,
+    "operator_zoo::filter_fwd": _filter,
     "operator_zoo::gated_norm_fwd": _elementwise,
 }
 """What is counted, by `namespace::operator`. A mixer with an operator of its own adds an entry."""

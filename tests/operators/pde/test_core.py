@@ -193,17 +193,18 @@ def test_initial_lengths_span_a_third_of_a_pixel_to_half_the_image() -> None:
 def test_auto_follows_the_grid_the_states_and_the_tensor() -> None:
     assert make(grid=(8, 8)).backend == "compiled"
     assert make(grid=(8, 8), condition="input").backend == "separable"
-    assert make(grid=(8, 8), tensor="full").backend == "fft"
-    assert make(grid=(8, 8), forcing="constant").backend == "fft"
+    assert make(grid=(8, 8), tensor="full").backend == "compiled_fft"
+    assert make(grid=(8, 8), tensor="full", condition="input").backend == "fft"
+    assert make(grid=(8, 8), forcing="constant").backend == "compiled_fft"
+    assert make(grid=(8, 11), forcing="constant").backend == "fft", "no transforms of 11"
+    assert make(grid=(8, 1), forcing="constant").backend == "fft", "none of 1"
     assert make(grid=(32, 32), state=1, condition="input").backend == "separable"
     assert make(grid=(32, 32), state=4, condition="input").backend == "fft"
-    assert make(grid=(32, 32), state=1).backend == "compiled"
-    assert make(grid=(28, 28), state=4).backend == "compiled"
-    assert make(grid=(28, 29), state=4).backend == "fft"
-    assert make(grid=(112, 112), state=1).backend == "compiled"
-    assert make(grid=(128, 128), state=1).backend == "fft"
-    assert make(grid=(32, 32), state=4, boundary="neumann").backend == "compiled"
-    assert make(grid=(256, 256), state=4, boundary="neumann").backend == "fft"
+    assert make(grid=(40, 40), state=1).backend == "compiled"
+    assert make(grid=(42, 40), state=1).backend == "compiled_fft"
+    assert make(grid=(41, 40), state=1).backend == "compiled"
+    assert make(grid=(24, 24), state=4, boundary="neumann").backend == "compiled"
+    assert make(grid=(25, 24), state=4, boundary="neumann").backend == "compiled_fft"
     assert make(grid=(8, 8), method="reference").backend == "reference"
 
 
@@ -244,7 +245,7 @@ def test_refusals(params: dict[str, Any], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["separable", "compiled", "fft"])
+@pytest.mark.parametrize("method", ["separable", "compiled", "fft", "compiled_fft"])
 @pytest.mark.parametrize("change", ["add_", "data", "state dict", "fixed", "grid", "method"])
 def test_what_is_kept_in_evaluation_follows_every_change(method: str, change: str) -> None:
     mixer = make(grid=(4, 5), dim=4, state=1, method=method, coefficients={"convection": "fixed"})
