@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -125,41 +127,83 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         prints = {run.provenance["data"]["fingerprint"] for run in runs if run.metrics["data"] == data}
         if len(prints) > 1:
             said.append(f"{len(prints)} different contents (fingerprints) of {data}")
+        sizes = sorted({size for run in runs if run.metrics["data"] == data and (size := _test_size(run)) is not None})
+        if len(sizes) > 1:
+            said.append(f"numbers of test images of {data}: {', '.join(map(str, sizes))}")
     said += [f"{run.path}: status {run.metrics['status']}" for run in runs if run.metrics["status"] != "ok"]
     return said
 
 
-def table(runs: Sequence[Run], metric: str, reference: str | None = None) -> str:
-    """Markdown table of arms, data set by data set, best first by the mean of `metric` over seeds."""
+def headline(runs: Sequence[Run]) -> list[str]:
+    """The metrics that runs of a task are compared by.
+
+    Raises:
+        InputError: runs of several tasks.
+    """
+    tasks = sorted({str(run.metrics["task"]) for run in runs})
+    if len(tasks) > 1:
+        raise InputError(f"runs of several tasks ({', '.join(tasks)}): compare those of one, or give --metric")
+    if tasks == ["classification"]:
+        return ["test/accuracy"]
+    distances = {key for run in runs for key in run.metrics if re.fullmatch(r"test/(fid|fd_[^/]+)", key)}
+    return ["test/loss", *sorted(distances)]
+
+
+def _test_size(run: Run) -> int | None:
+    """How many images were tested, or were drawn for it; None if the run tested none."""
+    if "test/n" in run.metrics:
+        return int(run.metrics["test/n"])
+    predictions = run.path / "predictions.npz"
+    if not predictions.exists():
+        return None
+    with np.load(predictions) as kept:
+        return len(kept["label"])
+
+
+def table(runs: Sequence[Run], metrics: Sequence[str], reference: str | None = None) -> str:
+    """Markdown table of arms, data set by data set, best first by the mean of the first of `metrics` over seeds."""
     ended = [run for run in runs if run.metrics["status"] == "ok"]
     for run in ended:
-        check_choice("metric", metric, [key for key, value in run.metrics.items() if isinstance(value, int | float)])
+        known = [key for key, value in run.metrics.items() if isinstance(value, int | float)]
+        for metric in metrics:
+            check_choice("metric", metric, known)
     by_data: dict[str, list[Run]] = {}
     for run in ended:
         by_data.setdefault(run.metrics["data"], []).append(run)
     named = {data: arms(members) for data, members in by_data.items()}
     if reference is not None:
         check_choice("reference", reference, sorted({name for group in named.values() for name in group}))
-    header = ["data", "arm", "seeds", metric]
-    if reference:
-        header.append(f"paired difference to {reference}")
+    header = ["data", "arm", "seeds"]
+    for metric in metrics:
+        header += [metric, f"paired difference to {reference}"] if reference else [metric]
     header += ["parameters", "mixer MACs", "MACs", "training s", "backend"]
-    rows = [row for data, group in named.items() for row in _rows(data, group, metric, reference)]
+    rows = [row for data, group in named.items() for row in _rows(data, group, metrics, reference)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
 
 
-def _rows(data: str, group: Mapping[str, list[Run]], metric: str, reference: str | None) -> Iterator[list[str]]:
-    by_arm = {name: {run.settings["seed"]: run.metrics[metric] for run in members} for name, members in group.items()}
-    scores = {name: t_interval(list(values.values())) for name, values in by_arm.items()}
-    for name in sorted(group, key=lambda name: -scores[name].mean):
-        row = [data, name, str(scores[name].n), show(scores[name])]
-        if reference:
-            other = by_arm.get(reference, {})
-            row.append("—" if name == reference or not other else show(paired(by_arm[name], other)))
+def _rows(
+    data: str, group: Mapping[str, list[Run]], metrics: Sequence[str], reference: str | None
+) -> Iterator[list[str]]:
+    by_metric = {
+        metric: {name: {run.settings["seed"]: run.metrics[metric] for run in runs} for name, runs in group.items()}
+        for metric in metrics
+    }
+    means = {name: t_interval(list(values.values())).mean for name, values in by_metric[metrics[0]].items()}
+    for name in sorted(group, key=lambda name: means[name], reverse=_more_is_better(metrics[0])):
+        row = [data, name, str(len(group[name]))]
+        for by_arm in by_metric.values():
+            row.append(show(t_interval(list(by_arm[name].values()))))
+            if reference:
+                other = by_arm.get(reference, {})
+                row.append("—" if name == reference or not other else show(paired(by_arm[name], other)))
         first = group[name][0].metrics
         seconds = median(run.metrics["train/seconds"] for run in group[name])
         row += [f"{first['params']:,}", f"{first['mixer_macs']:,}", f"{first['macs']:,}", f"{seconds:.0f}"]
         yield [*row, str(first["backend"])]
+
+
+def _more_is_better(metric: str) -> bool:
+    return "accuracy" in metric or metric.endswith("per_second")
 
 
 def paired(values: Mapping[Any, float], others: Mapping[Any, float]) -> Interval | None:
@@ -179,12 +223,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; exit status 2 with one line on wrong input."""
     parser = argparse.ArgumentParser(prog="python -m ablations.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories, or folders of runs")
-    parser.add_argument("--metric", default="test/accuracy", help="a key of metrics.json (default: %(default)s)")
+    parser.add_argument(
+        "--metric",
+        action="append",
+        help="a key of metrics.json; may be given again (default: test/accuracy, or test/loss and Fréchet distances)",
+    )
     parser.add_argument("--reference", help="the arm that others are compared with, as the table names it")
     given = parser.parse_args(arguments)
     try:
         runs = find(given.runs)
-        text = table(runs, given.metric, given.reference)
+        text = table(runs, given.metric or headline(runs), given.reference)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -70,6 +70,19 @@ def _variant(function: Callable[..., None], signature: Any) -> str:
     return hashlib.sha256("\0".join([*facts, *sources]).encode()).hexdigest()[:16]
 
 
+def named(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A name of its own for a function that is defined again and again, to stand below `njit`.
+
+    Compiled code that comes from several processes' caches is linked by names, and the first of a name serves all.
+    """
+
+    def rename(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ = f"{function.__qualname__}.{name}"
+        return function
+
+    return rename
+
+
 @intrinsic
 def _pointer(_context: Any, address: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -18,7 +18,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from operators.jit import Vectors, add_products16, array, compile_share, copy16, prefetch, share
+from operators.jit import Vectors, add_products16, array, compile_share, copy16, named, prefetch, share
 
 
 def _tile(start: str) -> Any:
@@ -86,6 +86,7 @@ def _contraction(start: str) -> Any:
     tile = _tile(start)
 
     @njit(error_model="numpy")
+    @named(start)
     def contract(
         y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, b: Any, b_j: Any, sizes: Any, ahead: Any,
         other: Any, other_i: Any, other_j: Any, factors: Any, factors_at: int,

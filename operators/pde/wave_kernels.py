@@ -3,8 +3,7 @@
 A task takes 16 channels of an image through all of it in the cache. Vectors run over channels, so that transforms of
 any axis are the same code: Stockham's, by factors of 8, 4, 2, 3, 5 and 7. Two rows of an image are the real and the
 imaginary part of one row to transform; columns of the half plane are transformed, multiplied and transformed back at
-once. Rows and columns of zeros and of reflections, by which `boundary` extends an image, exist in neither memory nor,
-along columns, work.
+once. Zeros and reflections, by which `boundary` extends an image, are made line by line and stand nowhere else.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from operators.jit import array, call, compile_function, compile_share, copy16, share
+from operators.jit import array, call, compile_function, compile_share, copy16, named, share
 from operators.lanes import Complex, Place, lanes
 
 RADICES = (8, 4, 2, 3, 5, 7)
@@ -42,7 +41,9 @@ def table(length: int, dtype: str) -> tuple[Any, Any]:
     begin, which go by p and j = 1 … radix - 1.
     """
     passes, turns, begin, side, rest = [], [], 0, 1, length
-    for radix in factors(length) or ():
+    radices = factors(length)
+    assert radices, f"{length} is not served"
+    for radix in radices:
         m = rest // radix
         angle = -2 * np.pi * ((np.arange(m)[:, None] * np.arange(1, radix)) % rest) / rest
         turns.append(np.stack([np.cos(angle), np.sin(angle)], -1).ravel())
@@ -110,6 +111,7 @@ def _pass(radix: int) -> Any:
     straight, turned = butterfly(False), butterfly(True)
 
     @njit(error_model="numpy")
+    @named(str(radix))
     def whole(target: Any, to: Any, source: Any, of: Any, turns: Any, m: int, s: int) -> None:
         to_step, to_re, to_im = to
         of_step, of_re, of_im = of

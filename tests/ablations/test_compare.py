@@ -24,15 +24,15 @@ def write_run(
     status: str = "ok",
     data: str = "a",
     name: str = "mini",
+    more: dict[str, Any] | None = None,
     **config: Any,
 ) -> Path:
     folder.mkdir(parents=True)
     settings = {"mixer": {"name": mixer}, "seed": seed, "data": {"name": name, "root": str(folder)}, **config}
     (folder / "config.yaml").write_text(json.dumps(settings))
     costs = {"params": 1000, "mixer_macs": 10, "macs": 100, "train/seconds": 5.0, "backend": "sdpa"}
-    (folder / "metrics.json").write_text(
-        json.dumps({"mixer": mixer, "data": name, "seed": seed, "test/accuracy": accuracy, "status": status, **costs})
-    )
+    run = {"task": "classification", "mixer": mixer, "data": name, "seed": seed, "status": status}
+    (folder / "metrics.json").write_text(json.dumps({**run, "test/accuracy": accuracy, **costs, **(more or {})}))
     provenance = {
         "data": {"name": name, "fingerprint": data},
         "git": None,
@@ -69,7 +69,7 @@ def test_t_interval_covers_the_mean_as_often_as_it_says() -> None:
 
 
 def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
-    text = compare.table(compare.find([study]), "test/accuracy", "mixer=identity")
+    text = compare.table(compare.find([study]), ["test/accuracy"], "mixer=identity")
     rows = [line.split(" | ") for line in text.splitlines()]
     assert rows[2][:3] == ["| mini", "mixer=attention", "3"]
     difference = t_interval([0.10, 0.12, 0.09])
@@ -79,10 +79,44 @@ def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
 
 def test_data_sets_are_told_apart_and_only_paired_within(study: Path) -> None:
     write_run(study / "c", "attention", 0, 0.5, name="maxi", data="b")
-    text = compare.table(compare.find([study]), "test/accuracy", "mixer=identity")
+    text = compare.table(compare.find([study]), ["test/accuracy"], "mixer=identity")
     last = text.splitlines()[-1].split(" | ")
     assert last[:5] == ["| maxi", "attention", "1", "0.5000", "—"]
     assert compare.warnings(compare.find([study])) == []
+
+
+def write_generation(folder: Path, mixer: str, loss: float, distance: float, n: int = 1000) -> None:
+    more = {"task": "generation", "test/loss": loss, "test/fd_net": distance, "test/fd_net/floor": 1.0, "test/n": n}
+    write_run(folder, mixer, 0, 0.5, more=more)
+
+
+def test_the_task_says_by_what_it_is_compared(study: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert compare.headline(compare.find([study])) == ["test/accuracy"]
+    generation = tmp_path_factory.mktemp("generation")
+    write_generation(generation / "a", "attention", 0.3, 500)
+    write_generation(generation / "b", "identity", 0.4, 400)
+    runs = compare.find([generation])
+    assert compare.headline(runs) == ["test/loss", "test/fd_net"]
+    rows = [line.split(" | ") for line in compare.table(runs, compare.headline(runs), "mixer=identity").splitlines()]
+    assert rows[0][3:7] == [
+        "test/loss", "paired difference to mixer=identity", "test/fd_net", "paired difference to mixer=identity",
+    ]  # fmt: skip
+    assert rows[2][1:7] == ["mixer=attention", "1", "0.3000", "-0.1000", "500.0000", "100.0000"], "least loss first"
+    assert rows[3][1] == "mixer=identity"
+    with pytest.raises(InputError, match=r"several tasks.*classification, generation"):
+        compare.headline(compare.find([study, generation]))
+
+
+def test_test_sets_of_different_sizes_are_said(study: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for folder, size in (("a0", 10), ("b0", 10)):
+        np.savez(study / folder / "predictions.npz", label=np.zeros(size))
+    assert compare.warnings(compare.find([study])) == []
+    np.savez(study / "a1" / "predictions.npz", label=np.zeros(7))
+    assert compare.warnings(compare.find([study])) == ["numbers of test images of mini: 7, 10"]
+    generation = tmp_path_factory.mktemp("generation")
+    write_generation(generation / "a", "attention", 0.3, 500)
+    write_generation(generation / "b", "identity", 0.4, 400, n=200)
+    assert compare.warnings(compare.find([generation])) == ["numbers of test images of mini: 200, 1000"]
 
 
 def test_arms_are_named_by_what_differs(tmp_path: Path) -> None:

@@ -27,6 +27,35 @@ for radix in (2, 4):
 """
 
 
+TRANSFORMS = """
+import sys
+import numpy as np
+from numba import njit
+from operators.pde import wave_kernels
+
+@njit
+def transform(target, source, plan, scratch):
+    wave_kernels._transform(target, 0, wave_kernels.PAIRS, source, 0, wave_kernels.PAIRS, plan, scratch)
+
+for length in map(int, sys.argv[1:]):
+    value = np.random.default_rng(0).standard_normal((length, 2, 16))
+    target, scratch = np.empty(length * 32), np.empty((2, length * 32))
+    transform(target, value.ravel(), wave_kernels.table(length, "float64"), scratch)
+    found = target.reshape(length, 2, 16)
+    expected = np.fft.fft(value[:, 0] + 1j * value[:, 1], axis=0)
+    assert abs(found[:, 0] + 1j * found[:, 1] - expected).max() < 1e-12, length
+"""
+
+
+def test_code_of_several_processes_is_not_mistaken(tmp_path: Path) -> None:
+    script = tmp_path / "transforms.py"
+    script.write_text(TRANSFORMS)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for lengths in (["8"], ["7"], ["3"], ["8", "7", "3", "168"]):
+        done = subprocess.run([sys.executable, script, *lengths], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_forms_of_a_function_share_no_index(tmp_path: Path) -> None:
     """Numba's index of forms is not safe against two processes that add to it: one got the other's code."""
     script = tmp_path / "compiles.py"
