@@ -80,7 +80,8 @@ def compiler(monkeypatch, message):
 
 def test_without_a_place_for_a_cache_it_compiles_in_memory(monkeypatch):
     attempts = compiler(monkeypatch, "cannot cache function '_forward': no locator available for file 'kernels.py'")
-    assert kernels.compiled("float32") == (kernels._forward, kernels._backward)
+    codes = [function.__code__ for function in kernels.compiled("float32")]
+    assert codes == [kernels._forward.__code__, kernels._backward.__code__]
     assert attempts == [True, False, True, False]
 
 
