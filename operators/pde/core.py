@@ -296,7 +296,7 @@ class PdeSsm(Core):
     def _propagators(
         self, method: str, u: Tensor, x: Tensor, cond: Tensor | None, weight: Tensor
     ) -> tuple[Tensor, ...]:
-        """What `method` applies to u; kept for the next call where nothing asks for a gradient, if it is not large."""
+        """What `method` applies to u; kept for the next call if nothing asks for a gradient, up to twice u's memory."""
         height, width = u.shape[1:3]
         keep = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or valueless(u)) and u.device.type == "cpu"
         keep = keep and self.condition == "none"
