@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from operators.exponential import exp
-from operators.jit import array, compile_share, share
+from operators.jit import array, compile_share, inner, share
 
 _FAST = {"contract", "reassoc", "nsz"}
 
 
-@njit(fastmath=_FAST, error_model="numpy")
+@inner(fastmath=_FAST)
 def _scale(y: Any, eps: Any) -> Any:
     """1 / sqrt(mean of squares + eps), in the type of y."""
     total = y[0] * y[0]
@@ -22,14 +21,14 @@ def _scale(y: Any, eps: Any) -> Any:
     return y.dtype.type(1) / np.sqrt(total / y.dtype.type(len(y)) + eps)
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _forward_row(y: Any, z: Any, weight: Any, r: Any, out: Any) -> None:
     one = y.dtype.type(1)
     for d in range(len(y)):
         out[d] = y[d] * r * weight[d] * (z[d] / (one + exp(-z[d])))
 
 
-@njit(fastmath=_FAST, error_model="numpy")
+@inner(fastmath=_FAST)
 def _backward_row(
     y: Any, z: Any, weight: Any, g: Any, r: Any, grad_y: Any, grad_z: Any, grad_weight: Any, opening: Any, gated: Any
 ) -> None:
@@ -54,7 +53,7 @@ def _backward_row(
         grad_y[d] = r * (gated[d] * weight[d] - y[d] * dot)
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _forward(y: Any, z: Any, weight: Any, eps: Any, out: Any, y_row: int, z_row: int, low: int, high: int) -> None:
     """Rows `low` to `high` - 1. Flat: y and z, whose rows are y_row and z_row numbers apart; out, contiguous."""
     width = len(weight)
@@ -63,7 +62,7 @@ def _forward(y: Any, z: Any, weight: Any, eps: Any, out: Any, y_row: int, z_row:
         _forward_row(y_t, z_t, weight, _scale(y_t, eps), out[t * width : t * width + width])
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _backward(
     y: Any, z: Any, weight: Any, eps: Any, g: Any, grad_y: Any, grad_z: Any, grad_weight: Any,
     y_row: int, z_row: int, g_row: int, rows: int, parts: int, low: int, high: int,

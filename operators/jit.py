@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,24 @@ from torch import Tensor
 HEAD = 4
 """Numbers that stand before a table's own: a counter, its address, the number of shares, the number of tasks."""
 
+_FUNCTIONS: list[Any] = []
+"""What is called by its address, and has to last."""
+
+
+def inner(function: Callable[..., Any] | None = None, *, fastmath: Collection[str] = (), once: bool = False) -> Any:
+    """Decorates a function that compiled code alone calls; without what Python needs, which takes long to compile.
+
+    Called from Python it crashes the process.
+
+    Args:
+        function: what is decorated.
+        fastmath: liberties of LLVM's with floating point.
+        once: it has one caller, and is compiled as a part of that.
+    """
+    options: dict[str, Any] = {"inline": "always"} if once else {"fastmath": set(fastmath)}
+    made = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+    return made if function is None else made(function)
+
 
 def compile_cached(function: Callable[..., None], signature: Any) -> Callable[..., None]:
     """`function` compiled for numba's `signature`; it runs without the interpreter's lock."""
@@ -38,9 +56,12 @@ def compile_share(function: Callable[[Any], None]) -> Any:
     return _cached(cfunc, function, types.void(types.voidptr), error_model="numpy")
 
 
-def compile_function(function: Callable[..., None], numbers: int) -> Any:
-    """`function` of so many 64-bit numbers compiled for `call`; it has an `address`."""
-    return _cached(cfunc, function, types.void(*[types.int64] * numbers), error_model="numpy")
+def compile_function(function: Callable[..., None], numbers: int) -> int:
+    """The address of `function` of so many 64-bit numbers, compiled for `call`."""
+    made = _cached(cfunc, function, types.void(*[types.int64] * numbers), error_model="numpy")
+    _FUNCTIONS.append(made)
+    address: int = made.address
+    return address
 
 
 def _cached(compiler: Any, function: Callable[..., None], signature: Any, **options: Any) -> Any:
@@ -71,7 +92,7 @@ def _variant(function: Callable[..., None], signature: Any) -> str:
 
 
 def named(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A name of its own for a function that is defined again and again, to stand below `njit`.
+    """A name of its own for a function that is defined again and again, to stand below `inner`.
 
     Compiled code that comes from several processes' caches is linked by names, and the first of a name serves all.
     """
@@ -115,7 +136,7 @@ def _count(_context: Any, address: Any) -> Any:
     return types.int64(types.int64), code
 
 
-@njit
+@inner
 def share(data: Any, length: int) -> Any:
     """Compiled code's view of its table, of `length` numbers after the head, and the tasks it is to do: low, high."""
     table = carray(data, (HEAD + length,), np.int64)
@@ -123,7 +144,7 @@ def share(data: Any, length: int) -> Any:
     return table[HEAD:], table[3] * number // table[2], table[3] * (number + 1) // table[2]
 
 
-@njit
+@inner
 def array(address: int, size: int, dtype: Any) -> Any:
     """The array of `size` numbers at an address."""
     return carray(_pointer(address), (size,), dtype)

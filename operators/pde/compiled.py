@@ -57,8 +57,11 @@ def _plan(blocks: int, parts: int, bytes_of_block: int, work: int) -> tuple[int,
 
 def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, threads: int) -> None:
     from operators import jit
+    from operators.pde.kernels import contractions
 
-    jit.run(_kernels(tensors[0].dtype)[index], tensors, numbers, tasks, threads)
+    dtype = tensors[0].dtype
+    codes = contractions(str(dtype).removeprefix("torch."))
+    jit.run(_kernels(dtype)[index], tensors, [*numbers, *codes], tasks, threads)
 
 
 @torch.library.custom_op("operator_zoo::separable_fwd", mutates_args=())

@@ -4,21 +4,33 @@ Every channel has matrices of its own, so that vectors run over channels. A task
 both products without leaving the cache: nothing is transposed in memory, and nothing with an axis for the states exists
 outside.
 
-All is made of `_contract`, y[i, j] = sum over k of a[i, k] b[j, k] of vectors of 16 channels. What it reads stands in
+All is made of `contractions`, y[i, j] = sum over k of a[i, k] b[j, k] of vectors of 16 channels. What they read is in
 panels, which fit into the cache and are read along either axis; memory that is needed next is fetched while sums are
 made.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from operators.jit import Vectors, add_products16, array, compile_share, copy16, named, prefetch, share
+from operators.jit import (
+    Vectors,
+    add_products16,
+    array,
+    call,
+    compile_function,
+    compile_share,
+    copy16,
+    inner,
+    prefetch,
+    share,
+)
 
 
 def _tile(start: str) -> Any:
@@ -69,73 +81,81 @@ def _tile(start: str) -> Any:
     return tile
 
 
-@njit(error_model="numpy")
-def _four(axis: Any, first: int, length: int) -> Any:
+_tile_from_zero, _tile_to_sum, _tile_scaled = map(_tile, ("zero", "sum", "scaled"))
+
+
+@inner
+def _four(step: int, first: int, length: int) -> Any:
     """Places of indices `first` to `first` + 3 of an axis; the last index stands for those beyond it."""
     last = length - 1
-    at, stride = axis[0], axis[1]
-    return (
-        at + first * stride,
-        at + min(first + 1, last) * stride,
-        at + min(first + 2, last) * stride,
-        at + min(first + 3, last) * stride,
-    )
+    return first * step, min(first + 1, last) * step, min(first + 2, last) * step, min(first + 3, last) * step
 
 
-def _contraction(start: str) -> Any:
-    tile = _tile(start)
+@lru_cache
+def contractions(dtype: str) -> tuple[int, ...]:
+    """Addresses of compiled code that makes y[i, j] = y₀ + sum over k of a[i, k] b[j, k], y₀ as `_tile` says.
 
-    @njit(error_model="numpy")
-    @named(start)
+    They are units of their own, since all that uses them would be compiled with them again.
+    """
+    return tuple(_contraction(start, dtype) for start in range(3))
+
+
+def _contraction(start: int, dtype: str) -> int:
+    kind = {"float32": np.float32, "float64": np.float64}[dtype]
+
     def contract(
-        y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, b: Any, b_j: Any, sizes: Any, ahead: Any,
-        other: Any, other_i: Any, other_j: Any, factors: Any, factors_at: int,
+        y: int, y_i: int, y_j: int, a: int, a_i: int, a_k: int, b: int, b_j: int, b_k: int,
+        rows: int, columns: int, terms: int, ahead: int, step: int, count: int,
+        other: int, other_i: int, other_j: int, factors: int,
     ) -> None:  # fmt: skip
-        rows, columns, terms = sizes
-        of, at, step, count = ahead
+        to, one, two = array(y, 0, kind), array(a, 0, kind), array(b, 0, kind)
+        scaled, scales, further = array(other, 0, kind), array(factors, 0, kind), array(ahead, 0, kind)
         each = count // (((rows + 3) // 4) * ((columns + 3) // 4)) + 1
         fetched = 0
         for j in range(0, columns, 4):
             for i in range(0, rows, 4):
-                tile(
-                    y, _four(y_i, i, rows), _four(y_j, j, columns),
-                    a, _four(a_i, i, rows), a_i[2], b, _four(b_j, j, columns), b_j[2], terms,
-                    other, _four(other_i, i, rows), _four(other_j, j, columns), factors, factors_at,
-                )  # fmt: skip
+                to_i, to_j = _four(y_i, i, rows), _four(y_j, j, columns)
+                down, right = _four(a_i, i, rows), _four(b_j, j, columns)
+                if start == 0:
+                    _tile_from_zero(to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to, 0)
+                elif start == 1:
+                    _tile_to_sum(to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to, 0)
+                else:
+                    of_i, of_j = _four(other_i, i, rows), _four(other_j, j, columns)
+                    _tile_scaled(
+                        to, to_i, to_j, one, down, a_k, two, right, b_k, terms, scaled, of_i, of_j, scales, 0
+                    )  # fmt: skip
                 until = min(fetched + each, count)
                 for line in range(fetched, until):
-                    prefetch(of, at + line * step)
+                    prefetch(further, line * step)
                 fetched = until
 
-    return contract
+    return compile_function(contract, 19)
 
 
-_contract_from_zero, _contract_to_sum, _contract_scaled = map(_contraction, ("zero", "sum", "scaled"))
+@inner
+def _at(numbers: Any, place: int) -> int:
+    address: int = numbers.ctypes.data + place * numbers.itemsize
+    return address
 
 
-@njit(error_model="numpy")
-def _contract(y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, b: Any, b_j: Any, sizes: Any, ahead: Any) -> None:
-    """y[i, j] = sum over k of a[i, k] b[j, k], of (i, j, k) = `sizes`, while memory `ahead` is fetched.
+@inner
+def _contract(code: int, y: Any, a: Any, b: Any, sizes: Any, ahead: Any) -> None:
+    """y[i, j] = sum over k of a[i, k] b[j, k], or that added to y, of (i, j, k) = `sizes`, while `ahead` is fetched.
 
-    Axes are tuples: the place of index 0 in the flat array, the distance of neighbours, and for a and b the distance of
-    terms k. `ahead`: array, place, distance and number of places.
+    Arrays are tuples: the address of the first number, and the distances of neighbours along i and j; for a and b,
+    along i or j and then k. `ahead`: address, distance and number of places.
     """
-    _contract_from_zero(y, y_i, y_j, a, a_i, b, b_j, sizes, ahead, y, y_i, y_j, y, 0)
+    call(code, (*y, *a, *b, *sizes, *ahead, 0, 0, 0, 0))
 
 
-@njit(error_model="numpy")
-def _add_contraction(y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, b: Any, b_j: Any, sizes: Any, ahead: Any) -> None:
-    """Add to y what `_contract` makes."""
-    _contract_to_sum(y, y_i, y_j, a, a_i, b, b_j, sizes, ahead, y, y_i, y_j, y, 0)
-
-
-@njit(error_model="numpy")
+@inner
 def _pitch(columns: int) -> int:
     """From row to row of a panel: an odd number of vectors, so that a column does not fall into few sets of a cache."""
     return (columns | 1) * 16
 
 
-@njit(error_model="numpy")
+@inner
 def _pack(
     panels: Any, source: Any, at: int, row: int, column: int, rows: int, columns: int, blocks: int, size: int
 ) -> None:
@@ -150,7 +170,7 @@ def _pack(
                 copy16(panels, q * size + to, source, of + 16 * q)
 
 
-@njit(error_model="numpy")
+@inner
 def _unpack(
     panels: Any, target: Any, at: int, row: int, column: int, rows: int, columns: int, blocks: int, size: int
 ) -> None:
@@ -162,20 +182,21 @@ def _unpack(
                 copy16(target, to + 16 * q, panels, q * size + of)
 
 
-@njit(error_model="numpy")
+@inner
 def _lines(field: Any, at: int, strides: Any, height: int, width: int) -> Any:
     """For `ahead`: the field of a block of channels, if its pixels follow each other in memory; it is a hint only."""
-    return field, at, strides[2], height * width if strides[1] == width * strides[2] else 0
+    return _at(field, at), strides[2], height * width if strides[1] == width * strides[2] else 0
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _forward(
     u: Any, rows: Any, columns: Any, skip: Any, y: Any, u_strides: Any,
-    batch: int, height: int, width: int, channels: int, states: int, bundle: int, low: int, high: int,
+    batch: int, height: int, width: int, channels: int, states: int, bundle: int, codes: Any, low: int, high: int,
 ) -> None:  # fmt: skip
     """Tasks `low` to `high` - 1; task = (block of channels / bundle) · batch + image.
 
     u: flat, with the strides of (B, H, W); rows (S, H, H, D), columns (S, W, W, D), skip (D,), y (B, H, W, D): flat.
+    `codes`: what `contractions` gives.
     """
     # States and rows are one axis: matrices [state and k, i] and [state and j, l].
     by_h, by_w = _pitch(height), _pitch(width)
@@ -201,22 +222,23 @@ def _forward(
             _pack(x, u, of, u_strides[1], u_strides[2], height, width, 1, 0)
             for s in range(states):
                 _contract(
-                    across, (s * height * by_w, by_w), (0, 16), x, (0, by_w, 16),
-                    along, (q * ww + s * width * by_w, by_w, 16), (height, width, width),
+                    codes[0], (_at(across, s * height * by_w), by_w, 16), (_at(x, 0), by_w, 16),
+                    (_at(along, q * ww + s * width * by_w), by_w, 16), (height, width, width),
                     _lines(y, to, strides, height, width),
                 )  # fmt: skip
-            _contract_scaled(
-                y, (to, strides[1]), (0, strides[2]), down, (q * hh, 16, by_h), across, (0, 16, by_w),
-                (height, width, states * height), _lines(u, further, u_strides, height, width),
-                x, (0, by_w), (0, 16), skip, block,
-            )  # fmt: skip
+            call(codes[2], (
+                _at(y, to), strides[1], strides[2], _at(down, q * hh), 16, by_h, _at(across, 0), 16, by_w,
+                height, width, states * height, *_lines(u, further, u_strides, height, width),
+                _at(x, 0), by_w, 16, _at(skip, block),
+            ))  # fmt: skip
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _backward(
     u: Any, rows: Any, columns: Any, skip: Any, g: Any, grad_u: Any, grad_rows: Any, grad_columns: Any, grad_skip: Any,
     u_strides: Any, g_strides: Any,
-    batch: int, height: int, width: int, channels: int, states: int, bundle: int, parts: int, low: int, high: int,
+    batch: int, height: int, width: int, channels: int, states: int, bundle: int, parts: int, codes: Any,
+    low: int, high: int,
 ) -> None:  # fmt: skip
     """Gradients from tasks `low` to `high` - 1; task = (block of channels / bundle) · parts + part of the batch.
 
@@ -231,7 +253,7 @@ def _backward(
     x, d = np.empty(height * by_w, u.dtype), np.empty(height * by_w, u.dtype)
     across, back = np.empty(height * by_w, u.dtype), np.empty(states * width * by_h, u.dtype)
     strides = (height * width * channels, width * channels, channels)
-    nothing = (u, 0, 0, 0)
+    nothing = (0, 0, 0)
     for task in range(low, high):
         place, part = divmod(task, parts)
         first = 16 * bundle * place
@@ -255,30 +277,29 @@ def _backward(
                 for s in range(states):
                     # across[k, j] from x and columns; d rows[i, k] from that.
                     _contract(
-                        across, (0, by_w), (0, 16), x, (0, by_w, 16),
-                        along, (q * ww + s * width * by_w, by_w, 16), (height, width, width),
+                        codes[0], (_at(across, 0), by_w, 16), (_at(x, 0), by_w, 16),
+                        (_at(along, q * ww + s * width * by_w), by_w, 16), (height, width, width),
                         _lines(grad_u, to, strides, height, width),
                     )  # fmt: skip
-                    _add_contraction(
-                        grad_down, (q * hh + s * height * by_h, by_h), (0, 16), d, (0, by_w, 16),
-                        across, (0, by_w, 16), (height, height, width), nothing,
+                    _contract(
+                        codes[1], (_at(grad_down, q * hh + s * height * by_h), by_h, 16), (_at(d, 0), by_w, 16),
+                        (_at(across, 0), by_w, 16), (height, height, width), nothing,
                     )  # fmt: skip
                     # back[j, k] from the gradient and rows; d columns[j, l] from that.
-                    at = s * width * by_h
+                    turned = _at(back, s * width * by_h)
                     _contract(
-                        back, (at, by_h), (0, 16), d, (0, 16, by_w),
-                        down, (q * hh + s * height * by_h, 16, by_h), (width, height, height), nothing,
+                        codes[0], (turned, by_h, 16), (_at(d, 0), 16, by_w),
+                        (_at(down, q * hh + s * height * by_h), 16, by_h), (width, height, height), nothing,
                     )  # fmt: skip
-                    _add_contraction(
-                        grad_along, (q * ww + s * width * by_w, by_w), (0, 16), back, (at, by_h, 16),
-                        x, (0, 16, by_w), (width, width, height),
-                        _lines(u, u_next, u_strides, height, width),
+                    _contract(
+                        codes[1], (_at(grad_along, q * ww + s * width * by_w), by_w, 16), (turned, by_h, 16),
+                        (_at(x, 0), 16, by_w), (width, width, height), _lines(u, u_next, u_strides, height, width),
                     )  # fmt: skip
-                _contract_scaled(
-                    grad_u, (to, strides[1]), (0, strides[2]), back, (0, 16, by_h), along, (q * ww, 16, by_w),
-                    (height, width, states * width), _lines(g, g_next, g_strides, height, width),
-                    d, (0, by_w), (0, 16), skip, block,
-                )  # fmt: skip
+                call(codes[2], (
+                    _at(grad_u, to), strides[1], strides[2], _at(back, 0), 16, by_h, _at(along, q * ww), 16, by_w,
+                    height, width, states * width, *_lines(g, g_next, g_strides, height, width),
+                    _at(d, 0), by_w, 16, _at(skip, block),
+                ))  # fmt: skip
         at = part * states * height * height * channels + first
         _unpack(grad_down, grad_rows, at, height * channels, channels, states * height, height, blocks, hh)
         at = part * states * width * width * channels + first
@@ -293,20 +314,24 @@ def compiled(dtype: str) -> tuple[Any, Any]:
     kind = {"float32": np.float32, "float64": np.float64}[dtype]
 
     def forward(data: Any) -> None:
-        t, low, high = share(data, 19)
+        t, low, high = share(data, 22)
         u, rows, columns = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
         skip, y = array(t[6], t[7], kind), array(t[8], t[9], kind)
-        _forward(u, rows, columns, skip, y, (t[10], t[11], t[12]), t[13], t[14], t[15], t[16], t[17], t[18], low, high)
+        _forward(
+            u, rows, columns, skip, y, (t[10], t[11], t[12]), t[13], t[14], t[15], t[16], t[17], t[18], t[19:22],
+            low, high,
+        )  # fmt: skip
 
     def backward(data: Any) -> None:
-        t, low, high = share(data, 31)
+        t, low, high = share(data, 34)
         u, rows, columns = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
         skip, g, grad_u = array(t[6], t[7], kind), array(t[8], t[9], kind), array(t[10], t[11], kind)
         grad_rows, grad_columns = array(t[12], t[13], kind), array(t[14], t[15], kind)
         grad_skip = array(t[16], t[17], kind)
         _backward(
             u, rows, columns, skip, g, grad_u, grad_rows, grad_columns, grad_skip,
-            (t[18], t[19], t[20]), (t[21], t[22], t[23]), t[24], t[25], t[26], t[27], t[28], t[29], t[30], low, high,
+            (t[18], t[19], t[20]), (t[21], t[22], t[23]), t[24], t[25], t[26], t[27], t[28], t[29], t[30], t[31:34],
+            low, high,
         )  # fmt: skip
 
     return compile_share(forward), compile_share(backward)

@@ -14,13 +14,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from operators.exponential import exp
-from operators.jit import array, compile_share, share
+from operators.jit import array, compile_share, inner, share
 
 
-@njit(error_model="numpy")
+@inner
 def _turn(real: Any, imaginary: Any, by_real: Any, by_imaginary: Any) -> None:
     for c in range(len(real)):
         turned = real[c] * by_real[c] - imaginary[c] * by_imaginary[c]
@@ -28,7 +27,7 @@ def _turn(real: Any, imaginary: Any, by_real: Any, by_imaginary: Any) -> None:
         real[c] = turned
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _damp(real: Any, imaginary: Any, diffusion: Any, square: Any, cosine: Any, sine: Any) -> None:
     kind = diffusion.dtype.type
     for c in range(len(diffusion)):
@@ -37,7 +36,7 @@ def _damp(real: Any, imaginary: Any, diffusion: Any, square: Any, cosine: Any, s
         sine[c] = kind(imaginary[c]) * left
 
 
-@njit(error_model="numpy")
+@inner
 def _amplitudes(diffusion: Any, velocity: Any, period: int, cosine: Any, sine: Any) -> None:
     """cosine[k, c] + i sine[k, c] = exp(-K k² + i v k), turned from wave to wave in float64."""
     step = 2 * math.pi / period
@@ -50,14 +49,14 @@ def _amplitudes(diffusion: Any, velocity: Any, period: int, cosine: Any, sine: A
         _turn(real, imaginary, by_real, by_imaginary)
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _add_both(even: Any, odd: Any, cosine: Any, sine: Any, by_cosine: Any, by_sine: Any) -> None:
     for c in range(len(even)):
         even[c] += by_cosine * cosine[c]
         odd[c] += by_sine * sine[c]
 
 
-@njit(error_model="numpy")
+@inner
 def _transform(cosine: Any, sine: Any, waves: Any, even: Any, odd: Any) -> None:
     """even[n] = sum over k of cos(k n) cosine[k], odd[n] = sum over k of sin(k n) sine[k], for n and k up to P // 2.
 
@@ -71,25 +70,25 @@ def _transform(cosine: Any, sine: Any, waves: Any, even: Any, odd: Any) -> None:
             _add_both(even[n], odd[n], cosine[k], sine[k], waves[0, turn], waves[1, turn])
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _combine(target: Any, one: Any, other: Any, sign: Any) -> None:
     for c in range(len(target)):
         target[c] = one[c] + sign * other[c]
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _scale(rows: Any, factors: Any, number: Any) -> None:
     for c in range(len(factors)):
         rows[c] *= factors[c] * number
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _add(target: Any, source: Any, sign: Any) -> None:
     for c in range(len(target)):
         target[c] += sign * source[c]
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _collect(
     cosine: Any, sine: Any, of_cosine: Any, of_sine: Any, gain: Any, part: Any, k: Any,
     spread: Any, turn: Any, growth: Any,
@@ -103,7 +102,7 @@ def _collect(
         growth[c] += along
 
 
-@njit(error_model="numpy")
+@inner
 def _share(k: int, period: int, sign: int) -> float:
     """Of a wave and its conjugate together, in an inverse transform.
 
@@ -114,26 +113,26 @@ def _share(k: int, period: int, sign: int) -> float:
     return (1.0 if 2 * k == period else 2.0) / period
 
 
-@njit(error_model="numpy")
+@inner
 def _part(task: int, states: int, channels: int, chunk: int) -> tuple[int, int, int]:
     """State, first channel and number of channels of an axis' task."""
     place, state = divmod(task, states)
     return state, place * chunk, min(chunk, channels - place * chunk)
 
 
-@njit(error_model="numpy")
+@inner
 def _three(numbers: Any, axis: int, states: int, channels: int, state: int, first: int, n: int) -> tuple[Any, Any, Any]:
     """Diffusion, velocity and gain of n channels of a state, along an axis, in numbers (6, S, D), which is flat."""
     at, step = (axis * states + state) * channels + first, 2 * states * channels
     return numbers[at : at + n], numbers[at + step : at + step + n], numbers[at + 2 * step : at + 2 * step + n]
 
 
-@njit(error_model="numpy")
+@inner
 def _pair(rows: int, columns: int, dtype: Any) -> tuple[Any, Any]:
     return np.empty((rows, columns), dtype), np.empty((rows, columns), dtype)
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _forward(
     numbers: Any, waves: Any, length: int, sign: int, axis: int, states: int, channels: int, chunk: int, task: int,
     matrix: Any,
@@ -163,7 +162,7 @@ def _forward(
             _combine(matrix[to : to + n], response[(i - j) % period], response[(i + j + 1) % period], kind(sign))
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _backward(
     numbers: Any, waves: Any, length: int, sign: int, axis: int, states: int, channels: int, chunk: int, task: int,
     gradient: Any, grad_numbers: Any,

@@ -13,9 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from operators.jit import array, call, compile_function, compile_share, copy16, named, share
+from operators.jit import array, call, compile_function, compile_share, copy16, inner, named, share
 from operators.lanes import Complex, Place, lanes
 
 RADICES = (8, 4, 2, 3, 5, 7)
@@ -110,7 +109,7 @@ def _pass(radix: int) -> Any:
 
     straight, turned = butterfly(False), butterfly(True)
 
-    @njit(error_model="numpy")
+    @inner
     @named(str(radix))
     def whole(target: Any, to: Any, source: Any, of: Any, turns: Any, m: int, s: int) -> None:
         to_step, to_re, to_im = to
@@ -156,11 +155,10 @@ def _address(radix: int, dtype: str) -> int:
         else:
             _pass7(array(target, 0, kind), to, array(source, 0, kind), of, array(turns, 0, kind), m, s)
 
-    address: int = compile_function(whole, 11).address
-    return address
+    return compile_function(whole, 11)
 
 
-@njit(error_model="numpy")
+@inner
 def _transform(target: Any, at: int, to: Any, source: Any, of_at: int, of: Any, plan: Any, scratch: Any) -> None:
     """Transform complex vectors of `source`, the first of which is at `of_at`, to `target`.
 
@@ -256,7 +254,7 @@ def _put(target: Place, source: Place, scale: Place) -> None:
     target.store(source.load() * scale.number(0))
 
 
-@njit(error_model="numpy")
+@inner
 def _spread(line: Any, length: int, whole: int, mode: int) -> None:
     """Extend the first `length` complex vectors of a line to all of its `whole`: 2 by zeros, 1 evenly, -1 oddly."""
     if mode == 2:
@@ -269,7 +267,7 @@ def _spread(line: Any, length: int, whole: int, mode: int) -> None:
             _negate(((line, (whole - 1 - c) * 32), (line, c * 32)))
 
 
-@njit(error_model="numpy")
+@inner
 def _fold(line: Any, length: int, whole: int, mode: int) -> None:
     """What `_spread` does, transposed."""
     if mode == 1:
@@ -280,7 +278,7 @@ def _fold(line: Any, length: int, whole: int, mode: int) -> None:
             _subtract(((line, c * 32), (line, (whole - 1 - c) * 32)))
 
 
-@njit(error_model="numpy")
+@inner
 def _rows(waves: Any, source: Any, at: int, strides: Any, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
     """Twice the half-line spectra of a block of an image's rows: waves[r, k], of (height, columns / 2 + 1)."""
     height, width, _, columns = sizes
@@ -305,7 +303,7 @@ def _rows(waves: Any, source: Any, at: int, strides: Any, sizes: Any, mode: int,
             ))  # fmt: skip
 
 
-@njit(error_model="numpy")
+@inner
 def _rows_back(target: Any, at: int, strides: Any, waves: Any, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
     """The rows whose spectra are waves[r, k], folded, to a block of an image."""
     height, width, _, columns = sizes
@@ -337,7 +335,7 @@ def _rows_back(target: Any, at: int, strides: Any, waves: Any, sizes: Any, mode:
                 copy16(target, to + strides[1] + c * strides[2], scratch[1], c * 32 + 16)
 
 
-@njit(error_model="numpy")
+@inner
 def _column(line: Any, waves: Any, k: int, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
     """The transformed column k of waves."""
     height, _, rows, columns = sizes
@@ -351,7 +349,7 @@ def _column(line: Any, waves: Any, k: int, sizes: Any, mode: int, plan: Any, mem
     _transform(line, 0, PAIRS, memory[0], 0, PAIRS, plan, memory[1:])
 
 
-@njit(error_model="numpy")
+@inner
 def _column_back(waves: Any, line: Any, k: int, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
     """Column k of waves from its transform, folded."""
     height, _, rows, columns = sizes
@@ -365,7 +363,7 @@ def _column_back(waves: Any, line: Any, k: int, sizes: Any, mode: int, plan: Any
         _copy(((waves, (r * half + k) * 32), (memory[0], r * 32)))
 
 
-@njit(error_model="numpy")
+@inner
 def _pack_response(packed: Any, response: Any, first: int, rows: int, columns: int, channels: int) -> None:
     """packed[k, p] of 16 channels from response (2, rows, columns / 2 + 1, channels), with the transforms' factors."""
     half = columns // 2 + 1
@@ -377,7 +375,7 @@ def _pack_response(packed: Any, response: Any, first: int, rows: int, columns: i
             _put(((packed, to + 16), (response, at + rows * half * channels), (scale, 0)))
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _forward(
     u: Any, response: Any, y: Any, row_plan: Any, column_plan: Any, u_strides: Any, sizes: Any, batch: int,
     channels: int, mode: int, low: int, high: int,
@@ -404,7 +402,7 @@ def _forward(
         _rows_back(y, image * strides[0] + 16 * place, strides, waves, sizes, 0, column_plan, memory)
 
 
-@njit(error_model="numpy")
+@inner(once=True)
 def _backward(
     u: Any, response: Any, g: Any, grad_u: Any, grad_response: Any, row_plan: Any, column_plan: Any,
     u_strides: Any, g_strides: Any, sizes: Any, batch: int, channels: int, parts: int, mode: int, low: int, high: int,

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from operators.exponential import exp
-from operators.jit import compile_cached
+from operators.jit import compile_cached, inner
 
 
-@njit
+@inner
 def _load(tile: Any, source: Any, b: int, first: int, n: int, start: int, step: int, m: int) -> None:
     """tile[i, v] = source[b, first + v, start + step · i]."""
     for v in range(n):
@@ -28,7 +28,7 @@ def _load(tile: Any, source: Any, b: int, first: int, n: int, start: int, step: 
             tile[i, v] = source[b, first + v, start + step * i]
 
 
-@njit
+@inner
 def _load_shared(tile: Any, source: Any, b: int, g: int, start: int, step: int, m: int) -> None:
     """tile[i, s] = source[b, g, s, start + step · i]."""
     for s in range(tile.shape[1]):
@@ -36,7 +36,7 @@ def _load_shared(tile: Any, source: Any, b: int, g: int, start: int, step: int, 
             tile[i, s] = source[b, g, s, start + step * i]
 
 
-@njit
+@inner
 def _store(target: Any, tile: Any, b: int, first: int, n: int, start: int, step: int, m: int) -> None:
     """target[b, first + v, start + step · i] = tile[i, v]."""
     for v in range(n):
@@ -44,7 +44,7 @@ def _store(target: Any, tile: Any, b: int, first: int, n: int, start: int, step:
             target[b, first + v, start + step * i] = tile[i, v]
 
 
-@njit
+@inner
 def _place(task: int, channels: int, groups: int, lanes: int) -> tuple[int, int, int, int, int]:
     """Image, group, block, first channel and number of channels of a task."""
     members = channels // groups
@@ -54,7 +54,7 @@ def _place(task: int, channels: int, groups: int, lanes: int) -> tuple[int, int,
     return image, group, block, group * members + block * lanes, min(lanes, members - block * lanes)
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _step(dt: Any, x: Any, a: Any, b: Any, c: Any, h: Any, out: Any) -> None:
     """One step h ← exp(dt a) h + x b, out = c · h for vectors dt, x, out over channels, h and a (S, channels)."""
     for v in range(len(out)):
@@ -110,7 +110,7 @@ def _forward(
                 last[image, first + v, s] = h[s, v]
 
 
-@njit(fastmath={"contract"}, error_model="numpy")
+@inner(fastmath={"contract"})
 def _advance(dt: Any, x: Any, a: Any, b: Any, h: Any, e: Any, new: Any) -> None:
     """One step that keeps what it computes: e = exp(dt a), new = e h + x b."""
     for s in range(len(b)):
@@ -121,7 +121,7 @@ def _advance(dt: Any, x: Any, a: Any, b: Any, h: Any, e: Any, new: Any) -> None:
             new_s[v] = decay * h_s[v] + x[v] * b_s
 
 
-@njit(fastmath={"contract", "reassoc"}, error_model="numpy")
+@inner(fastmath={"contract", "reassoc"})
 def _step_back(
     dy: Any, x: Any, dt: Any, a: Any, b: Any, c: Any, e: Any, h: Any, new: Any,
     grad_h: Any, grad_x: Any, grad_dt: Any, grad_a: Any, grad_b: Any, grad_c: Any,
