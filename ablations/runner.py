@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ablations import files, storage
 from ablations import plan as plans
+from ablations.forecast import time_left
 from ablations.ledger import Entry, Ledger, refuse_other
 from ablations.plan import Plan
 from ablations.trials import check, expand, sections
@@ -160,11 +161,10 @@ class _Crew:
         return troubles
 
     def _watch(self, entries: list[Entry]) -> list[str]:
-        begun, before = time.monotonic(), sum(entry.result is not None for entry in entries)
         known = [entry.state for entry in entries]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console) as progress:
-            bar = progress.add_task(self._name, total=len(entries), completed=before, left="")
+            bar = progress.add_task(self._name, total=len(entries), completed=_ended(entries), left=time_left(entries))
             looked = time.monotonic()
             while True:
                 troubles = self._replace_dead()
@@ -179,8 +179,7 @@ class _Crew:
                     if not busy:
                         raise
                     continue  # the workers are patient too, and the first that gives up says why
-                done = sum(entry.result is not None for entry in entries)
-                left = _time_left(time.monotonic() - begun, done - before, len(entries) - done)
+                done, left = _ended(entries), time_left(entries)
                 progress.update(bar, completed=done, total=len(entries), left=left)
                 states = [entry.state for entry in entries]
                 if states != known:
@@ -270,9 +269,5 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _time_left(seconds: float, done: int, left: int) -> str:
-    if not done or not left:
-        return ""
-    minutes, rest = divmod(round(seconds / done * left), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} left"
+def _ended(entries: Sequence[Entry]) -> int:
+    return sum(entry.result is not None for entry in entries)

@@ -18,7 +18,7 @@ TITLES = {
     "macs": "MACs",
     "mixer_macs": "mixer MACs",
     "params": "parameters",
-    "train/memory_mb": "peak memory in MB",
+    "train/memory_mb": "peak memory of training in MB",
     "train/images_per_second": "images per second in training",
     "train/seconds": "seconds of training",
 }

@@ -39,7 +39,7 @@ def test_pruned_run_ends_early_and_properly(tmp_path: Path, hopeless: bool, repo
     assert sorted(study.trials[0].intermediate_values) == reported
     assert metrics["val/accuracy"] == max(study.trials[0].intermediate_values.values())
     assert memory.megabytes is not None
-    assert 50 < memory.megabytes < 20000  # the program alone takes more than the one
+    assert 0.1 < memory.megabytes < 2000
 
 
 def test_settings_and_scores_are_in_tensorboard(tmp_path: Path) -> None:
