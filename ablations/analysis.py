@@ -113,8 +113,8 @@ def _objective(study: Study, block: Block, objective: Objective) -> dict[str, An
         "arms": rows,
         **found,
         "images": of_images,
-        "not_told_apart": arms.not_told_apart(rows, LEVEL),
-        "notes": [*found["notes"], *_unpaired(rows), *left_out],
+        "against_best": arms.against_best(rows, LEVEL),
+        "notes": [*found["notes"], *_unpaired(rows), *arms.uneven(rows, LEVEL), *left_out],
     }
 
 

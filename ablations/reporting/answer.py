@@ -64,27 +64,35 @@ def _effects(
 
 
 def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Objective) -> str:
-    """The best arm, what it is worth over the reference, and which arms cannot be told apart from it."""
+    """The best arm, what it is worth over the reference, and which arms cannot be told apart from it.
+
+    The scores chose the arm, so all but its own mean is said with intervals that hold for all pairs of arms together.
+    """
     scored = [row for row in result["arms"] if row["mean"] is not None]
     best = scored[0]
     which = "highest" if objective.sign > 0 else "lowest"
     around = f"{100 * level:g} % interval {scale.interval(best['low'], best['high'])}, {plural(best['n'], 'seed')}"
     said = [f"the {which} {scale.title} is that of {best['title']}: {_with_unit(scale, best['mean'])} ({around})"]
-    if best["difference"] is not None:
-        reference = next(row["title"] for row in scored if row["reference"])
-        where = scale.interval(best["difference_low"], best["difference_high"])
-        size = f"{scale.signed(best['difference'])}{scale.points}"
-        said.append(f"{size} against {reference} ({where}, Holm {p_said(best['p_holm'])})")
-    elif best["reference"] and len(scored) > 1:
+    pairs = {one["arm"]: one for one in result["against_best"]}
+    reference = next((row for row in scored if row["reference"]), None)
+    if best["reference"] and len(scored) > 1:
         said.append("it is the reference")
-    titles = {row["arm"]: row["title"] for row in scored}
-    close = [titles[arm] for arm in result["not_told_apart"][1:]]
+    elif reference is not None:
+        pair = pairs[reference["arm"]]
+        where = scale.interval(_negative(pair["high"]), _negative(pair["low"]))
+        size = f"{scale.signed(_negative(pair['difference']))}{scale.points}"
+        said.append(f"{size} against {reference['title']} ({where}, Tukey {p_said(pair['p'])})")
+    close = [one["title"] for one in pairs.values() if not one["told_apart"]]
     if close:
         more = f" and {len(close) - MOST_CLOSE} more" if len(close) > MOST_CLOSE else ""
         said.append(f"not told apart from {', '.join(close[:MOST_CLOSE])}{more}")
     elif len(scored) > 1:
-        said.append(f"told apart from each of the {len(scored) - 1} others, Holm-adjusted")
+        said.append(f"told apart from each of the {len(scored) - 1} others")
     return "; ".join(said)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def _search(study: Study, found: Mapping[str, Any], level: float) -> str:

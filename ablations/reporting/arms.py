@@ -10,8 +10,8 @@ from typing import Any
 
 from ablations.reporting import curves
 from ablations.reporting.study import STATES, Block, Objective, Study, Trial
-from ablations.reporting.words import ON, is_switch
-from ablations.statistics import PairedDifference, paired_differences, seeds_needed, t_interval
+from ablations.reporting.words import ON, is_switch, p_said
+from ablations.statistics import PairedDifference, compare_with, loudest, paired_differences, seeds_needed, t_interval
 from operators.errors import InputError
 
 COSTS = {
@@ -109,13 +109,42 @@ def tuning_runs(study: Study, block: Block, metric: str) -> list[dict[str, Any]]
     ]
 
 
-def not_told_apart(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
-    """Of rows as `rows` orders them, the best arm, and those whose paired difference to it is not shown by Holm."""
-    values = {row["arm"]: row["values"] for row in rows if row["n"]}
-    if len(values) < 2:
-        return list(values)
-    best = next(iter(values))
-    return [best, *(one.arm for one in paired_differences(values, best, level) if not one.p_holm < 1 - level)]
+def against_best(rows: Sequence[Mapping[str, Any]], level: float) -> list[dict[str, Any]]:
+    """Of rows as `rows` orders them, every other arm less the best, by Tukey's method, and whether it is told apart."""
+    scored = [row for row in rows if row["n"]]
+    if len(scored) < 2:
+        return []
+    best, titles = scored[0]["arm"], {row["arm"]: row["title"] for row in scored}
+    return [
+        {
+            "arm": one.arm,
+            "title": titles[one.arm],
+            "best": best,
+            "difference": one.interval.mean,
+            "low": one.interval.low,
+            "high": one.interval.high,
+            "p": one.p,
+            "told_apart": one.p < 1 - level,
+        }
+        for one in compare_with({row["arm"]: _by_seed(row) for row in scored}, best, level)
+    ]
+
+
+def uneven(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
+    """An arm whose scores vary more over seeds than those of others, for which pooled intervals are too short."""
+    found = loudest({row["arm"]: _by_seed(row) for row in rows if row["n"]})
+    if found is None or found.p >= 1 - level:
+        return []
+    name = next(row["title"] for row in rows if row["arm"] == found.arm)
+    return [
+        f"the scores of {name} vary more over seeds than those of other arms ({found.ratio:.2g} times their standard "
+        f"deviation; Cochran's test, {p_said(found.p)}): intervals from the pooled residual are too short for it and "
+        "too long for the others; paired differences are not concerned"
+    ]
+
+
+def _by_seed(row: Mapping[str, Any]) -> dict[int, float]:
+    return {int(seed): value for seed, value in row["values"].items()}
 
 
 def learning_curves(block: Block, metric: str, level: float) -> list[dict[str, Any]]:

@@ -52,7 +52,8 @@ def block(found: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[str]
         if len(found["objectives"]) > 1:
             yield html.heading(scale_of(result).title.capitalize(), 3)
         yield from _effects(result, summary["level"])
-        yield from _arms(result, found, summary["level"])
+        yield from _arms(result, summary["level"])
+        yield from _best(result, summary["level"])
         yield from _interactions(result)
         yield from _images(result, summary["level"])
         yield from _power(result, found)
@@ -84,6 +85,8 @@ def drawn(summary: Mapping[str, Any]) -> Iterator[Named]:
                 yield f"effects-{name}", figures.forest(bars, scale, _of(scale), _axis(scale), figures.WIDE)
             if bars := _difference_bars(result):
                 yield f"arms-{name}", figures.forest(bars, scale, _against(result), _axis(scale), figures.WIDE)
+            if bars := _best_bars(result):
+                yield f"best-{name}", figures.forest(bars, scale, _behind(result), _axis(scale), figures.WIDE)
             for one in result["interactions"][:MOST_PLOTS]:
                 pair = "-".join(one["factors"])
                 yield f"interaction-{name}-{pair}", figures.interaction(one, scale, NARROW)
@@ -164,7 +167,7 @@ def _control(one: Mapping[str, Any], scale: Scale, level: float) -> str:
     return f"{text} (two one-sided t tests at {100 * (1 - level):.2g} %)."
 
 
-def _arms(result: Mapping[str, Any], found: Mapping[str, Any], level: float) -> Iterator[str]:
+def _arms(result: Mapping[str, Any], level: float) -> Iterator[str]:
     yield html.heading("Arms", 3)
     header, rows = tables.arm_table(result, level)
     strong = [place for place, row in enumerate(result["arms"]) if row["reference"]]
@@ -182,6 +185,27 @@ def _arms(result: Mapping[str, Any], found: Mapping[str, Any], level: float) -> 
             caption += f" The first {figures.MOST_ROWS} of {len(bars)}."
         scale = scale_of(result)
         yield html.figure(partial(figures.forest, bars, scale, _against(result), _axis(scale)), caption)
+
+
+def _best(result: Mapping[str, Any], level: float) -> Iterator[str]:
+    bars, scale = _best_bars(result), scale_of(result)
+    if not bars:
+        return
+    close = [one["title"] for one in result["against_best"] if not one["told_apart"]]
+    told = f"Not told apart from it: {', '.join(close)}." if close else "All are told apart from it."
+    yield html.heading(f"Against the best arm, {_best_title(result)}", 3)
+    yield html.figure(
+        partial(figures.forest, bars, scale, _behind(result), _axis(scale)),
+        f"{_behind(result)}: {100 * level:g} % intervals that hold for all pairs of arms together (Tukey's method in "
+        "blocks of seeds, residual pooled over all arms), so also for a best arm that the scores have chosen. "
+        f"Hollow: not told apart. {told}",
+    )
+    rows = [
+        [one["title"], scale.signed(one["difference"]), scale.interval(one["low"], one["high"]), p_value(one["p"])]
+        for one in result["against_best"]
+    ]
+    header = [f"arm less {_best_title(result)}", f"difference{_unit(scale)}", "simultaneous interval", "Tukey p"]
+    yield html.folded("The differences in numbers", html.table(header, rows[:MOST_ROWS]))
 
 
 def _interactions(result: Mapping[str, Any]) -> Iterator[str]:
@@ -299,6 +323,14 @@ def _difference_bars(result: Mapping[str, Any]) -> list[Bar]:
     ]
 
 
+def _best_bars(result: Mapping[str, Any]) -> list[Bar]:
+    return [
+        Bar(one["title"], one["difference"], one["low"], one["high"], not one["told_apart"])
+        for one in result["against_best"]
+        if one["difference"] is not None
+    ]
+
+
 def _chosen(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The arms whose curves are drawn: the reference, the best and the worst, as many as there are colours."""
     ranked = [row["arm"] for row in found["objectives"][0]["arms"]]
@@ -319,6 +351,14 @@ def _of(scale: Scale) -> str:
 def _against(result: Mapping[str, Any]) -> str:
     reference = next((row["title"] for row in result["arms"] if row["reference"]), "")
     return f"Difference to {reference} in {scale_of(result).title}"
+
+
+def _behind(result: Mapping[str, Any]) -> str:
+    return f"Difference to {_best_title(result)} in {scale_of(result).title}"
+
+
+def _best_title(result: Mapping[str, Any]) -> str:
+    return next(str(row["title"]) for row in result["arms"] if row["arm"] == result["against_best"][0]["best"])
 
 
 def _axis(scale: Scale) -> str:

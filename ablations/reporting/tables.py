@@ -69,7 +69,7 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for block in summary["blocks"]:
         for result in block["objectives"]:
             where = {"block": block["name"], "metric": result["metric"]}
-            for name in ("effects", "terms", "controls", "images"):
+            for name in ("effects", "terms", "controls", "against_best", "images"):
                 tables.setdefault(name, []).extend(where | _flat(row) for row in result[name])
             tables.setdefault("arms", []).extend(where | _flat(row) for row in result["arms"])
             for one in result["interactions"]:

@@ -5,6 +5,7 @@ Two uncertainties are kept apart. That over seeds (another training run) is in `
 they were trained.
 """
 
+from ablations.statistics.allpairs import Loudest, SimultaneousDifference, compare_with, loudest
 from ablations.statistics.effects import Effect, FTest, Observation, Residual, Term
 from ablations.statistics.equivalence import Equivalence, equivalence
 from ablations.statistics.factorial import FactorialFit, FactorialModel, fit_factorial
@@ -33,15 +34,19 @@ __all__ = [
     "FactorialModel",
     "ImageDifference",
     "Interval",
+    "Loudest",
     "Observation",
     "PairedDifference",
     "Residual",
+    "SimultaneousDifference",
     "Term",
+    "compare_with",
     "equivalence",
     "fit_factorial",
     "holm",
     "image_difference",
     "image_difference_over_seeds",
+    "loudest",
     "mcnemar",
     "paired_differences",
     "paired_power",

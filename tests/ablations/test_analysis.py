@@ -14,8 +14,10 @@ import pytest
 from ablations.analysis import analyse
 from ablations.reporting import curves, factorial, search, study
 from ablations.reporting.study import Objective
+from ablations.reporting.words import minus
 from ablations.statistics import (
     Observation,
+    compare_with,
     fit_factorial,
     image_difference_over_seeds,
     paired_differences,
@@ -172,8 +174,40 @@ def test_more_levels_are_compared_with_the_reference(tmp_path: Path) -> None:
     effects = by_name(summary["blocks"][0]["objectives"][0]["effects"])
     assert effects.keys() == {"mixer: a - b", "mixer: c - b"}
     assert effects["mixer: c - b"]["estimate"] == pytest.approx(0.2)
-    assert summary["blocks"][0]["objectives"][0]["not_told_apart"] == ["mixer=c"]
+    best = summary["blocks"][0]["objectives"][0]["against_best"]
+    assert [(one["arm"], one["best"], one["told_apart"]) for one in best] == [
+        ("mixer=b", "mixer=c", True),
+        ("mixer=a", "mixer=c", True),
+    ]
+    assert best[1]["difference"] == pytest.approx((1.53 - 2.431) / 3)
     assert summary["answer"].startswith("The highest test accuracy is that of c: 81.0")
+
+
+def test_answer_allows_for_the_choice_of_the_best(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    seeds = rng.normal(scale=0.01, size=3)
+    means = {"a": 0.5, "b": 0.609, "c": 0.61, "d": 0.4, "e": 0.55}
+    scores = {arm: (mean + seeds + rng.normal(scale=0.004, size=3)).tolist() for arm, mean in means.items()}
+    summary = analyse(simple(tmp_path / "s", scores).write())
+    result = summary["blocks"][0]["objectives"][0]
+    found = {one["arm"]: one for one in result["against_best"]}
+    assert [arm for arm, one in found.items() if not one["told_apart"]] == ["mixer=b"]
+    truth = {one.arm: one for one in compare_with({a: dict(enumerate(v)) for a, v in scores.items()}, "c")}
+    assert found["mixer=a"]["low"] == pytest.approx(truth["a"].interval.low)
+    assert found["mixer=a"]["p"] == pytest.approx(truth["a"].p)
+    less = minus(f"{-100 * truth['a'].interval.high:.2f} to {-100 * truth['a'].interval.low:.2f}")
+    assert f"against a ({less}, Tukey p < 0.001); not told apart from b." in summary["answer"]
+    one_seed = analyse(simple(tmp_path / "one", {arm: values[:1] for arm, values in scores.items()}).write())
+    assert "not told apart from b, e, a and 1 more" in one_seed["answer"]
+
+
+def test_arm_that_varies_more_than_others_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    scores = {arm: (0.5 + rng.normal(scale=0.002, size=5)).tolist() for arm in "abcdefgh"}
+    assert not any("Cochran" in line for line in analyse(simple(tmp_path / "s", scores).write())["notes"])
+    scores["c"] = [0.4, 0.6, 0.45, 0.55, 0.5]
+    (said,) = (line for line in analyse(simple(tmp_path / "t", scores).write())["notes"] if "Cochran" in line)
+    assert said.startswith("the scores of c vary more over seeds than those of other arms (")
 
 
 def test_test_images_are_told_apart(tmp_path: Path) -> None:

@@ -109,13 +109,13 @@ def test_tables_and_csvs_hold_what_is_shown(terms: Path) -> None:
     with (terms / "curves.csv").open(newline="") as file:
         # Nine arms, ten epochs, twice.
         assert len(list(csv.DictReader(file))) == 180
-    for name in ("effects", "terms", "controls", "images", "interactions", "power"):
+    for name in ("effects", "terms", "controls", "against_best", "images", "interactions", "power"):
         assert (terms / f"{name}.csv").stat().st_size
 
 
 def test_figures_are_files_too(terms: Path) -> None:
     drawn = sorted((terms / "figures").glob("*.svg"))
-    assert len(drawn) == 12
+    assert len(drawn) == 14
     for path in drawn:
         root = ET.parse(path).getroot()
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from ablations.statistics import compare_with, loudest, paired_differences
+from operators import InputError
+
+# Montgomery, Design and Analysis of Experiments, example 4.1: yield of vascular grafts at four extrusion pressures, in
+# six batches of resin. Mean square of the error 7.33 with 15 degrees of freedom.
+GRAFTS = {
+    "8500": [90.3, 89.2, 98.2, 93.9, 87.4, 97.9],
+    "8700": [92.5, 89.5, 90.6, 94.7, 87.0, 95.8],
+    "8900": [85.5, 90.8, 89.6, 86.2, 88.0, 93.4],
+    "9100": [82.5, 89.5, 85.6, 87.4, 78.9, 90.7],
+}
+
+
+def by_seed(table: dict[str, list[float]]) -> dict[str, dict[int, float]]:
+    return {arm: dict(enumerate(values)) for arm, values in table.items()}
+
+
+def test_published_example() -> None:
+    found = {one.arm: one for one in compare_with(by_seed(GRAFTS), "8500")}
+    assert list(found) == ["8700", "8900", "9100"]
+    for arm, difference, t in (("8700", -1.13, 0.73), ("8900", -3.90, 2.50), ("9100", -7.05, 4.51)):
+        assert found[arm].interval.mean == pytest.approx(difference, abs=0.006)
+        assert abs(found[arm].interval.mean) / found[arm].error == pytest.approx(t, abs=0.006)
+        assert found[arm].df == 15
+        # The tables' upper 5 % point of the studentized range of 4 means with 15 degrees of freedom is 4.08.
+        assert found[arm].interval.half == pytest.approx(4.08 * math.sqrt(7.33 / 6), abs=0.01)
+    assert found["9100"].p < 0.01 < 0.05 < found["8900"].p < found["8700"].p
+
+
+def test_two_arms_are_a_paired_t_test() -> None:
+    two = by_seed({arm: GRAFTS[arm] for arm in ("8500", "9100")})
+    (one,), (other,) = compare_with(two, "8500", 0.9), paired_differences(two, "8500", 0.9)
+    assert one.p == pytest.approx(other.p, rel=1e-6)
+    assert (one.interval.low, one.interval.high) == pytest.approx((other.interval.low, other.interval.high), rel=1e-6)
+
+
+def test_p_is_where_the_interval_reaches_zero() -> None:
+    for one in compare_with(by_seed(GRAFTS), "8900"):
+        at_p = {other.arm: other for other in compare_with(by_seed(GRAFTS), "8900", 1 - one.p)}[one.arm]
+        assert at_p.interval.half == pytest.approx(abs(one.interval.mean), rel=1e-4)
+
+
+def test_runs_that_diverged_are_left_out() -> None:
+    scores = by_seed(GRAFTS) | {"gone": dict.fromkeys(range(6), math.nan)}
+    scores["8900"][2] = math.nan
+    found = {one.arm: one for one in compare_with(scores, "8500")}
+    assert list(found) == ["8700", "8900", "9100"]
+    assert {one.arms for one in found.values()} == {4}
+    assert {one.df for one in found.values()} == {14}
+    assert found["8900"].error > found["8700"].error
+
+
+def test_without_degrees_of_freedom_nothing_is_said() -> None:
+    (one,) = compare_with({"a": {0: 0.5}, "b": {0: 0.9}}, "a")
+    assert (one.interval.mean, one.interval.half, one.p) == (pytest.approx(0.4), math.inf, 1.0)
+    unconnected = {"a": {0: 0.5, 1: 0.6}, "b": {2: 0.9, 3: 0.8}}
+    (one,) = compare_with(unconnected, "a")
+    assert (one.interval.half, one.p) == (math.inf, 1.0)
+    (one,) = compare_with({"a": {0: 0.5, 1: 0.6}, "b": {0: 0.5, 1: 0.6}}, "a")
+    assert one.p == 1.0
+
+
+def test_refusals() -> None:
+    with pytest.raises(InputError, match="did you mean '8500'"):
+        compare_with(by_seed(GRAFTS), "850")
+    with pytest.raises(InputError, match="only arm with a score"):
+        compare_with({"a": {0: 0.5}, "b": {0: math.nan}}, "a")
+    with pytest.raises(InputError, match="level"):
+        compare_with(by_seed(GRAFTS), "8500", 1.0)
+
+
+def test_false_alarms_about_whichever_arm_is_best() -> None:
+    """2,000 studies of nine arms that are all alike: some arm is told apart from the best in 4 to 6 % of them."""
+    rng = np.random.default_rng(9)
+    alarms = []
+    for table in rng.normal(size=(2000, 9, 3)) + rng.normal(scale=2.0, size=(2000, 1, 3)):
+        scores = by_seed({str(arm): row.tolist() for arm, row in enumerate(table)})
+        found = compare_with(scores, str(int(table.mean(axis=1).argmax())))
+        alarms.append(any(one.interval.high < 0 for one in found))
+    assert 0.04 <= np.mean(alarms) <= 0.06, f"{np.mean(alarms):.4f}"
+
+
+def test_coverage_of_all_pairs_together() -> None:
+    rng = np.random.default_rng(5)
+    truth = np.arange(4.0)
+    inside = []
+    for table in truth[:, None] + rng.normal(size=(1000, 4, 5)) + rng.normal(scale=2.0, size=(1000, 1, 5)):
+        scores = by_seed({str(arm): row.tolist() for arm, row in enumerate(table)})
+        pairs = [(one, arm) for arm in range(4) for one in compare_with(scores, str(arm))]
+        inside.append(all(one.interval.low <= int(one.arm) - arm <= one.interval.high for one, arm in pairs))
+    assert 0.93 <= np.mean(inside) <= 0.97, f"{np.mean(inside):.4f}"
+
+
+def test_loudest_arm() -> None:
+    rng = np.random.default_rng(2)
+    table = rng.normal(size=(9, 5)) + rng.normal(scale=2.0, size=5)
+    quiet = loudest(by_seed({str(arm): row.tolist() for arm, row in enumerate(table)}))
+    assert quiet is not None
+    assert quiet.p > 0.05
+    table[4] = 10 * rng.normal(size=5)
+    found = loudest(by_seed({str(arm): row.tolist() for arm, row in enumerate(table)}))
+    assert found is not None
+    assert found.arm == "4"
+    assert found.p < 0.01
+    assert found.ratio > 3
+    assert loudest({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.5}}) is None
+    assert loudest({arm: {0: 1.0, 1: 2.0} for arm in "abc"}) is None
+    assert loudest({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.0, 1: 2.5}, "c": {0: 1.0}}) is None
+
+
+def test_loudest_by_the_published_table() -> None:
+    """Cochran's upper 5 % point of the largest of nine variances with two degrees of freedom each is 0.478."""
+    table = np.random.default_rng(1).normal(size=(9, 3))
+
+    def p(factor: float) -> float:
+        louder = table * np.where(np.arange(9) == 0, factor, 1.0)[:, None]
+        found = loudest(by_seed({str(arm): row.tolist() for arm, row in enumerate(louder)}))
+        assert found is not None
+        return found.p
+
+    factor = optimize.brentq(lambda factor: p(factor) - 0.05, 2.0, 50.0)
+    louder = table * np.where(np.arange(9) == 0, factor, 1.0)[:, None]
+    rest = louder - louder.mean(axis=1, keepdims=True) - louder.mean(axis=0) + louder.mean()
+    squares = np.square(rest).sum(axis=1)
+    assert squares[0] / squares.sum() == pytest.approx(0.478, abs=0.001)
+
+
+def test_false_alarms_about_the_loudest_arm() -> None:
+    rng = np.random.default_rng(4)
+    alarms = [
+        loudest(by_seed({str(arm): row.tolist() for arm, row in enumerate(table)})).p < 0.05  # type: ignore[union-attr]
+        for table in rng.normal(size=(2000, 18, 3))
+    ]
+    assert 0.03 <= np.mean(alarms) <= 0.06, f"{np.mean(alarms):.4f}"
