@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ablations.ledger import RESULTS, Entry
+from ablations.ledger import Entry
 from ablations.trials import MAIN, TUNING, Trial
+
+RAN = ("complete", "diverged", "pruned")
+"""States of trials whose time says something about others."""
 
 
 class Forecast:
@@ -19,7 +22,7 @@ class Forecast:
     def __init__(self, entries: Sequence[Entry]) -> None:
         spent: dict[tuple[str, tuple[str, str]], list[float]] = {}
         for entry in entries:
-            if entry.result and entry.result["state"] in RESULTS:
+            if entry.result and entry.result["state"] in RAN:
                 key = entry.planned.stage, entry.planned.group
                 spent.setdefault(key, []).append(float(entry.result["seconds"]))
         self._arms = {key: fmean(seconds) for key, seconds in spent.items()}
@@ -43,10 +46,11 @@ class Forecast:
 def time_left(entries: Sequence[Entry]) -> str:
     """`0:05:00 left`, with as many workers as carry out a trial now; of tuning alone, where nothing else is known yet.
 
-    What runs now counts half. Empty where nothing has ended, or all has.
+    What runs now counts half, and what may turn out to be needless not at all. Empty where nothing has ended yet, or
+    all has.
     """
     forecast = Forecast(entries)
-    pending = [entry for entry in entries if entry.result is None]
+    pending = [e for e in entries if e.result is None and (e.running or e.planned.beyond is None)]
     expected = [(entry, forecast.seconds(entry.planned)) for entry in pending]
     known = [(entry, seconds) for entry, seconds in expected if seconds is not None]
     if not known:

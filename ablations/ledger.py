@@ -30,7 +30,8 @@ from ablations.storage import guard
 from ablations.trials import SEARCH, Trial
 from operators.errors import InputError
 
-RESULTS = ("complete", "diverged", "pruned")
+RESULTS = ("complete", "diverged", "pruned", "skipped")
+"""States of trials that have ended as they should; `skipped`: what others found made it needless."""
 FAILED, LOST, RELEASED, DUPLICATE = "failed", "lost", "released", "duplicate"
 BEAT = 15.0
 """Seconds between beats."""
@@ -69,7 +70,7 @@ class Entry:
 
     @property
     def state(self) -> str:
-        """`complete`, `diverged`, `pruned`, `failed`, `running` or `waiting`."""
+        """`complete`, `diverged`, `pruned`, `skipped`, `failed`, `running` or `waiting`."""
         result = self.result
         return str(result["state"]) if result else "running" if self.running else "waiting"
 

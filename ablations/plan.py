@@ -162,12 +162,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Tuning:
-    """`key` of every arm is first set to the best of `levels` on validation, at one seed, with `overrides`."""
+    """`key` of every arm is first set to the best of `levels` on validation, at one seed, with `overrides`.
+
+    Where the first or the last level is the best, a better one may lie beyond: then up to `extend` further levels are
+    tried there, each as far again as the last two are apart (as a ratio), for as long as they get better.
+    """
 
     key: str
     levels: tuple[float, ...]
     overrides: tuple[str, ...] = ()
     seed: int = 0
+    extend: int = 0
 
     @classmethod
     def read(cls, node: Any) -> Tuning:
@@ -178,9 +183,24 @@ class Tuning:
             check_number("level of tuning", level)
         if not levels:
             raise InputError("tuning has no levels")
-        check_number("seed of tuning", given.get("seed", 0), least=0, integer=True)
+        for name in ("seed", "extend"):
+            check_number(f"{name} of tuning", given.get(name, 0), least=0, integer=True)
+        if given.get("extend") and (len(set(levels)) < 2 or min(levels) <= 0):
+            raise InputError(f"extend of tuning needs two or more levels above 0, not {levels}")
         overrides = _strings("overrides of tuning", given.get("overrides"))
-        return cls(_key(given["key"]), tuple(levels), overrides, given.get("seed", 0))
+        return cls(_key(given["key"]), tuple(levels), overrides, given.get("seed", 0), given.get("extend", 0))
+
+    @property
+    def beyond(self) -> tuple[tuple[float, float], ...]:
+        """(level, the one that it goes beyond) of all that `extend` allows for."""
+        if not self.extend:
+            return ()
+        ordered = sorted(set(self.levels))
+        found = []
+        for end, inner in ((ordered[0], ordered[1]), (ordered[-1], ordered[-2])):
+            steps = [float(f"{end * (end / inner) ** count:.12g}") for count in range(self.extend + 1)]
+            found += list(zip(steps[1:], steps[:-1], strict=True))
+        return tuple(found)
 
 
 @dataclass(frozen=True)

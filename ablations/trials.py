@@ -30,7 +30,8 @@ SELECTING = "trainer.test=false"
 class Trial:
     """A planned trial: `overrides` of run.py, but for the seed and what is known only when it starts.
 
-    `stage` is `tuning` (its scores choose what `main` trials of the same arm run with), `main` or `search`.
+    `stage` is `tuning` (its scores choose what `main` trials of the same arm run with), `main` or `search`. A tuning
+    trial sets the tuned key to `tunes`; one with `beyond` is only run if that level turns out to be the best so far.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Trial:
     factors: Mapping[str, str] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     tunes: float | None = None
+    beyond: float | None = None
 
     @property
     def group(self) -> tuple[str, str]:
@@ -71,10 +73,10 @@ def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
     if plan.tuning:
         tuning = plan.tuning
         for arm in arms:
-            for level in tuning.levels:
+            shared = replace(arm, stage=TUNING, block=f"tuning of {arm.block}", seed=tuning.seed)
+            for level, beyond in (*((level, None) for level in tuning.levels), *tuning.beyond):
                 own = merge(arm.overrides, tuning.overrides, [f"{tuning.key}={literal(level)}", SELECTING])
-                block = f"tuning of {arm.block}"
-                trials.append(replace(arm, stage=TUNING, block=block, seed=tuning.seed, overrides=own, tunes=level))
+                trials.append(replace(shared, overrides=own, tunes=level, beyond=beyond))
     trials += [replace(arm, seed=seed) for seed in range(plan.seeds) for arm in arms]
     return [replace(trial, number=number) for number, trial in enumerate(trials)]
 

@@ -113,7 +113,9 @@ def work(plan: Plan, ledger: Ledger, directory: Path, stop: threading.Event) -> 
     """
 
     def ready(trial: Trial, entries: Sequence[Entry]) -> bool:
-        return trial.stage != MAIN or plan.tuning is None or tuned(plan, trial, entries) is not None
+        if plan.tuning is None or (trial.stage == TUNING and trial.beyond is None):
+            return True
+        return best_level(plan, trial, entries) is not None
 
     def take() -> Claim | None:
         ledger.mend()
@@ -142,12 +144,14 @@ def _patiently(stop: threading.Event, ask: Callable[[], T]) -> T:
     return ask()
 
 
-def tuned(plan: Plan, trial: Trial, entries: Sequence[Entry]) -> float | None:
+def best_level(plan: Plan, trial: Trial, entries: Sequence[Entry]) -> float | None:
     """The level with the best score on validation for the trial's arm; None as long as one is missing.
 
-    Between equals, and where no level ended well, the lowest.
+    For a trial that tunes, of the levels before it. Between equals, and where no level ended well, the lowest.
     """
     tuning = [e for e in entries if e.planned.stage == TUNING and e.planned.group == trial.group]
+    if trial.stage == TUNING:
+        tuning = [e for e in tuning if e.planned.number < trial.number]
     if any(entry.result is None for entry in tuning):
         return None
     sign = 1 if plan.select.direction == "maximize" else -1
@@ -195,6 +199,8 @@ def run_dir(trial: Trial) -> str:
 
 def _carry_out(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: threading.Event) -> dict[str, Any]:
     trial, folder = claim.planned, directory / run_dir(claim.planned)
+    if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
+        return {"state": "skipped", "reason": f"{trial.beyond:g} is not the best level"}
     callbacks: list[Callback] = [Watch(stop)]
     memory, pruning = PeakMemory(), None
     facts: dict[str, Any] = {"tuned": trial.stage == MAIN and plan.tuning is not None}
@@ -210,7 +216,7 @@ def _carry_out(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: 
             callbacks.append(pruning)
     elif facts["tuned"]:
         assert plan.tuning is not None
-        best = tuned(plan, trial, ledger.entries())
+        best = best_level(plan, trial, ledger.entries())
         overrides = [*merge(overrides, [f"{plan.tuning.key}={literal(best)}"])]
     config = compose(overrides)
     facts["learning_rate"] = config["optimizer"]["lr"]

@@ -71,8 +71,12 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
     scored = [row for row in result["arms"] if row["mean"] is not None]
     best = scored[0]
     which = "highest" if objective.sign > 0 else "lowest"
-    around = f"{100 * level:g} % interval {scale.interval(best['low'], best['high'])}, {plural(best['n'], 'seed')}"
-    said = [f"the {which} {scale.title} is that of {best['title']}: {_with_unit(scale, best['mean'])} ({around})"]
+    known = best["half"] is not None
+    around = f"{100 * level:g} % interval {scale.interval(best['low'], best['high'])}" if known else "no interval"
+    said = [
+        f"the {which} {scale.title} is that of {best['title']}: {_with_unit(scale, best['mean'])} "
+        f"({around}, {plural(best['n'], 'seed')})"
+    ]
     pairs = {one["arm"]: one for one in result["against_best"]}
     reference = next((row for row in scored if row["reference"]), None)
     if best["reference"] and len(scored) > 1:
@@ -80,8 +84,9 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
     elif reference is not None:
         pair = pairs[reference["arm"]]
         where = scale.interval(_negative(pair["high"]), _negative(pair["low"]))
+        shown = "" if pair["low"] is None else f", Tukey {p_said(pair['p'])}"
         size = f"{scale.signed(_negative(pair['difference']))}{scale.points}"
-        said.append(f"{size} against {reference['title']} ({where}, Tukey {p_said(pair['p'])})")
+        said.append(f"{size} against {reference['title']} ({where}{shown})")
     close = [one["title"] for one in pairs.values() if not one["told_apart"]]
     if close:
         more = f" and {len(close) - MOST_CLOSE} more" if len(close) > MOST_CLOSE else ""

@@ -105,7 +105,7 @@ def tuning_runs(study: Study, block: Block, metric: str) -> list[dict[str, Any]]
             "score": trial.score(metric),
         }
         for trial in study.trials
-        if trial.block == f"tuning of {block.name}"
+        if trial.block == f"tuning of {block.name}" and trial.state != "skipped"
     ]
 
 

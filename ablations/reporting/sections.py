@@ -9,6 +9,7 @@ from typing import Any
 from ablations.reporting import figures, html, tables
 from ablations.reporting.answer import scale_of
 from ablations.reporting.figures import NARROW, Bar
+from ablations.reporting.study import STATES
 from ablations.reporting.svg import SERIES, Canvas
 from ablations.reporting.words import DASH, Scale, minus, p_said, p_value, plural, seconds
 
@@ -26,11 +27,7 @@ def opening(summary: Mapping[str, Any]) -> Iterator[str]:
     yield html.paragraph(f"study {summary['name']}", "study")
     yield html.heading(summary["question"] or summary["name"], 1)
     yield html.paragraph(summary["answer"], "answer")
-    counts = [
-        f"{progress[state]} {state}"
-        for state in ("complete", "diverged", "failed", "pruned", "running", "waiting")
-        if progress[state]
-    ]
+    counts = [f"{progress[state]} {state}" for state in STATES if progress[state]]
     told = f"{plural(progress['planned'], 'trial')} planned: {', '.join(counts)}"
     yield html.paragraph(
         f"{told}; {seconds(progress['seconds'])} of runs in all. Intervals hold {100 * level:g} % and are over seeds "

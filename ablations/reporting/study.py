@@ -15,8 +15,8 @@ import yaml  # type: ignore[import-untyped]
 
 from operators.errors import InputError, check_choice
 
-STATES = ("complete", "diverged", "failed", "pruned", "running", "waiting")
-ENDED = ("complete", "diverged", "failed", "pruned")
+STATES = ("complete", "diverged", "failed", "pruned", "skipped", "running", "waiting")
+ENDED = ("complete", "diverged", "failed", "pruned", "skipped")
 KINDS = ("factorial", "tune", "pareto")
 DIRECTIONS = ("maximize", "minimize")
 PLANNED = ("number", "block", "arm", "seed", "state", "run_dir", "attempts", "seconds")

@@ -198,7 +198,8 @@ def test_answer_allows_for_the_choice_of_the_best(tmp_path: Path) -> None:
     less = minus(f"{-100 * truth['a'].interval.high:.2f} to {-100 * truth['a'].interval.low:.2f}")
     assert f"against a ({less}, Tukey p < 0.001); not told apart from b." in summary["answer"]
     one_seed = analyse(simple(tmp_path / "one", {arm: values[:1] for arm, values in scores.items()}).write())
-    assert "not told apart from b, e, a and 1 more" in one_seed["answer"]
+    assert "(no interval, 1 seed); +" in one_seed["answer"]
+    assert "against a (no interval); not told apart from b, e, a and 1 more" in one_seed["answer"]
 
 
 def test_arm_that_varies_more_than_others_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from optuna.trial import TrialState, create_trial
 
@@ -44,6 +46,12 @@ def test_workers_share_what_is_left() -> None:
     done = [entry(SEARCH, "a", 60.0)]
     left = [entry(SEARCH, "a", running=True), entry(SEARCH, "a", running=True), entry(SEARCH, "a")]
     assert time_left([*done, *left]) == "0:01:00 left"  # (30 + 30 + 60) / 2
+
+
+def test_what_may_turn_out_to_be_needless_is_not_counted() -> None:
+    done = [entry(TUNING, "a", 10.0), entry(TUNING, "a", 0.0, state="skipped")]
+    beyond = Entry(replace(done[0].planned, beyond=0.1), entry(TUNING, "a").attempts)
+    assert time_left([*done, entry(TUNING, "a"), beyond]) == "0:00:10 left"
 
 
 def test_main_trials_are_told_by_the_tuning_of_their_arm() -> None:

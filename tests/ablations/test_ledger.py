@@ -223,6 +223,31 @@ def test_each_arm_runs_with_the_learning_rate_tuned_for_it(bench: Bench, node: d
     }  # as provenance.json says
 
 
+@pytest.mark.parametrize(
+    ("levels", "ran", "workers"),
+    [
+        ([2e-3, 4e-3], [2e-3, 4e-3, 1e-3, 5e-4], 1),  # 2.5e-4 is not tried: 5e-4 is worse than 1e-3
+        ([1.25e-4, 2.5e-4], [1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3], 3),  # as far as three levels go
+        ([5e-4, 1e-3, 2e-3], [5e-4, 1e-3, 2e-3], 1),
+    ],
+)
+def test_tuning_goes_beyond_an_end_that_is_best(
+    bench: Bench, node: dict[str, Any], runs: Runs, levels: list[float], ran: list[float], workers: int
+) -> None:
+    node |= {"tuning": {"key": "optimizer.lr", "levels": levels, "extend": 3}, "seeds": 1}
+    node["blocks"][0] |= {"factors": {"size": {"key": "mixer.size", "levels": [3, 5]}}, "also": []}
+    together(bench, node, workers)
+    _, ledger = bench.join(node)
+    entries = ledger.entries()
+    assert {(entry.result or {})["learning_rate"] for entry in entries if entry.planned.stage == "main"} == {1e-3}
+    tuning = [entry for entry in entries if entry.planned.stage == "tuning" and entry.planned.arm == "size=3"]
+    assert [entry.planned.tunes for entry in tuning if entry.state == "complete"] == ran
+    assert {entry.state for entry in tuning if entry.planned.tunes not in ran} == {"skipped"}
+    assert len(tuning) == len(levels) + 6
+    assert len(runs.begun) == 2 * (len(ran) + 1)  # each once
+    assert all(entry.started == 1 for entry in entries)
+
+
 def test_another_key_that_is_tuned_is_not_the_learning_rate(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
     node |= {"tuning": {"key": "optimizer.weight_decay", "levels": [0.01, 0.1]}, "seeds": 1}
     bench.work(node)

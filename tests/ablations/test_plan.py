@@ -98,7 +98,9 @@ def test_mixers_has_every_mixer_and_tunes_each_arm() -> None:
     main = [trial for trial in trials if trial.stage == MAIN]
     assert trials[: len(tuning)] == tuning
     assert {trial.group for trial in tuning} == {trial.group for trial in main}
-    assert len(tuning) * plan.seeds == len(main) * 4
+    assert plan.tuning is not None
+    assert plan.tuning.beyond == ((1e-3, 2e-3), (5e-4, 1e-3), (16e-3, 8e-3), (32e-3, 16e-3))
+    assert len(tuning) * plan.seeds == len(main) * (3 + 4)
     assert all("trainer.test=false" in trial.overrides for trial in tuning)
     assert not any("trainer.test=false" in trial.overrides for trial in main)
 
@@ -162,6 +164,9 @@ BAD_PLANS: list[tuple[str, Any, str]] = [
     ("overrides", "model.dim=3", "must be a list"),
     ("tuning", {"key": "optimizer.lr", "levels": []}, "no levels"),
     ("tuning", {"levels": [1]}, "no 'key'"),
+    ("tuning", {"key": "optimizer.lr", "levels": [1e-3], "extend": 2}, "two or more levels above 0"),
+    ("tuning", {"key": "optimizer.lr", "levels": [0, 1e-3], "extend": 2}, "two or more levels above 0"),
+    ("tuning", {"key": "optimizer.lr", "levels": [1e-3, 2e-3], "extend": -1}, "extend of tuning=-1"),
     ("name", "a\nb", "name="),
 ]
 
