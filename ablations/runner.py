@@ -200,7 +200,7 @@ class _Crew:
                 stdout=log,
                 stderr=log,
                 text=True,
-                env=self._environment(place),
+                env=environment(place, self._request.workers),
                 start_new_session=True,  # Ctrl-C is for this process, which passes it on once
             )
         pipe: IO[str] | None = worker.stdin
@@ -208,20 +208,6 @@ class _Crew:
         pipe.write(f"{self._task}\n")
         pipe.close()
         self._workers[place] = worker
-
-    def _environment(self, place: int) -> dict[str, str]:
-        """Threads that do not crowd each other, a GPU each, and nothing that would look like a distributed run."""
-        free = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-        cores = len(os.sched_getaffinity(0))
-        threads = str(max(1, cores // self._request.workers))
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            free.setdefault(name, threads)
-        gpus = torch.cuda.device_count()
-        if gpus > 1:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-            free["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
-        free["PYTHONUNBUFFERED"] = "1"
-        return free
 
     def _replace_dead(self) -> list[str]:
         """Start another worker for one that was killed; say why one gave up."""
@@ -253,6 +239,22 @@ class _Crew:
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
+
+
+def environment(place: int, workers: int) -> dict[str, str]:
+    """Of one of so many workers: threads that do not crowd each other, a GPU each, nothing of a distributed run."""
+    free = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    # All libraries have as many threads: one with more than there is room for spends its time waiting for itself.
+    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    threads = free.get("OMP_NUM_THREADS", share).split(",")[0]
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        free.setdefault(name, threads)
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        free["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
+    free["PYTHONUNBUFFERED"] = "1"
+    return free
 
 
 @contextmanager

@@ -88,6 +88,28 @@ def test_study_leaves_plan_and_table(
     assert (crew.begun, len(rows(directory))) == (begun, 15)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("2", "2", "2")),
+        ({"OMP_NUM_THREADS": "1"}, ("1", "1", "1")),
+        ({"OMP_NUM_THREADS": "3,2"}, ("3,2", "3", "3")),
+        ({"MKL_NUM_THREADS": "1"}, ("2", "1", "2")),
+    ],
+)
+def test_all_libraries_of_a_worker_have_the_same_threads(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: tuple[str, ...]
+) -> None:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    found = runner.environment(place=0, workers=4)
+    assert tuple(found[name] for name in names) == expected
+
+
 def test_failure_decides_the_exit_status(
     here: Path, crew: Runs, node: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
