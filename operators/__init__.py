@@ -4,12 +4,18 @@ mixer = operators.create("pde_ssm", 64, grid=(16, 16))
 y = mixer(x)                       # x, y: (B, H, W, 64)
 """
 
-from operators import pde
-from operators.cost import Cost
+from typing import TYPE_CHECKING
+
 from operators.errors import InputError
-from operators.mixer import Core, Mixer
-from operators.registry import MixerCard, Published, Site, create, describe, names, register
-from operators.shell import BARE, COMMON, ShellSpec
+from operators.lazy import attributes
+
+if TYPE_CHECKING:
+    from operators import pde
+    from operators.card import MixerCard, Published, Site
+    from operators.cost import Cost
+    from operators.mixer import Core, Mixer
+    from operators.registry import create, describe, names, register
+    from operators.shell_spec import BARE, COMMON, ShellSpec
 
 __all__ = [
     "BARE",
@@ -28,3 +34,15 @@ __all__ = [
     "pde",
     "register",
 ]
+
+__getattr__ = attributes(
+    __name__,
+    {
+        **dict.fromkeys(("MixerCard", "Published", "Site"), "operators.card"),
+        **dict.fromkeys(("create", "describe", "names", "register"), "operators.registry"),
+        **dict.fromkeys(("BARE", "COMMON", "ShellSpec"), "operators.shell_spec"),
+        **dict.fromkeys(("Core", "Mixer"), "operators.mixer"),
+        "Cost": "operators.cost",
+        "pde": "operators.pde",
+    },
+)

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from operators import registry
+from operators.card import MixerCard
 from operators.errors import InputError
-from operators.registry import MixerCard
-from operators.shell import COMMON
+from operators.shell_spec import COMMON
 
 EXAMPLE_DIM = 192
 EXAMPLE_GRID = (14, 14)

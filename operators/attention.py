@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
 from operators.errors import InputError, check_choice, check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
-from operators.registry import MixerCard, Published, Site, register
-from operators.shell import ShellSpec
+from operators.registry import register
+from operators.shell_spec import ShellSpec
+from operators.tracing import constant
 
 HEAD_WIDTH = 64
 ROPE_BASE = 100.0
@@ -86,7 +88,7 @@ def _xformers_trial(device: torch.device, dtype: torch.dtype, head_width: int, d
     return None
 
 
-@torch.compiler.assume_constant_result
+@constant
 def xformers_refusal(device: torch.device, dtype: torch.dtype, head_width: int) -> str | None:
     """Why xformers cannot serve tensors of that device, type and head width, or None if it can.
 

@@ -6,12 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
 from operators.errors import InputError, check_number
 from operators.initialisation import truncated_normal_
 from operators.mixer import Core
-from operators.registry import MixerCard, Published, Site, register
-from operators.shell import BARE
+from operators.registry import register
+from operators.shell_spec import BARE
 
 _METAFORMER = "sail-sg/metaformer README.md"
 _POOLFORMER = "sail-sg/poolformer README.md"

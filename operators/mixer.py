@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from operators.card import MixerCard, Site
 from operators.cost import Cost
 from operators.errors import InputError
-from operators.registry import MixerCard, Site
-from operators.shell import Shell, ShellSpec
+from operators.shell import Shell
+from operators.shell_spec import ShellSpec
 
 
 class Core(nn.Module):

@@ -31,6 +31,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from operators.errors import InputError, check_number, nearest
+from operators.tracing import constant, untraced
 
 REVERSED = "_r"
 WINDOWS = (2, 7)
@@ -145,7 +146,7 @@ def base(name: str) -> tuple[str, bool]:
     return forward, forward != name
 
 
-@torch.compiler.disable  # seen by the compiler only where a side is symbolic; it must not trace into a cache
+@untraced  # seen by the compiler only where a side is symbolic; it must not trace into a cache
 @lru_cache(maxsize=512)
 def _tokens(name: str, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     forward, backwards = base(name)
@@ -160,7 +161,7 @@ def _tokens(name: str, height: int, width: int, device: torch.device) -> tuple[T
         return order.to(device), order.argsort().to(device)
 
 
-@torch.compiler.assume_constant_result
+@constant
 def permutation(name: str, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Tokens (N,), int64, in the order in which `name` visits them. Cached and shared: not to be written to.
 
@@ -170,7 +171,7 @@ def permutation(name: str, height: int, width: int, device: torch.device | str =
     return _tokens(name, height, width, torch.device(device))[0]
 
 
-@torch.compiler.assume_constant_result
+@constant
 def inverse(name: str, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Steps (N,), int64, at which `name` visits each token; `permutation`'s inverse. Cached and shared like it.
 

@@ -27,13 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from operators.attention import check_heads, rope_angles, rotate
+from operators.card import MixerCard, Site
 from operators.cost import Cost
 from operators.errors import InputError, check_choice, check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.precision import wide
-from operators.registry import MixerCard, Site, register
-from operators.shell import ShellSpec
+from operators.registry import register
+from operators.shell_spec import ShellSpec
 
 SLOPE = 0.01
 START = 1e-3

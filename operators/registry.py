@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from operators import catalogue, value_types
+from operators.card import MixerCard
 from operators.errors import InputError, check_choice, check_names, check_number
-from operators.shell import ShellSpec, resolve
+from operators.shell_spec import ShellSpec, resolve
 
 if TYPE_CHECKING:
     from operators.mixer import Core, Mixer
@@ -21,63 +22,6 @@ ENTRY_POINTS = "operator_zoo.mixers"
 _cores: dict[str, type[Core]] = {}
 _broken: dict[str, str] = {}
 _loaded = False
-
-
-@dataclass(frozen=True)
-class Published:
-    """One published number: of which model, what, how much, read where."""
-
-    model: str
-    quantity: str
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
-class MixerCard:
-    """What a mixer is and promises. Every property is verified by the contract tests, where claimed and where denied.
-
-    The properties are those of the core alone (the bare shell), with default parameters.
-
-    Attributes:
-        name, title, source, year, equation: identity; `source` is the paper (arXiv number) and the equation or section.
-        defaults: the mixer's own parameters and their defaults (read off the core's constructor).
-        published: numbers the mixer's authors report, each with its source.
-        shells: the mixer's shell presets besides `common` (`published` where the paper's dressing is known).
-        preset_params: by shell preset, what the mixer's parameters that are None stand for in that preset.
-        position_aware: the mixer knows where tokens are; False: the trunk must tell it.
-        permutation_equivariant: permuting tokens permutes outputs.
-        translation_equivariant: `circular` (wrapped shifts), `interior` (away from the border) or None.
-        linear: linear in its input.
-        causal_along: the scan order along which no output sees a later token, or None.
-        fixed_grid: parameters or buffers depend on the grid, which must be given at construction and then met.
-        extensive: the output's scale grows with the number of tokens.
-        fp32_core: the core computes in float32 under autocast.
-        min_grid: smallest height and width.
-        backends: names `backend=` takes besides `auto`, best first.
-        exempt: contract tests it is exempt from (`name`, or `name[shell preset]`), each with its reason.
-    """
-
-    name: str
-    title: str
-    source: str
-    year: int
-    equation: str
-    position_aware: bool
-    permutation_equivariant: bool
-    translation_equivariant: Literal["circular", "interior"] | None
-    linear: bool
-    backends: tuple[str, ...]
-    causal_along: str | None = None
-    fixed_grid: bool = False
-    extensive: bool = False
-    fp32_core: bool = False
-    min_grid: tuple[int, int] = (1, 1)
-    published: tuple[Published, ...] = ()
-    shells: Mapping[str, ShellSpec] = field(default_factory=dict)
-    preset_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    exempt: Mapping[str, str] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 C = TypeVar("C", bound="type[Core]")
@@ -93,9 +37,13 @@ def register(card: MixerCard) -> Callable[[C], C]:
     """
 
     def enter(core: C) -> C:
-        taken = _cores.get(card.name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (core.__module__, core.__qualname__):
-            raise InputError(f"mixer {card.name!r} is registered twice: by {taken.__module__} and {core.__module__}")
+        home = (core.__module__, core.__qualname__)
+        own, entered = catalogue.entries().get(card.name), _cores.get(card.name)
+        taken = (own.module, own.core) if own is not None else home
+        if own is None and entered is not None:
+            taken = (entered.__module__, entered.__qualname__)
+        if taken != home:
+            raise InputError(f"mixer {card.name!r} is registered twice: by {taken[0]} and {core.__module__}")
         parameters = inspect.signature(core).parameters.values()
         defaults = {
             p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "backend"
@@ -108,15 +56,11 @@ def register(card: MixerCard) -> Callable[[C], C]:
 
 
 def _load() -> None:
-    """Import every module of the package (each registers its cores) and every installed entry point, once."""
+    """Import every installed entry point, once; the zoo's own modules are imported when they are asked for."""
     global _loaded
     if _loaded:
         return
     _loaded = True
-    package = importlib.import_module("operators")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"operators.{module.name}")
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
@@ -130,6 +74,10 @@ def core_class(name: str) -> type[Core]:
     Raises:
         InputError: no such mixer (names the nearest), or its entry point failed to load (says why).
     """
+    own = catalogue.entries().get(name)
+    if own is not None:
+        core: type[Core] = getattr(importlib.import_module(own.module), own.core)
+        return core
     _load()
     if name in _broken and name not in _cores:
         raise InputError(f"mixer {name!r} is installed but does not load: {_broken[name]}")
@@ -139,7 +87,27 @@ def core_class(name: str) -> type[Core]:
 def names() -> list[str]:
     """Names of all registered mixers, sorted."""
     _load()
-    return sorted(_cores)
+    return sorted({*catalogue.entries(), *_cores})
+
+
+def check(name: str, params: Mapping[str, Any], shell: str | ShellSpec | Mapping[str, Any], backend: str) -> None:
+    """Raise `InputError` for arguments of `create` that cannot be, whatever the width and the grid.
+
+    The zoo's own mixers are read, not imported (see `operators.catalogue`): this takes no torch. Of an installed
+    package's mixer, only the name is checked.
+    """
+    entry = catalogue.entries().get(name)
+    if entry is None:
+        core_class(name)
+        return
+    card = entry.card
+    check_names(f"mixer {name}", params, card.defaults)
+    check_choice(f"backend of {name}", backend, ("auto", *card.backends))
+    resolve(shell, card.shells, name)
+    if card.check is not None:
+        card.check(backend=backend, **params)
+    for key, value in params.items():
+        value_types.check(f"mixer.{key}", value, entry.parameters[key])
 
 
 def describe(name: str) -> MixerCard:
@@ -151,23 +119,6 @@ def broken() -> dict[str, str]:
     """Entry points that failed to load, each with its reason."""
     _load()
     return dict(_broken)
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a core stands.
-
-    Attributes:
-        dim: channels C of the mixer's input x.
-        width: channels D of the value field u.
-        grid: nominal (H, W), or None.
-        cond_dim: width of the conditioning vector, or None.
-    """
-
-    dim: int
-    width: int
-    grid: tuple[int, int] | None = None
-    cond_dim: int | None = None
 
 
 def create(

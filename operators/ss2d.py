@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from operators import scan
-from operators.registry import MixerCard, Published, Site, register
+from operators.card import MixerCard, Published, Site
+from operators.registry import register
 from operators.scan.branch import ScanCore, check_orders
-from operators.shell import ShellSpec
+from operators.shell_spec import ShellSpec
 
 _VMAMBA = "MzeroMiko/VMamba README.md"
 
@@ -32,7 +32,7 @@ _VMAMBA = "MzeroMiko/VMamba README.md"
         translation_equivariant=None,
         linear=False,
         fp32_core=True,
-        backends=scan.BACKENDS,
+        backends=("mamba_ssm", "chunked", "cpu", "reference"),
         shells={
             "published": ShellSpec(expand=2, conv=3, norm="layer"),
             "final": ShellSpec(expand=2, gate="none", conv=3, conv_bias=False, norm="layer"),

@@ -9,32 +9,30 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from operators.card import MixerCard, Site
 from operators.cost import Cost, complex_product_macs, fft_macs
-from operators.errors import InputError, check_choice, check_names, check_number
+from operators.errors import InputError
 from operators.fakes import valueless
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.pde.compiled import separable
 from operators.pde.filtered import filtered, serves
 from operators.pde.matrices import matrices
-from operators.pde.propagate import METHODS, choose, why_not_separable
+from operators.pde.propagate import choose
 from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
 from operators.pde.reference import propagate_reference
-from operators.pde.symbols import BOUNDARIES, FORCINGS, UNITS, Coefficients, respond
+from operators.pde.symbols import Coefficients, respond
+from operators.pde_options import COMPILED, COMPILED_FFT, TERMS, check
 from operators.precision import full_precision, wide
-from operators.registry import MixerCard, Site, register
-from operators.shell import ShellSpec
+from operators.registry import register
+from operators.shell_spec import ShellSpec
 
-TERMS = ("convection", "diffusion", "reaction")
-TENSORS = ("isotropic", "diagonal", "full")
-CONDITIONS = ("none", "input", "cond")
 MOST_DECAY = 8.0
 LEAST_STEADY_DECAY = 0.5
 """Of steady forcing. Its kernels depend on K / r and v / r alone: the bound costs nothing and limits their reach."""
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
 DEFAULT_GRID = (16, 16)
-COMPILED, COMPILED_FFT = "compiled", "compiled_fft"
 
 
 @register(
@@ -51,6 +49,7 @@ COMPILED, COMPILED_FFT = "compiled", "compiled_fft"
         fp32_core=True,
         backends=("separable", "compiled", "fft", "compiled_fft", "reference"),
         shells={"project": ShellSpec(gate="silu", conv=3, norm="layer")},
+        check=check,
     )
 )
 class PdeSsm(Core):
@@ -107,20 +106,24 @@ class PdeSsm(Core):
         method: str = "auto",
     ) -> None:
         super().__init__(site, backend=backend)
-        self.terms = _check_terms(terms)
-        self.boundary = check_choice("pde.boundary", boundary, BOUNDARIES)
-        self.tensor = check_choice("pde.tensor", tensor, TENSORS)
-        self.forcing = check_choice("pde.forcing", forcing, FORCINGS)
-        self.units = check_choice("pde.units", units, UNITS)
-        self.condition = check_choice("pde.condition", condition, CONDITIONS)
-        check_number("pde.groups", groups, least=1, integer=True)
-        check_number("pde.state", state, least=1, integer=True)
-        self.state = state
-        self.learned = _learned_terms(coefficients, self.terms)
-        self.method = self._agreed_method(
-            check_choice("pde.method", method, (*METHODS, COMPILED, COMPILED_FFT)), backend
+        agreed = check(
+            backend=backend,
+            terms=terms,
+            boundary=boundary,
+            coefficients=coefficients,
+            tensor=tensor,
+            forcing=forcing,
+            units=units,
+            condition=condition,
+            groups=groups,
+            state=state,
+            method=method,
         )
-        self._refuse_the_meaningless(groups)
+        self.terms, self.learned = agreed.terms, agreed.learned
+        self.boundary, self.tensor, self.forcing, self.units = boundary, tensor, forcing, units
+        self.condition, self.state = condition, state
+        self.method, self.separable = agreed.method, agreed.separable
+        self._refuse_the_place(groups)
 
         self._kept: tuple[tuple[Any, ...], list[Tensor], tuple[Tensor, ...]] | None = None
         self.groups = groups if condition != "none" else site.width
@@ -142,35 +145,12 @@ class PdeSsm(Core):
             self.modulate = nn.Linear(source, self.groups * state * numbers)
             linear_init(self.modulate)
 
-    def _agreed_method(self, method: str, backend: str) -> str:
-        if "auto" not in (method, backend) and method != backend:
-            raise InputError(f"pde.method={method!r} and backend={backend!r} contradict each other: set one of them")
-        method = backend if method == "auto" else method
-        stand_in = Coefficients(kxy=torch.zeros(1) if self.tensor == "full" and "diffusion" in self.terms else None)
-        reason = why_not_separable(stand_in, self.forcing)
-        self.separable = reason is None
-        if method == COMPILED_FFT:
-            reason = None
-        if method in (COMPILED, COMPILED_FFT) and self.condition != "none":
-            reason = reason or "needs pde.condition=none: its propagators serve all images"
-        if method in ("separable", COMPILED, COMPILED_FFT) and reason:
-            raise InputError(f"pde.method={method} {reason}; use pde.method=fft or auto")
-        return method
-
-    def _refuse_the_meaningless(self, groups: int) -> None:
-        if self.forcing == "steady" and "reaction" not in self.terms:
-            raise InputError("pde.forcing=steady needs decay: add reaction to pde.terms, or use pde.forcing=constant")
-        if self.tensor == "full" and "diffusion" not in self.terms:
-            raise InputError("pde.tensor=full has no diffusion to act on: add diffusion to pde.terms")
-        if self.condition == "none":
-            return
-        if not self.learned:
-            raise InputError(f"pde.condition={self.condition} has no learned coefficient to condition")
+    def _refuse_the_place(self, groups: int) -> None:
         if self.condition == "cond" and self.site.cond_dim is None:
             raise InputError(
                 "pde.condition=cond needs a model that conditions (cond_dim); use pde.condition=input or none"
             )
-        if self.site.width % groups:
+        if self.condition != "none" and self.site.width % groups:
             raise InputError(f"pde.groups={groups} must divide the mixer's {self.site.width} inner channels")
 
     def _initial_coefficients(self) -> dict[str, Tensor]:
@@ -418,25 +398,3 @@ class PdeSsm(Core):
             if values:
                 shown[name] = torch.stack(values, dim=-1)
         return shown
-
-
-def _check_terms(terms: Any) -> tuple[str, ...]:
-    if isinstance(terms, str) or not isinstance(terms, Sequence):
-        raise InputError(f"pde.terms={terms!r} must be a list, a subset of [{', '.join(TERMS)}]")
-    for term in terms:
-        check_choice("pde.terms", term, TERMS)
-    if len(set(terms)) < len(terms):
-        raise InputError(f"pde.terms={list(terms)!r} names a term twice")
-    return tuple(term for term in TERMS if term in terms)
-
-
-def _learned_terms(coefficients: Any, terms: tuple[str, ...]) -> frozenset[str]:
-    """The terms whose coefficients are learned."""
-    if isinstance(coefficients, Mapping):
-        check_names("pde.coefficients", coefficients, terms)
-        kinds = {term: coefficients.get(term, "learned") for term in terms}
-    else:
-        kinds = dict.fromkeys(terms, coefficients)
-    for term, kind in [("", coefficients)] if not isinstance(coefficients, Mapping) else kinds.items():
-        check_choice(f"pde.coefficients{'.' if term else ''}{term}", kind, ("learned", "fixed"))
-    return frozenset(term for term, kind in kinds.items() if kind == "learned")

@@ -9,10 +9,9 @@ from operators.errors import InputError, check_choice, check_number
 from operators.pde.filtered import serves
 from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
 from operators.pde.reference import propagate_reference
-from operators.pde.symbols import BOUNDARIES, FORCINGS, LEAST_DECAY, UNITS, Coefficients, respond
+from operators.pde.symbols import LEAST_DECAY, Coefficients, respond
+from operators.pde_options import BOUNDARIES, FORCINGS, METHODS, UNITS, why_not_separable
 from operators.precision import full_precision
-
-METHODS = ("auto", "fft", "separable", "reference")
 
 COMPILED_LIMITS = {"periodic": 80, "neumann": 192, "dirichlet": 192, "absorbing": 192}
 """States times (height + width) up to which compiled products beat compiled transforms, whose grid is twice as long and
@@ -82,7 +81,7 @@ def propagate(
     if forcing != "steady":
         coefficients = coefficients.map(lambda value: value * time)
 
-    reason = why_not_separable(coefficients, forcing)
+    reason = why_not_separable(coefficients.kxy is not None, forcing)
     if method == "separable" and reason:
         raise InputError(f"method='separable' {reason}; use method='fft' or 'auto'")
     if method == "auto":
@@ -106,13 +105,6 @@ def propagate(
         if forcing == "constant":
             output = output * time
     return output.to(field.dtype)
-
-
-def why_not_separable(coefficients: Coefficients, forcing: str) -> str | None:
-    """Why two matrix products cannot serve, or None if they can."""
-    if forcing != "initial":
-        return f"needs forcing='initial', not {forcing!r}"
-    return "needs a diagonal or isotropic tensor" if coefficients.kxy is not None else None
 
 
 def choose(separable: bool, height: int, width: int, states: int = 1, *, compiled: str | None = None) -> str:

@@ -23,10 +23,7 @@ from torch import Tensor
 
 from operators.errors import InputError
 from operators.fakes import valueless
-
-BOUNDARIES = ("periodic", "neumann", "dirichlet", "absorbing")
-FORCINGS = ("initial", "constant", "steady")
-UNITS = ("pixel", "image")
+from operators.tracing import untraced
 
 LEAST_DECAY = 1e-4
 """Steady forcing needs a reaction of at most minus this."""
@@ -206,7 +203,7 @@ def _gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(nodes)
 
 
-@torch.compiler.disable
+@untraced
 def quadrature(nodes: int, low: float, high: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [low, high]."""
     points, weights = _gauss_legendre(nodes)
@@ -238,7 +235,7 @@ def _nodes(length: int, reach: float) -> int:
     return math.ceil(math.pi / 2 * extent) + 28
 
 
-@torch.compiler.disable
+@untraced
 def plane_nodes(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> tuple[int, int]:
     """Quadrature nodes per axis for the kernel of an unbounded plane.
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from operators import orders, scan
+from operators.card import Site
 from operators.cost import Cost
 from operators.errors import InputError, check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.precision import full_precision, wide
-from operators.registry import Site
 
 STEP = (1e-3, 1e-1)
 """Least and greatest step size at the start."""

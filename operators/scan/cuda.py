@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from operators.scan.chunked import Gradients
+from operators.tracing import constant
 
 
 @lru_cache
@@ -31,7 +32,7 @@ def _trial(device: torch.device) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@constant
 def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why mamba_ssm cannot scan tensors of that device and type, or None if it can.
 

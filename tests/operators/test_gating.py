@@ -12,7 +12,8 @@ from torch.func import vmap
 import operators
 from operators import gating, jit
 from operators.gating import gated_norm, reference
-from operators.shell import EPS, Shell, ShellSpec
+from operators.shell import EPS, Shell
+from operators.shell_spec import ShellSpec
 from tests.checks import assert_close
 from tests.operators.counter import OpCounter
 

@@ -16,7 +16,7 @@ from operators import BARE, InputError, jit
 from operators.pde import compiled, propagators
 from operators.pde.compiled import separable
 from operators.pde.propagators import axis_matrix
-from operators.pde.symbols import BOUNDARIES
+from operators.pde_options import BOUNDARIES
 from tests.checks import assert_close
 from tests.operators.counter import count_macs
 

@@ -12,7 +12,7 @@ import operators
 from operators import BARE, InputError
 from operators.pde.filtered import filtered, serves
 from operators.pde.propagators import apply_transfer
-from operators.pde.symbols import BOUNDARIES
+from operators.pde_options import BOUNDARIES
 from tests.checks import assert_close
 from tests.operators.counter import count_macs
 

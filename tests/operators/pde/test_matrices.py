@@ -11,7 +11,8 @@ from operators import InputError, jit
 from operators.pde import matrices as module
 from operators.pde.matrices import matrices
 from operators.pde.propagators import axis_matrices
-from operators.pde.symbols import BOUNDARIES, Coefficients
+from operators.pde.symbols import Coefficients
+from operators.pde_options import BOUNDARIES
 from tests.checks import assert_close
 from tests.operators.counter import count_macs
 
