@@ -77,13 +77,14 @@ def _xformers_trial(device: torch.device, dtype: torch.dtype, head_width: int, d
     """
     try:
         ops = importlib.import_module("xformers.ops")
-    except ImportError as error:
-        return f"it does not import ({error})"
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # a binary that does not fit fails in any way
+        return f"it does not import ({' '.join(str(error).split())})"
     with torch.inference_mode(False), torch.enable_grad():
         q = torch.zeros(1, 8, 1, head_width, device=device, dtype=dtype, requires_grad=True)
         try:
-            ops.memory_efficient_attention(q, q, q)
-        except RuntimeError as error:  # includes NotImplementedError, by which xformers says that no kernel fits
+            ops.memory_efficient_attention(q, q, q).sum().backward()
+        except (RuntimeError, TypeError, AttributeError) as error:
+            # Includes NotImplementedError, by which xformers says that no kernel fits or that it was built without.
             return " ".join(str(error).split())
     return None
 

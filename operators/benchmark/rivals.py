@@ -146,6 +146,12 @@ def _scan(function: str) -> Callable[[Shape, Place], Workload]:
     return make
 
 
+def _scan_ref_refusal(shape: Shape, place: Place) -> str | None:
+    # Some versions do not import without the kernel, though this scan is plain torch.
+    reason = _importable("mamba_ssm.ops.selective_scan_interface")
+    return reason and (cuda.unbuilt() or reason)
+
+
 def _scan_refusal(shape: Shape, place: Place) -> str | None:
     return cuda.refusal(torch.device(place.device), torch.float32)
 
@@ -155,7 +161,7 @@ RIVALS = (
     Rival("xformers", _xformers_refusal, _xformers),
     Rival("timm", _importing("timm.layers"), _timm),
     Rival("mamba_ssm", _scan_refusal, _scan("selective_scan_fn")),
-    Rival("mamba_ssm_ref", _importing("mamba_ssm.ops.selective_scan_interface"), _scan("selective_scan_ref")),
+    Rival("mamba_ssm_ref", _scan_ref_refusal, _scan("selective_scan_ref")),
     Rival("spectral_conv", _importing("neuralop.layers.spectral_convolution"), _spectral),
 )
 """torch's attention alone, xformers', timm's module, both scans of mamba-ssm, neuraloperator's spectral convolution."""

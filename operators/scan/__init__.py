@@ -19,9 +19,13 @@ __all__ = ["BACKENDS", "availability", "selective_scan", "serving"]
 
 def availability() -> dict[str, str | None]:
     """For each of `BACKENDS` None, or the reason why it cannot serve on this machine."""
-    reason: str | None = "it serves CUDA tensors only, and there is no CUDA device"
+    reason: str | None
     if torch.cuda.is_available():
         reason = cuda.refusal(torch.device("cuda"), torch.float32)
+    else:
+        reason = "; and ".join(
+            filter(None, ["it serves CUDA tensors only, and there is no CUDA device", cuda.unbuilt()])
+        )
     return {**dict.fromkeys(BACKENDS), "mamba_ssm": reason}
 
 

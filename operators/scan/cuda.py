@@ -6,6 +6,8 @@ Not run by this project's own tests, which have no CUDA device.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from functools import lru_cache
 
 import torch
@@ -15,13 +17,38 @@ from operators.scan.chunked import Gradients
 from operators.tracing import constant
 
 
+KERNEL = "selective_scan_cuda"
+"""The compiled module behind `selective_scan_fn`. A mamba_ssm without it may fall back on plain torch, in silence."""
+BROKEN = (ImportError, OSError, RuntimeError, AttributeError)
+"""How importing a package whose binaries do not fit this machine fails."""
+
+
+def unbuilt() -> str | None:
+    """What to do about a mamba_ssm that was installed without its kernel, or None. Nothing is imported."""
+    if not _installed("mamba_ssm") or _installed(KERNEL):
+        return None
+    return (
+        f"mamba_ssm is installed without its scan kernel {KERNEL}, which newer sources build only if asked: "
+        "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation "
+        "mamba-ssm"
+    )
+
+
+def _installed(module: str) -> bool:
+    return sys.modules.get(module) is not None or importlib.util.find_spec(module) is not None
+
+
 @lru_cache
 def _trial(device: torch.device) -> str | None:
     """Why mamba_ssm fails on eight zero steps on `device`, or None."""
+    missing = unbuilt()
+    if missing is not None:
+        return missing
     try:
         interface = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
-    except ImportError as error:
-        return f"it does not import ({error})"
+        importlib.import_module(KERNEL)
+    except BROKEN as error:
+        return f"it does not import ({' '.join(str(error).split())})"
     with torch.inference_mode(False), torch.enable_grad():
         u = torch.zeros(1, 2, 8, device=device, requires_grad=True)
         a, b = torch.zeros(2, 1, device=device), torch.zeros(1, 1, 1, 8, device=device)

@@ -72,6 +72,30 @@ def test_missing_kernel_is_a_reason_in_one_line(monkeypatch):
     assert trial(monkeypatch, no_kernel) == "No operator found `fa2F` is not supported because: too old"
 
 
+@pytest.mark.parametrize("error", [OSError, RuntimeError, AttributeError])
+def test_an_xformers_whose_binaries_do_not_fit_is_a_reason_in_one_line(monkeypatch, error):
+    def broken(name):
+        raise error("libcudart.so.13:\n  cannot open shared object file")
+
+    monkeypatch.setattr(attention.importlib, "import_module", broken)
+    reason = attention._xformers_trial.__wrapped__(torch.device("cuda"), torch.float16, 64, False)
+    assert reason == "it does not import (libcudart.so.13: cannot open shared object file)"
+
+
+def test_an_xformers_without_its_backward_kernel_is_refused(monkeypatch):
+    class ForwardOnly(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, q):
+            return q.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise NotImplementedError("operator wasn't built\n - see `python -m xformers.info`")
+
+    reason = trial(monkeypatch, lambda q, k, v: ForwardOnly.apply(q))
+    assert reason == "operator wasn't built - see `python -m xformers.info`"
+
+
 def test_trial_asks_for_gradients_even_where_they_are_off(monkeypatch):
     asked = []
 

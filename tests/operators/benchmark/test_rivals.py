@@ -7,7 +7,7 @@ import torch
 from operators import InputError
 from operators.benchmark.rivals import RIVALS, rival_arms
 from operators.benchmark.workload import BOTH, FORWARD, Place, Shape, functions
-from operators.scan import selective_scan
+from operators.scan import cuda, selective_scan
 from tests.checks import assert_close
 from tests.operators.benchmark.cases import CPU
 
@@ -46,6 +46,12 @@ def test_a_package_that_is_not_there_is_named(monkeypatch, name, package):
     for loaded in [entry for entry in sys.modules if entry.startswith(package.partition(".")[0] + ".")]:
         monkeypatch.delitem(sys.modules, loaded)
     assert f"{package} does not import" in BY_NAME[name].absent(SHAPE, CPU)
+
+
+def test_mamba_ssm_without_its_kernel_says_how_to_build_it(monkeypatch):
+    monkeypatch.setattr(cuda, "_installed", lambda module: module == "mamba_ssm")
+    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE" in BY_NAME["mamba_ssm_ref"].absent(SHAPE, CPU)
 
 
 @pytest.mark.parametrize("name", ["xformers", "mamba_ssm"])

@@ -1,6 +1,7 @@
 """Which backend serves a scan, what is refused and why, and the authors' kernels behind a stand-in."""
 
 import importlib
+import sys
 import types
 
 import pytest
@@ -229,3 +230,65 @@ def test_the_authors_kernels_equal_the_reference(reverse):
     assert_close(y.cpu(), expected, 1e-4, "y")
     for name, tensor in given.items():
         assert_close(moved[name].grad.cpu(), tensor.grad, 1e-4, name)
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """A function that installs modules, given as names of files and their text, for the length of a test."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install_files(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        importlib.invalidate_caches()
+
+    yield install_files
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("mamba_ssm", cuda.KERNEL):
+            del sys.modules[name]
+
+
+FALLING_BACK = """
+try:
+    import selective_scan_cuda
+except ImportError:
+    selective_scan_cuda = None
+
+
+def selective_scan_fn(u, delta, A, B, C):
+    return u * delta * A.sum() * (B + C).sum()
+"""
+MAMBA = {"mamba_ssm/__init__.py": "", "mamba_ssm/ops/__init__.py": ""}
+INTERFACE = "mamba_ssm/ops/selective_scan_interface.py"
+
+
+@pytest.mark.parametrize("interface", [FALLING_BACK, "import selective_scan_cuda"], ids=["falls back", "fails"])
+def test_a_mamba_ssm_that_was_built_without_its_kernel_says_how_to_build_it(packages, monkeypatch, interface):
+    packages(MAMBA | {INTERFACE: interface})
+    reason = cuda._trial.__wrapped__(CPU)
+    assert "without its scan kernel selective_scan_cuda" in reason
+    assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install" in reason
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert scan.availability()["mamba_ssm"].endswith(f"there is no CUDA device; and {reason}")
+
+
+def test_a_kernel_that_does_not_load_is_no_silent_fall_back(packages):
+    kernel = {"selective_scan_cuda.py": "raise ImportError('undefined\\n symbol: _ZN3c10')"}
+    packages(MAMBA | {INTERFACE: FALLING_BACK} | kernel)
+    assert cuda._trial.__wrapped__(CPU) == "it does not import (undefined symbol: _ZN3c10)"
+
+
+def test_a_mamba_ssm_with_its_kernel_is_tried(packages):
+    packages(MAMBA | {INTERFACE: FALLING_BACK, "selective_scan_cuda.py": ""})
+    assert cuda._trial.__wrapped__(CPU) is None
+
+
+@pytest.mark.parametrize("error", ["OSError('libcudart.so.13:\\n cannot open')", "RuntimeError('0 active drivers')"])
+def test_a_package_whose_binaries_do_not_fit_is_a_reason(packages, error):
+    packages(MAMBA | {INTERFACE: f"raise {error}", "selective_scan_cuda.py": ""})
+    reason = cuda._trial.__wrapped__(CPU)
+    assert reason.startswith("it does not import (")
+    assert "\n" not in reason
