@@ -15,21 +15,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import models
 from operators.errors import InputError
-from tasks import checkpoint, configuration
+from tasks import checkpoint, configuration, files
 
 VERSION = 1
 KEY = checkpoint.KEY
+SUFFIX = ".safetensors"
 _PREFIX = "model."
 _USAGE = "usage: python -m tasks.export RUN/checkpoints/best.ckpt OUT.safetensors\n"
 
@@ -38,9 +38,15 @@ def export(ckpt: str | Path, out: str | Path) -> None:
     """Write the model of a checkpoint to the new file `out`, whole or not at all.
 
     Raises:
-        InputError: no such checkpoint, or `out` exists or cannot be written.
+        InputError: no such checkpoint, or `out` exists, cannot be written, or is named as if it were of another format.
     """
     target = Path(out)
+    if target.is_dir():
+        raise InputError(f"{target} is a directory: give the name of a new file that ends in {SUFFIX}")
+    if target.suffix != SUFFIX:
+        stem = target.with_suffix("")
+        meant = stem if stem.suffix == SUFFIX else stem.with_name(f"{stem.name}{SUFFIX}")
+        raise InputError(f"{target} must end in {SUFFIX}, the only format written; did you mean {str(meant)!r}?")
     content = checkpoint.load(ckpt)
     if target.exists():
         raise InputError(f"{target} exists: remove it, or choose another name")
@@ -49,11 +55,10 @@ def export(ckpt: str | Path, out: str | Path) -> None:
     state = content["state_dict"]
     weights = {name.removeprefix(_PREFIX): state[name].contiguous() for name in state if name.startswith(_PREFIX)}
     recorded = {"version": VERSION, **{key: content[KEY][key] for key in ("config", "data", "scores")}}
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        part = Path(folder) / target.name
-        # Tensors that share memory, which the format refuses, are none of the models'.
-        save_file(weights, part, metadata={KEY: json.dumps(recorded)})
-        os.replace(part, target)
+    # Tensors that share memory, which the format refuses, are none of the models'.
+    packed = save(weights, metadata={KEY: json.dumps(recorded)})
+    with files.replacing(target) as file:
+        file.write(packed)
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from torch import Tensor
 from operators.scan.chunked import Gradients
 from operators.tracing import constant
 
-
 KERNEL = "selective_scan_cuda"
 """The compiled module behind `selective_scan_fn`. A mamba_ssm without it may fall back on plain torch, in silence."""
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError)

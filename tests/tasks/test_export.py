@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -135,8 +137,10 @@ def test_command_writes_a_new_file_or_nothing(
     before = out.read_bytes()
     for arguments, expected in (
         ([best, str(out)], "exists"),
-        ([str(tmp_path / "no.ckpt"), str(tmp_path / "other")], "does not exist"),
-        ([best, str(tmp_path / "no" / "other")], "is not a directory"),
+        ([str(tmp_path / "no.ckpt"), str(tmp_path / "other.safetensors")], "does not exist"),
+        ([best, str(tmp_path / "no" / "other.safetensors")], "is not a directory"),
+        ([best, str(tmp_path)], "is a directory"),
+        ([best, ""], "is a directory"),
         ([best], "usage"),
     ):
         assert export.main(arguments) == 2
@@ -145,3 +149,42 @@ def test_command_writes_a_new_file_or_nothing(
         assert err.count("\n") == 1
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("model.onnx", "model.safetensors"),
+        ("model", "model.safetensors"),
+        ("model.v2.pt", "model.v2.safetensors"),
+        ("model.safetensors.gz", "model.safetensors"),
+        ("model.SAFETENSORS", "model.safetensors"),
+    ],
+)
+def test_a_name_of_another_format_is_refused_before_anything_is_read(tmp_path: Path, name: str, meant: str) -> None:
+    with pytest.raises(InputError) as caught:
+        export.export(tmp_path / "no.ckpt", tmp_path / name)
+    assert str(caught.value) == (
+        f"{tmp_path / name} must end in .safetensors, the only format written; did you mean '{tmp_path / meant}'?"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_an_export_has_the_mode_of_any_file(finished: Path, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        export.export(finished / "checkpoints" / "best.ckpt", tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o666 & ~umask
+
+
+def test_every_file_of_a_run_has_the_mode_of_any_file(finished: Path) -> None:
+    ordinary = finished / "ordinary"
+    ordinary.touch()
+    written = [path for path in finished.rglob("*") if path.is_file()]
+    modes = {str(path.relative_to(finished)): oct(stat.S_IMODE(path.stat().st_mode)) for path in written}
+    ordinary.unlink()
+    assert {"metrics.json", "config.yaml", "provenance.json", "predictions.npz", "checkpoints/best.ckpt"} <= set(modes)
+    assert {name: mode for name, mode in modes.items() if mode != modes["ordinary"]} == {}
