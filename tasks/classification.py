@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -63,7 +62,7 @@ class Classification(Task):
         self.task = task
         self.mix = BatchMix(num_classes)
         self.val_scores, self.test_scores = Scores(num_classes), Scores(num_classes)
-        self._predictions: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._predictions: list[tuple[npt.NDArray[Any], ...]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes), in float32 at least, of images (B, C, H, W)."""
@@ -112,7 +111,9 @@ class Classification(Task):
         self._last = batch
         logits = self(batch["image"])
         self.test_scores.update(logits, batch["label"])
-        self._predictions.append((batch["index"].cpu(), batch["label"].cpu(), logits.float().cpu()))
+        # copies: what lies in memory shared with a data worker keeps a file open
+        columns = (batch["index"], batch["label"], logits.float())
+        self._predictions.append(tuple(column.cpu().numpy().copy() for column in columns))
 
     def on_test_epoch_end(self) -> None:
         """Log `test/…`; raises as validation does."""
@@ -123,7 +124,7 @@ class Classification(Task):
 
         Every process has to call it.
         """
-        own = [torch.cat(column).numpy() for column in zip(*self._predictions, strict=True)]
+        own = [np.concatenate(column) for column in zip(*self._predictions, strict=True)]
         columns = zip(*self.gathered(own), strict=True)
         index, label, logits = (np.concatenate(column) for column in columns)
         order = np.argsort(index)

@@ -38,9 +38,13 @@ class DiskFullError(RuntimeError):
     """Something could not be written; the message says what, and how the run continues."""
 
 
+class WorkerError(RuntimeError):
+    """The processes that load data cannot start or go on; the message says why, and how the run continues."""
+
+
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit status and text: one line for what is understood, the traceback for the rest or where it is asked for."""
-    if isinstance(error, StoppedError | DiskFullError):
+    if isinstance(error, StoppedError | DiskFullError | WorkerError):
         return FAILED, str(error)
     wrong_input = isinstance(error, InputError)
     if wrong_input and os.environ.get(TRACEBACK) != "1":

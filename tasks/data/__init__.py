@@ -57,6 +57,7 @@ def describe(name: str, **params: Any) -> ImageData:
     Raises:
         InputError: as `create`; of a folder of images the root is needed, since its folders are the classes.
     """
+    params = {key: value for key, value in params.items() if key != "num_workers"}  # which another machine will run
     if name in _ELSEWHERE:
         params = {key: value for key, value in params.items() if key not in ("root", "splits")}
     return create(name, **params)

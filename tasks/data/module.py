@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
+from tasks.data import workers
 from tasks.data.augment import Augment, Transform
 from tasks.data.corrupt import Corrupt
 from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
 from tasks.data.splits import Source, Split, Splits, carve
+from tasks.files import LAST
 from tasks.signals import shield
 
 Batch = dict[str, Any]
@@ -39,10 +42,6 @@ class ImageSplit(Dataset[Batch]):
         columns = {"label": labels, "index": index, "epoch": epoch}
         batch |= {name: torch.from_numpy(column) for name, column in columns.items()}
         return {**batch, "corrupt": dict(corrupt)} if corrupt else batch
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
 
 
 class ImageData(lightning.LightningDataModule):
@@ -92,7 +91,7 @@ class ImageData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_number("data.batch_size", batch_size, least=1, integer=True)
-        check_number("data.num_workers", num_workers, least=0, integer=True)
+        check_number("data.num_workers", num_workers, least=0, most=workers.MOST, integer=True)
         check_number("seed", seed, integer=True)
         if resolution is not None:
             check_number("data.resolution", resolution, least=1, integer=True)
@@ -152,8 +151,9 @@ class ImageData(lightning.LightningDataModule):
                 f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
                 "images: mixup and cutmix mix pairs"
             )
-        loader = TrainLoader(dataset, batch_sampler=batches, **self._options())
-        loader.corrupt = self._tally("train", self.splits.train)
+        # those of validation and test will join it
+        loader = TrainLoader(dataset, batch_sampler=batches, **self._options(len(batches), loaders=3))
+        loader.corrupt, loader.checkpoint = self._tally("train", self.splits.train), self._checkpoint()
         return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -166,8 +166,8 @@ class ImageData(lightning.LightningDataModule):
 
     def _eval_loader(self, name: str, split: Split) -> DataLoader[Batch]:
         batches = EvalBatches(len(split), self.batch_size, *self._place())
-        loader = Loader(self._dataset(split, Augment()), batch_sampler=batches, **self._options())
-        loader.corrupt = self._tally(name, split)
+        loader = Loader(self._dataset(split, Augment()), batch_sampler=batches, **self._options(len(batches)))
+        loader.corrupt, loader.checkpoint = self._tally(name, split), self._checkpoint()
         return loader
 
     def _tally(self, name: str, split: Split) -> Corrupt:
@@ -180,10 +180,16 @@ class ImageData(lightning.LightningDataModule):
         resolution = self.image_size[0] if self.image_size != self._source.shape[1:] else None
         return ImageSplit(split, Transform(self.mean, self.std, resolution, augment, self.seed), self.seed, augment)
 
-    def _options(self) -> dict[str, Any]:
+    def _checkpoint(self) -> Path | None:
+        return None if self.trainer is None else Path(self.trainer.default_root_dir) / "checkpoints" / LAST
+
+    def _options(self, batches: int, loaders: int = 1) -> dict[str, Any]:
+        _, world_size = self._place()
+        batch = 4 * self.batch_size // world_size * self.channels * math.prod(self.image_size)
+        workers.check(self.num_workers, loaders, batch, batches)
         return {
             "num_workers": self.num_workers,
-            "collate_fn": _as_is,
+            "collate_fn": workers.send,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
             "worker_init_fn": shield,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from operators.errors import InputError
-from tasks.data import keyed
+from tasks.data import keyed, workers
 from tasks.data.corrupt import Corrupt
+from tasks.failure import WorkerError
 
 Pairs = list[tuple[int, int]]
 
@@ -116,15 +118,41 @@ class EvalBatches(Sampler[Pairs]):
 
 
 class Loader(DataLoader[Any]):
-    """A `DataLoader` that takes "corrupt" out of the batches and has it counted, in the main process."""
+    """A `DataLoader` that takes "corrupt" out of the batches and has it counted, in the main process.
+
+    Its `collate_fn` has to be `workers.send`.
+
+    Attributes:
+        corrupt: counts.
+        checkpoint: what the run continues from, should its workers fail.
+    """
 
     corrupt: Corrupt | None = None
+    checkpoint: Path | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
+        for sent in self._sent():
+            batch = workers.receive(sent)
             if self.corrupt is not None and "corrupt" in batch:
                 self.corrupt.note(batch.pop("corrupt"))
             yield batch
+
+    def _sent(self) -> Iterator[Any]:
+        try:
+            with workers.explained(self.checkpoint):
+                batches = super().__iter__()
+                if self.num_workers:
+                    workers.watch(self.checkpoint)
+            while True:
+                with workers.explained(self.checkpoint):
+                    try:
+                        batch = next(batches)
+                    except StopIteration:
+                        return
+                yield batch
+        except WorkerError:
+            workers.end(self)
+            raise
 
 
 class TrainLoader(Loader):

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from operators.errors import InputError
-from tasks.data import Augment, ImageData, keyed
+from tasks.data import Augment, ImageData, keyed, workers
 from tasks.data.corrupt import Corrupt
 from tasks.data.photographs import Photographs
 from tasks.data.sampler import Loader, Pairs
 from tasks.data.splits import Images
+from tasks.signals import shield
 
 Split = Literal["train", "val", "test"]
 _CHUNK = 256
@@ -100,16 +101,18 @@ class _Decoded(Dataset[dict[str, Any]]):
     def __getitems__(self, pairs: Pairs) -> dict[str, Any]:
         epoch, index = np.ascontiguousarray(np.array(pairs, dtype=np.int64).T)
         found = self._split.fetch(0, epoch, index, Augment())
-        return {"pixels": torch.from_numpy(found.pixels), "corrupt": dict(found.corrupt)}
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
+        return {"image": torch.from_numpy(found.pixels), "corrupt": dict(found.corrupt)}
 
 
 def _decoded(data: ImageData, split: Photographs, name: str, index: keyed.Index) -> Iterator[Tensor]:
     batches: Any = [[(0, i) for i in index[at : at + _CHUNK].tolist()] for at in range(0, len(index), _CHUNK)]
-    loader = Loader(_Decoded(split), batch_sampler=batches, num_workers=data.num_workers, collate_fn=_as_is)
+    loader = Loader(
+        _Decoded(split),
+        batch_sampler=batches,
+        num_workers=data.num_workers,
+        collate_fn=workers.send,
+        worker_init_fn=shield,
+    )
     loader.corrupt = Corrupt(name, len(split), split.tolerated, split.max_corrupt, None)
     for batch in loader:
-        yield batch["pixels"]
+        yield batch["image"]
