@@ -320,7 +320,7 @@ class _Run:
         data: dict[str, Any] = {"name": settings.data["name"], "fingerprint": None}
         if self.data is not None:
             corrupt = {split: len(known.found) for split, known in self.data.corrupt.items()}
-            data |= {"fingerprint": self.data.fingerprint, "corrupt": corrupt}
+            data |= {"fingerprint": self.data.fingerprint, "corrupt": corrupt, "identical": self.data.identical}
         facts = provenance.collect(
             seed=settings.seed,
             backend=self.metrics["backend"],

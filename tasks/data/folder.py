@@ -1,55 +1,20 @@
-"""Photographs in folders: ROOT/SPLIT/CLASS/…/IMAGE, or without splits ROOT/CLASS/…/IMAGE."""
+"""Photographs in folders: ROOT/SPLIT/CLASS/…/IMAGE, or without splits ROOT/CLASS/…/IMAGE; or in tables of labels."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from operators.errors import InputError, nearest
-from tasks.data import keyed, layout
-from tasks.data.layout import Options
+from tasks.data import layout, listing, walk
+from tasks.data.layout import Options, role_of
+from tasks.data.listing import WHOLE
 from tasks.data.splits import Source
-
-EXTENSIONS = (
-    ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif",
-)  # fmt: skip
-WHOLE = "."
-"""The split that is the root itself."""
-
-
-class FolderStore:
-    """Image files below a root, by their relative names.
-
-    The names lie in one array: a list of a million strings would be copied into every worker, object by object, as
-    their reference counts change.
-    """
-
-    def __init__(self, root: Path, names: Sequence[bytes]) -> None:
-        self._root = os.fsencode(root)
-        self._text = np.frombuffer(b"".join(names), np.uint8)
-        self._ends = np.cumsum([0, *map(len, names)])
-
-    def open(self, position: int) -> BinaryIO:
-        """The file; raises `OSError`."""
-        return open(os.path.join(self._root, self._name(position)), "rb")
-
-    def names(self, positions: keyed.Index) -> list[str]:
-        """Relative to the root."""
-        return [os.fsdecode(self._name(position)) for position in positions.tolist()]
-
-    def sizes(self, positions: keyed.Index) -> npt.NDArray[np.int64]:
-        """As the file system says, in bytes."""
-        paths = (os.path.join(self._root, self._name(position)) for position in positions.tolist())
-        return np.fromiter((os.stat(path).st_size for path in paths), np.int64, len(positions))
-
-    def _name(self, position: int) -> bytes:
-        return self._text[self._ends[position] : self._ends[position + 1]].tobytes()
+from tasks.data.walk import FolderStore
 
 
 @dataclass(frozen=True)
@@ -67,44 +32,23 @@ class FolderLayout:
         """
         names: list[bytes] = []
         labels: list[npt.NDArray[np.int64]] = []
-        for name in class_folders(self.root, split):
-            found = sorted(_images(self.root, split, name))
-            if not found:
-                kinds = ", ".join(EXTENSIONS)
+        classes = class_folders(self.root, split)
+        for name, images in zip(classes, walk.images(self.root, split, classes), strict=True):
+            if not images:
+                kinds = ", ".join(walk.EXTENSIONS)
                 raise InputError(f"{self.root / split / name} holds no image ({kinds}): fill or remove the folder")
-            names += found
-            labels.append(np.full(len(found), self.labels[name], np.int64))
+            names += images
+            labels.append(np.full(len(images), self.labels[name], np.int64))
         return FolderStore(self.root, names), np.concatenate(labels)
-
-
-def _images(root: Path, split: str, name: str) -> Iterator[bytes]:
-    base = os.fsencode(root)
-    for folder, _, files in os.walk(os.fsencode(root / split / name), followlinks=True):
-        inside = os.path.relpath(folder, base)
-        for file in files:
-            if os.fsdecode(file).lower().endswith(EXTENSIONS) and not file.startswith(b"."):
-                yield os.path.join(inside, file)
-
-
-def folders(path: Path) -> list[str]:
-    """Names of the folders in `path` that are not hidden, sorted.
-
-    Raises:
-        InputError: it is not a readable folder.
-    """
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"data.root: {path} cannot be read as a folder ({error.strerror})") from error
 
 
 def class_folders(root: Path, split: str) -> list[str]:
     """The classes of a split, sorted; raises `InputError` if there are none."""
-    found = folders(root / split)
-    if not found:
-        raise InputError(f"{root / split} holds no class folders; expected there: CLASS/IMAGE")
-    return found
+    names = walk.folders(root / split)
+    if not names:
+        flat = ", or a table labels.csv beside the images" if walk.holds_image(root / split) else ""
+        raise InputError(f"{root / split} holds no class folders; expected there: CLASS/IMAGE{flat}")
+    return names
 
 
 def check_classes(root: Path, split: str, known: Mapping[str, int], what: str) -> None:
@@ -122,25 +66,90 @@ def open_root(options: Options, name: str) -> Path:
 
 
 def image_folder(options: Options) -> Source:
-    """Any class-per-folder tree; the class folders of train, sorted, are the classes.
+    """Any class-per-folder tree, or images with a table of labels, see `tasks.data.listing`.
 
-    On its own it takes `train` to train on; to test, `test`, else the validation split; to validate, the
-    validation split unless that is the test. What is missing is carved from train. A root without any of them
-    is one split of classes.
+    The class folders of train, or the labels in its table, sorted, are the classes. Splits go by the names in
+    `layout.SYNONYMS`. On its own it takes train to train on; to test, test, else the validation split; to validate,
+    the validation split unless that is the test. What is missing is carved from train. A root without any of them is
+    one split.
 
     Raises:
-        InputError: no such tree, no such split, or a class that train does not have.
+        InputError: no such tree, no such split, more than one split of a name, a class that train does not have, or
+            only one to tell apart.
     """
     root = open_root(options, "image_folder")
-    available = folders(root)
-    val = next((n for n in layout.VALIDATION if n in available), None)
-    test = "test" if "test" in available else val
-    plain = not {"train", "test", *layout.VALIDATION} & set(available)
-    default = {"train": WHOLE if plain else "train", "val": None if val == test else val, "test": test}
-    roles = layout.choose(options, default, [*available, WHOLE], f"data.root={root}")
-    train = roles["train"] or WHOLE
-    names = class_folders(root, train)
+    tables = _tables(options, root)
+    where = f"data.root={root}"
+    if tables:
+        roles = _roles(options, list(tables), where)
+        names = listing.classes(tables[_train(roles)])
+        for split in _used(roles):
+            for name in listing.classes(tables[split]):
+                if name not in names:
+                    raise InputError(f"{where}: label {name!r} of {split} is not one of train{nearest(name, names)}")
+    else:
+        available = walk.folders(root)
+        _check_mixed(options, root, available)
+        roles = _roles(options, available, where)
+        names = class_folders(root, _train(roles))
     labels = {name: label for label, name in enumerate(names)}
-    for split in {split for split in roles.values() if split is not None}:
-        check_classes(root, split, labels, f"a class of {train}")
+    if len(names) == 1 and options.pipeline == "classification":
+        raise InputError(f"{where} has one class, {names[0]!r}: a classifier needs two or more (a generator does not)")
+    if tables:
+        return layout.source("image_folder", options, names, roles, listing.TableLayout(root, tables, labels))
+    for split in _used(roles):
+        check_classes(root, split, labels, f"a class of {_train(roles)}")
     return layout.source("image_folder", options, names, roles, FolderLayout(root, labels))
+
+
+def _roles(options: Options, available: Sequence[str], where: str) -> dict[str, str | None]:
+    present = {role_of(name) for name in available}
+    val = "val" if "val" in present else None
+    test = "test" if "test" in present else val
+    train = "train" if present - {None} else WHOLE
+    default = {"train": train, "val": None if val == test else val, "test": test}
+    return layout.choose(options, default, [*available, WHOLE], where)
+
+
+def _train(roles: Mapping[str, str | None]) -> str:
+    return roles["train"] or WHOLE
+
+
+def _used(roles: Mapping[str, str | None]) -> set[str]:
+    return {split for split in roles.values() if split is not None}
+
+
+def _tables(options: Options, root: Path) -> dict[str, listing.Rows]:
+    """The rows of each split, where tables have the labels; else nothing."""
+    table = listing.table(root)
+    if table is not None:
+        return listing.read(table, root, None)
+    given = set((options.splits or {}).values())
+    splits = [name for name in walk.folders(root) if role_of(name) is not None or name in given]
+    tables = {name: listing.table(root / name) for name in splits}
+    if not any(tables.values()):
+        return {}
+    rows: dict[str, listing.Rows] = {}
+    for name in _used(_roles(options, splits, f"data.root={root}")):
+        table = tables.get(name)
+        if table is None:
+            other = next(str(path) for path in tables.values() if path is not None)
+            raise InputError(f"{root / name} has no table of labels as {other} is one: add it, or set data.splits")
+        rows |= listing.read(table, root, name)
+    return rows
+
+
+def _check_mixed(options: Options, root: Path, available: Sequence[str]) -> None:
+    """Refuse folders of splits beside what may be classes, unless the splits are given."""
+    given = options.splits or {}
+    splits = [name for name in available if role_of(name) is not None]
+    if not splits or given.get("train", "auto") != "auto":
+        return
+    others = [name for name in available if name not in splits and name not in given.values()]
+    others = [name for name in others if walk.holds_image(root / name)]
+    if others:
+        listed = ", ".join(others[:4]) + (", …" if len(others) > 4 else "")
+        raise InputError(
+            f"data.root={root} holds splits ({', '.join(splits)}) beside other folders with images ({listed}): say "
+            f"what to train on, data.splits.train={splits[0]}, or data.splits.train=. where all of them are classes"
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from tasks.data import folder, layout, parquet
+from tasks.data import folder, layout, parquet, walk
 from tasks.data.layout import Options
 from tasks.data.splits import Source
 
@@ -38,7 +38,7 @@ def imagenet(options: Options) -> Source:
         roles = layout.choose(options, _DEFAULT, ["train", "validation", "test"], HUB)
         return layout.source("imagenet", options, names, roles, parquet.ParquetLayout(HUB, None, labels))
     root = folder.open_root(options, "imagenet")
-    available = folder.folders(root)
+    available = walk.folders(root)
     files = parquet.find(root)
     roles = layout.choose(options, _DEFAULT, list(files) or available, f"data.root={root}")
     if files:

@@ -15,8 +15,12 @@ from tasks.data.photographs import Photographs, Store
 from tasks.data.splits import Source, Split, stratified
 
 ROLES = ("train", "val", "test")
-VALIDATION = ("val", "validation", "valid")
-"""Names that a validation split goes by; asked for under one, it is found under any."""
+SYNONYMS = {
+    "train": ("train", "training"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+"""Names, in any case, that a split goes by; asked for under one, it is found under any."""
 
 _PIPELINES: dict[str, tuple[int, float, tuple[float, ...], tuple[float, ...]]] = {
     # side, centre crop's share of the shorter side, mean and standard deviation per channel
@@ -74,24 +78,35 @@ class Layout(Protocol):
         ...
 
 
+def role_of(name: str | None) -> str | None:
+    """The role that a split of that name plays by its name; None where the name says nothing."""
+    lower = None if name is None else name.lower()
+    return next((role for role, synonyms in SYNONYMS.items() if lower in synonyms), None)
+
+
 def choose(
     options: Options, default: Mapping[str, str | None], available: Sequence[str], where: str
 ) -> dict[str, str | None]:
     """The split of the data that serves each role; None is to be carved.
 
     Raises:
-        InputError: there is none of that name, or nothing is left to carve.
+        InputError: there is none of that name, more than one, or nothing is left to carve.
     """
+    given = {role: name for role, name in (options.splits or {}).items() if name != "auto"}
     chosen: dict[str, str | None] = {}
-    for role, name in {**default, **{r: n for r, n in (options.splits or {}).items() if n != "auto"}}.items():
-        same = VALIDATION if name in VALIDATION else ()
-        found = name if name in available else next((n for n in available if n in same), None)
-        if name is not None and found is None:
+    for role, name in {**default, **given}.items():
+        same = [other for other in available if role_of(other) is not None and role_of(other) == role_of(name)]
+        if name is None or (name in available and (role in given or not same)):
+            chosen[role] = name
+        elif len(same) == 1:
+            (chosen[role],) = same
+        elif same:
+            raise InputError(f"{where} has more than one {role} split, {', '.join(same)}: say data.splits.{role}=NAME")
+        else:
             names = sorted(n for n in available if n != ".")
             listed = ", ".join(names[:8]) + (", …" if len(names) > 8 else "") or "none"
             hint = nearest(name, names)
             raise InputError(f"data.splits.{role}={name!r} is not in {where}; its splits are {listed}{hint}")
-        chosen[role] = found
     if options.val_size is not None and None not in chosen.values():
         raise InputError(f"data.val_size={options.val_size} is refused: data.splits names all three splits")
     return chosen

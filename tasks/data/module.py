@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
-from tasks.data import workers
+from tasks.data import identical, workers
 from tasks.data.augment import Augment, Transform
 from tasks.data.corrupt import Corrupt
 from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
@@ -123,6 +123,11 @@ class ImageData(lightning.LightningDataModule):
     def fingerprint(self) -> str:
         """See the class; loads the data."""
         return self.splits.fingerprint()
+
+    @cached_property
+    def identical(self) -> dict[str, int] | None:
+        """See `tasks.data.identical`; None of images in memory. Says it, where there are any."""
+        return identical.count(self.splits)
 
     def prepare_data(self) -> None:
         """Load once per machine before the other processes do, so that only one of them downloads."""

@@ -57,7 +57,7 @@ BAD = [
     (" ".join(FOLDER), r"data=image_folder needs data.root=DIR, a folder with SPLIT/CLASS/IMAGE"),
     ("data.root=/nowhere", r"data.root=/nowhere .*"),
     (" ".join([*FOLDER, "data.root=/nowhere"]), r"data.root: /nowhere cannot be read as a folder \(No such file .*\)"),
-    (" ".join([*FOLDER, "data.root=flat"]), r"flat holds no class folders; expected there: CLASS/IMAGE"),
+    (" ".join([*FOLDER, "data.root=flat"]), r"flat holds no class folders; expected there: CLASS/IMAGE, or a table labels.csv beside the images"),
     ("data=cifar10 data.root=tree", r"data.root=tree has no train split of CIFAR-10; expected there: .*"),
     (
         " ".join([*FOLDER, "data.root=damaged", "data.max_corrupt=0"]),
