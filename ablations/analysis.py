@@ -13,6 +13,7 @@ from typing import Any
 from ablations.reporting import answer, arms, factorial, images, provenance, search
 from ablations.reporting.study import ENDED, STATES, Block, Objective, Study, read
 from ablations.reporting.words import plural
+from tasks.files import asides
 
 LEVEL = 0.95
 """Of every interval."""
@@ -143,6 +144,9 @@ def _design(block: Block) -> str:
 def _ended_badly(study: Study) -> list[str]:
     """Trials that gave no score, by arm."""
     said = []
+    if kept := asides(study.path):
+        listed = ", ".join(map(str, kept[:8])) + (", …" if len(kept) > 8 else "")
+        said.append(f"{plural(len(kept), 'earlier run')} could not be continued, damaged or changed: {listed}")
     waiting = sum(trial.state not in ENDED for trial in study.trials)
     if waiting:
         said.append(f"the study is not finished: {waiting} of {len(study.trials)} trials have not ended")

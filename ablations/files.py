@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -16,7 +18,8 @@ from ablations.plan import Block, Plan
 from ablations.trials import Trial, lay_out, sections
 from ablations.worker import run_dir
 from operators.errors import InputError
-from tasks import provenance
+from tasks import provenance, report
+from tasks.reading import UnreadableError
 
 PLAN, TABLE = "study.yaml", "trials.csv"
 _COLUMNS = (
@@ -77,10 +80,11 @@ def recorded_sections(directory: Path) -> dict[str, str] | None:
     """
     path = directory / PLAN
     try:
-        return dict(yaml.safe_load(path.read_text())["sections"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        text = report.read(path)
+        return None if text is None else dict(yaml.safe_load(text)["sections"])
+    except UnreadableError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} was not written by a study of this program: choose another study.dir=DIR") from error
 
 
@@ -95,6 +99,29 @@ def write_table(directory: Path, entries: Sequence[Entry]) -> None:
     table.writeheader()
     table.writerows(rows)
     write(directory / TABLE, text.getvalue())
+
+
+@contextmanager
+def writable(directory: Path) -> Iterator[None]:
+    """Make `directory`; if what follows is refused, take back what was made.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    try:
+        made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        reason = f"{error.strerror}; choose a folder that can be written to"
+        raise InputError(f"study.dir={directory} cannot be used: {reason}") from error
+    try:
+        yield
+    except InputError:
+        for folder in made:
+            folder.rmdir()
+        raise
 
 
 def write(path: Path, text: str) -> None:

@@ -28,6 +28,7 @@ from ablations.ledger import Entry, Ledger, refuse_other
 from ablations.plan import Plan
 from ablations.trials import check, expand, sections
 from operators.errors import InputError
+from tasks.files import asides
 
 OK, FAILED = 0, 1
 LOOK = 5.0
@@ -70,11 +71,11 @@ def run(request: Request) -> int:
     plan = plans.read(node)
     design = sections(plan, request.given)
     recorded = files.recorded_sections(directory)
-    if recorded is None:
-        check(plan, expand(plan, request.given))
-    else:
-        refuse_other(str(directory), recorded, design)
-    directory.mkdir(parents=True, exist_ok=True)
+    with files.writable(directory):
+        if recorded is None:
+            check(plan, expand(plan, request.given))
+        else:
+            refuse_other(str(directory), recorded, design)
     try:
         opened = storage.open_storage(request.storage)
     except storage.StorageError as error:
@@ -107,6 +108,9 @@ def conclude(directory: Path, entries: Sequence[Entry], troubles: Sequence[str],
             console.print(line, soft_wrap=True, highlight=False, markup=False)
     said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     console.print(f"{len(entries)} trials: {said}", highlight=False)
+    if kept := asides(directory):
+        line = f"{len(kept)} kept of what could not be continued: {', '.join(map(str, kept))}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     ended = not troubles and all(entry.result for entry in entries)
     if ended:
         report = importlib.import_module("ablations.report").build(directory)

@@ -32,10 +32,11 @@ from ablations.plan import Plan
 from ablations.storage import StorageError, close, disk_is_full, guard, open_storage
 from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
 from operators.errors import InputError
-from tasks import checkpoint
+from tasks import checkpoint, report
 from tasks.composition import compose
 from tasks.execute import execute
-from tasks.files import LAST
+from tasks.files import LAST, set_aside
+from tasks.reading import UnreadableError, reading
 
 OK, FAILED = 0, 1
 PEAK = "train/memory_mb"
@@ -133,12 +134,12 @@ def work(plan: Plan, ledger: Ledger, directory: Path, stop: threading.Event) -> 
 
 
 def _patiently(stop: threading.Event, ask: Callable[[], T]) -> T:
-    """What the storage answers, also where it does not answer for a minute."""
+    """What the storage answers, or a file holds, also where it cannot be read for a minute."""
     for tries in range(1, TRIES):
         try:
             return ask()
-        except StorageError as error:
-            if disk_is_full(error) or stop.wait(PAUSE * tries):
+        except (StorageError, UnreadableError) as error:
+            if disk_is_full(error) or getattr(error, "fatal", False) or stop.wait(PAUSE * tries):
                 raise
             sys.stderr.write(f"{error}; trying again\n")
     return ask()
@@ -183,6 +184,9 @@ def _attempt(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: th
     except StorageError:
         raise
     except Exception as error:
+        if isinstance(error, UnreadableError) and stop.is_set():
+            ledger.release(claim)
+            return
         if disk_is_full(error):
             ledger.release(claim)
             raise
@@ -220,10 +224,11 @@ def _carry_out(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: 
         overrides = [*merge(overrides, [f"{plan.tuning.key}={literal(best)}"])]
     config = compose(overrides)
     facts["learning_rate"] = config["optimizer"]["lr"]
-    metrics = earlier_result(folder, config)
+    metrics = _patiently(stop, lambda: earlier_result(folder, config))
     if metrics is None:
+        begun = _patiently(stop, lambda: continued(folder, config))
         rate = facts["tuned"] and plan.tuning is not None and plan.tuning.key == "optimizer.lr"
-        metrics = execute(continued(folder, config), folder, callbacks=[*callbacks, memory], tuned=rate)
+        metrics = execute(begun, folder, callbacks=[*callbacks, memory], tuned=rate)
         if memory.megabytes is not None:
             metrics = {**metrics, PEAK: memory.megabytes}
         if config["logger"]["name"] == "tensorboard":
@@ -233,28 +238,61 @@ def _carry_out(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: 
 
 
 def earlier_result(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """`metrics.json` of the same run, if it has ended: whoever carried it out could not tell."""
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        same = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")) == dict(config)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+    """`metrics.json` of the same run, if it has ended: whoever carried it out could not tell.
+
+    Raises:
+        UnreadableError: it cannot be read at the moment.
+    """
+    result, settings = (report.read(folder / name) for name in ("metrics.json", "config.yaml"))
+    if result is None or settings is None:
         return None
-    return metrics if same and metrics.get("status") in ("ok", "diverged") else None
+    try:
+        metrics = json.loads(result)
+        same = OmegaConf.to_container(OmegaConf.create(settings)) == dict(config)
+    except (ValueError, YAMLError, OmegaConfBaseException, RecursionError):
+        return None
+    return metrics if same and isinstance(metrics, dict) and metrics.get("status") in ("ok", "diverged") else None
 
 
 def continued(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that goes on where an interrupted run stands; one without a checkpoint is thrown away."""
+    """The configuration that goes on where an interrupted run stands, or that begins it in a new folder.
+
+    A folder that the run cannot go on from is set aside if it holds a checkpoint or a result, and else removed.
+
+    Raises:
+        UnreadableError: the folder, or what is in it, cannot be read at the moment; it is left as it is.
+    """
     last = folder / "checkpoints" / LAST
+    reason = "of another configuration"
     try:
         last, content = checkpoint.resumable(last)
-        same = content[checkpoint.KEY]["config"] == {**config, "ckpt": None, "init": None}
-    except InputError:
-        same = False
-    if same:
-        return {**config, "ckpt": str(last)}
-    if folder.exists():
-        shutil.rmtree(folder)
+        if content[checkpoint.KEY]["config"] == {**config, "ckpt": None, "init": None}:
+            return {**config, "ckpt": str(last)}
+    except UnreadableError:
+        raise
+    except InputError as error:
+        reason = str(error)
+    with reading(str(folder)):
+        if _holds_work(folder):
+            sys.stderr.write(f"warning: {folder} is kept as {set_aside(folder).name}: {reason}\n")
+        elif folder.exists():
+            shutil.rmtree(folder)
     return dict(config)
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether there is a checkpoint, or the result of a run that did not fail. Raises `OSError` where it cannot say."""
+    try:
+        names = os.listdir(folder / "checkpoints")
+    except FileNotFoundError:
+        names = []
+    if any(name.endswith(".ckpt") for name in names):
+        return True
+    result = report.read(folder / "metrics.json")
+    try:
+        return result is not None and json.loads(result)["status"] != "failed"
+    except (ValueError, LookupError, TypeError):
+        return True
 
 
 def _values(plan: Plan, metrics: Mapping[str, Any]) -> list[float]:

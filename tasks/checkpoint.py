@@ -18,6 +18,7 @@ from operators.errors import InputError
 from tasks import report
 from tasks.files import LAST, PREVIOUS
 from tasks.overrides import parse, run_directory
+from tasks.reading import UnreadableError, reading
 
 KEY = "operator_zoo"
 """Where a checkpoint keeps what the run adds: `config`, the resolved configuration; `data`, the data set's
@@ -45,8 +46,14 @@ def load(path: str | Path, what: str = "ckpt") -> dict[str, Any]:
     """The checkpoint at `path`, on the CPU, with nothing but plain containers and tensors inside.
 
     Raises:
+        UnreadableError: the system cannot read it at the moment.
         InputError: `what=path` is not there, is damaged, or was not written by a run of this program.
     """
+    with reading(f"{what}={path}"):
+        return _load(path, what)
+
+
+def _load(path: str | Path, what: str) -> dict[str, Any]:
     file = Path(path)
     if file.is_dir():
         raise InputError(f"{what}={path} is a directory: give a file, such as {file / 'checkpoints' / 'last.ckpt'}")
@@ -70,17 +77,22 @@ def resumable(path: str | Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint at `path` and its content; where `last.ckpt` is damaged, those of the one before, with a warning.
 
     Raises:
+        UnreadableError: as `load`. The one before is then not taken: the run would lose what it has done since.
         InputError: as `load`; where neither is good, names both.
     """
     file = Path(path)
     before = file.with_name(PREVIOUS)
     try:
         return file, load(path)
+    except UnreadableError:
+        raise
     except InputError as error:
         if file.name != LAST or not before.is_file():
             raise
         try:
             content = load(before)
+        except UnreadableError:
+            raise
         except InputError:
             raise InputError(f"{error}; and the one before it, {before}, is not readable either") from error
         state = "is damaged" if file.exists() else "is missing"

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from typing_extensions import override
 
-from tasks import files
+from tasks import files, report
 
 KINDS = ("tensorboard", "csv")
 
@@ -99,16 +99,20 @@ class _Rows(ExperimentWriter):
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return
-        with path.open(newline="") as file:
-            whole = [row for row in csv.DictReader(file) if None not in row.values()]  # the last may be cut off
-        kept = [row for row in whole if int(row["step"]) < self._step]
+        text = report.read(path) or ""
+        try:
+            whole = [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in row.values()]
+            kept = [row for row in whole if int(row["step"]) < self._step]  # the last row may be cut off
+        except (csv.Error, LookupError, TypeError, ValueError):
+            report.say(f"warning: the damaged {path} is kept as {files.set_aside(path).name}")
+            return
         self.metrics_keys = list(kept[0]) if kept else []
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.metrics_keys)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.metrics_keys)
         writer.writeheader()
         writer.writerows(kept)
         if kept:
-            files.write_text(path, text.getvalue())
+            files.write_text(path, table.getvalue())
         else:
             path.unlink()
 

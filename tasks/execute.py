@@ -273,13 +273,14 @@ class _Run:
                     files.sweep(folder)
                 before = report.read(path)
                 report.write_yaml(path, own)
+                result = self.run_dir / "metrics.json"
+                if before != report.read(path) and result.exists():  # a run that goes on for longer has no result yet
+                    files.set_aside(result)
             except OSError as error:
                 if files.full(error) is not None:
                     raise
                 problem = f"{error.filename2 or error.filename}: {error.strerror}"
                 raise InputError(f"{problem}; hydra.run.dir=DIR must be a folder that can be written to") from error
-            if before != report.read(path):  # a run that goes on for longer has no result yet
-                (self.run_dir / "metrics.json").unlink(missing_ok=True)
             self._write_provenance()
 
     def _stopped(self, name: str) -> str:

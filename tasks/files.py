@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ PREVIOUS = "previous.ckpt"
 """What it was before it was last saved."""
 SUFFIX = ".part"
 """Ends the name of a file that is not finished."""
+_ASIDE = re.compile(r".+\.aside-\d+")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -72,6 +74,29 @@ def sweep(folder: Path) -> None:
     """Remove what writers that were killed have left in `folder`."""
     for path in folder.glob(f".*{SUFFIX}"):
         path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename the file or folder at `path` to `NAME.aside-N`, with the first free N from 1; its new path."""
+    count = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.aside-{count}")):
+        count += 1
+    os.rename(path, aside)
+    return aside
+
+
+def is_aside(name: str) -> bool:
+    """Whether `set_aside` has given the name."""
+    return _ASIDE.fullmatch(name) is not None
+
+
+def asides(folder: Path) -> list[Path]:
+    """All that `set_aside` has renamed in `folder` and below, relative to it."""
+    kept: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        kept += [Path(place, name).relative_to(folder) for name in (*folders, *names) if is_aside(name)]
+        folders[:] = [name for name in folders if not is_aside(name)]
+    return sorted(kept)
 
 
 def full(error: BaseException) -> OSError | None:

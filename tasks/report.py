@@ -16,11 +16,20 @@ from rich.table import Table
 
 from tasks import failure
 from tasks.files import write_text
+from tasks.reading import reading
 
 
 def read(path: Path) -> str | None:
-    """The text in the file at `path`; None where there is none."""
-    return path.read_text() if path.is_file() else None
+    """The text in the file at `path`, with U+FFFD for what is not UTF-8; None where there is none.
+
+    Raises:
+        UnreadableError: there is one, and the system cannot read it.
+    """
+    with reading(str(path)):
+        try:
+            return path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

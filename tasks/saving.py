@@ -15,6 +15,7 @@ from operators.errors import InputError
 from tasks import checkpoint, files, report
 from tasks.base import Task
 from tasks.files import LAST, PREVIOUS
+from tasks.reading import UnreadableError
 from tasks.signals import Stop, StoppedError
 
 
@@ -22,7 +23,7 @@ class Files(CheckpointIO):
     """Reads checkpoints as `tasks.checkpoint.load` does; writes them whole, and keeps the `last.ckpt` before.
 
     Args:
-        trusted: whether a `last.ckpt` that is already there is known to be good. One that is not is never kept.
+        trusted: whether a `last.ckpt` that is already there is known to be good. One that is not is set aside.
     """
 
     def __init__(self, trusted: bool) -> None:
@@ -36,6 +37,8 @@ class Files(CheckpointIO):
         """
         path = Path(path)
         rotated = path.name == LAST and self._trusted
+        if path.name == LAST and not self._trusted and path.exists():
+            report.say(f"warning: the damaged {path} is kept as {files.set_aside(path).name}")
         with files.replacing(path, keep_as=path.with_name(PREVIOUS) if rotated else None) as file:
             _write(checkpoint, file)
         if path.name == LAST:
@@ -279,6 +282,8 @@ def no_room(reason: OSError, run_dir: Path) -> str:
     text = f"cannot write {reason.filename or f'in {run_dir}'}: {reason.strerror}, {files.room(run_dir)} free; "
     try:
         step = checkpoint.load(last)["global_step"]
+    except UnreadableError as error:
+        return f"{text}{error}"
     except InputError:
         return f"{text}no checkpoint is saved: make room, then start it again"
     return f"{text}{last} of step {step} is intact: make room, then continue with ckpt={last}"

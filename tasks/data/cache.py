@@ -27,7 +27,7 @@ def decoded(
     """The result of `decode()`, kept on disk under the SHA-256 of what it decodes.
 
     A file holds the SHA-256 of its content, then the content, and appears only when complete. One that is damaged is
-    replaced, and a cache that cannot be written is done without; both are logged as warnings.
+    replaced, and a cache that cannot be read or written is done without; all three are logged as warnings.
 
     Args:
         name: folder in the cache.
@@ -42,8 +42,14 @@ def decoded(
     for part in encoded:
         key.update(len(part).to_bytes(8, "little") + part)
     path = cache_dir(name) / f"{key.hexdigest()}.u8"
-    if path.exists():
+    try:
         content = path.read_bytes()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _log.warning("%s cannot be read, and is left as it is: %s", path, error)
+        return np.ascontiguousarray(decode())
+    else:
         if hashlib.sha256(memoryview(content)[32:]).digest() == content[:32]:
             return np.frombuffer(content, np.uint8, offset=32).reshape(shape).copy()
         _log.warning("%s is damaged and will be replaced", path)
