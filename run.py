@@ -13,6 +13,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
+from operators.idle import limit_spinning
 from tasks.overrides import normalise
 from tasks.signals import Stop
 
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         exit status: 0 every run is ok, 1 one failed or diverged, 2 one was given wrong input.
     """
+    limit_spinning()
     given = list(sys.argv[1:] if arguments is None else arguments)
     overrides = get_args_parser().parse_args(given).overrides
     program, environment = sys.argv, os.environ.get(_TRACEBACK)
@@ -72,13 +74,15 @@ def _job(config: DictConfig, stop: Stop) -> int:
         report.say(f"stopped by {stop.name} before it began: give the same command again")
         return FAILED
     from tasks.composition import settle
-    from tasks.execute import execute
 
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
     try:
         overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
-        metrics = execute(settle(config, cast(list[str], overrides)), run_dir, stop=stop)
+        settled = settle(config, cast(list[str], overrides))
+        from tasks.execute import execute  # takes seconds, for which wrong input need not wait
+
+        metrics = execute(settled, run_dir, stop=stop)
     except InputError as error:
         with suppress(OSError):  # Hydra has made the directory; it stays if there is something in it
             run_dir.rmdir()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from operators.errors import InputError, check_names, check_number
+from operators.idle import limit_spinning
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 OPTIONS = ("seeds", "storage", "workers", "dir", "name", "trials", "tuning")
@@ -38,16 +39,20 @@ Exit status: 0 every trial has a result; 1 one failed, or it was stopped or lost
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; its exit status."""
+    limit_spinning()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or "-h" in given or "--help" in given:
         sys.stdout.write(HELP.format(studies=", ".join(_studies())))
         return OK
+    try:
+        request = read(given)
+    except InputError as error:
+        return _complain(error, WRONG_INPUT)
+    from ablations.runner import run
     from ablations.storage import StorageError, disk_is_full
 
     try:
-        from ablations.runner import run
-
-        return run(read(given))
+        return run(request)
     except InputError as error:
         return _complain(error, WRONG_INPUT)
     except StorageError as error:
@@ -66,8 +71,7 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
     Raises:
         InputError: an option that is unknown, or its value.
     """
-    from ablations import plan, storage
-    from ablations.runner import Request
+    from ablations import plan
 
     options: dict[str, str] = {}
     overrides = []
@@ -93,13 +97,17 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
             raise InputError("study.tuning can only be false, for a factorial study: its YAML says what is tuned")
         node.pop("tuning", None)
     name = plan.check_name("study", node["name"])
+    workers = _whole("workers", options.get("workers", "1"))
+    from ablations import storage
+    from ablations.runner import Request
+
     directory = Path(options.get("dir") or Path("outputs", "studies", name)).resolve()
     return Request(
         node=node,
         given=tuple(overrides),
         directory=directory,
         storage=options.get("storage") or storage.default_url(directory),
-        workers=_whole("workers", options.get("workers", "1")),
+        workers=workers,
     )
 
 

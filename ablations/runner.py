@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -253,6 +252,8 @@ def environment(place: int, workers: int) -> dict[str, str]:
     threads = free.get("OMP_NUM_THREADS", share).split(",")[0]
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         free.setdefault(name, threads)
+    import torch  # here, since refusing a study needs none of it
+
     gpus = torch.cuda.device_count()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")

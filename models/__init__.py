@@ -10,13 +10,18 @@ Everything constructs in plain Python:
     output = model(x, time, label)     # x and output (B, 1, H, W), time (B,) in [0, 1], label (B,) in 0 … 10
 """
 
-from models.cost import ModelCost
-from models.dit import DiffusionTransformer, DiTSpec
-from models.factory import create, names
-from models.initialisation import seeded
-from models.mixing import MixerSpec
-from models.trunk import Trunk, TrunkSpec
-from models.vit import VisionTransformer, ViTSpec
+from typing import TYPE_CHECKING
+
+from operators.lazy import attributes
+
+if TYPE_CHECKING:
+    from models.cost import ModelCost
+    from models.dit import DiffusionTransformer
+    from models.factory import create
+    from models.initialisation import seeded
+    from models.spec import DiTSpec, MixerSpec, TrunkSpec, ViTSpec, names
+    from models.trunk import Trunk
+    from models.vit import VisionTransformer
 
 __all__ = [
     "DiTSpec",
@@ -31,3 +36,16 @@ __all__ = [
     "names",
     "seeded",
 ]
+
+__getattr__ = attributes(
+    __name__,
+    {
+        **dict.fromkeys(("DiTSpec", "MixerSpec", "TrunkSpec", "ViTSpec", "names"), "models.spec"),
+        "DiffusionTransformer": "models.dit",
+        "ModelCost": "models.cost",
+        "Trunk": "models.trunk",
+        "VisionTransformer": "models.vit",
+        "create": "models.factory",
+        "seeded": "models.initialisation",
+    },
+)

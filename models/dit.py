@@ -13,7 +13,6 @@ approximation; the trunk's projections start as everywhere here (see `models.ini
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,22 +21,15 @@ from models import positions
 from models.blocks import PatchEmbedding, unpatchify
 from models.conditioning import ModulatedBlock, ModulatedHead, TimeEmbedding
 from models.initialisation import initialise, seeded
-from models.mixing import MixerSpec, build_mixers
-from models.trunk import Trunk, TrunkSpec
+from models.mixing import build_mixers
+from models.spec import DiTSpec, MixerSpec
+from models.trunk import Trunk
 from operators import InputError
 from operators.fakes import valueless
 from operators.precision import full_precision
 
 TIME_SLACK = 1e-3
 """How far a time may lie outside [0, 1]: a solver that adds up its steps misses the end by rounding."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiTSpec(TrunkSpec):
-    """The shape of a `DiffusionTransformer`: the fields of `TrunkSpec`, with patches of 2 and fixed positions."""
-
-    patch: int = 2
-    positions: str = "sincos"
 
 
 class DiffusionTransformer(Trunk):

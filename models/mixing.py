@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import operators
 from models.initialisation import seeded
-from operators import InputError, Mixer, ShellSpec
-
-
-@dataclass(frozen=True)
-class MixerSpec:
-    """A mixer that a model builds once per block; the fields are arguments of `operators.create`.
-
-    Attributes:
-        name: one of `operators.names()`.
-        params: the mixer's own parameters.
-        shell: preset name, `ShellSpec`, or a mapping of a preset's `name` and switches.
-        backend: `auto`, or one of the mixer's backends.
-    """
-
-    name: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    shell: str | ShellSpec | Mapping[str, Any] = "common"
-    backend: str = "auto"
+from models.spec import MixerSpec
+from operators import InputError, Mixer
 
 
 def build_mixers(

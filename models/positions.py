@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.spec import POSITIONS
 from operators.errors import InputError, check_choice
-
-KINDS = ("sincos", "learned", "none")
 
 
 class SinCosPositions(nn.Module):
@@ -77,7 +76,7 @@ def create(kind: str, dim: int, grid: tuple[int, int]) -> nn.Module:
     Raises:
         InputError: unknown kind, or a `dim` that `sincos` cannot split.
     """
-    check_choice("model.positions", kind, KINDS)
+    check_choice("model.positions", kind, POSITIONS)
     if kind == "sincos":
         return SinCosPositions(dim, grid)
     return LearnedPositions(dim, grid) if kind == "learned" else nn.Identity()

@@ -3,56 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models import positions
 from models.blocks import Block, PatchEmbedding, check_patch
 from models.conditioning import ModulatedBlock
 from models.cost import ModelCost
+from models.spec import TrunkSpec
 from operators import InputError, Mixer
-from operators.errors import check_choice, check_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrunkSpec:
-    """The shape of a trunk.
-
-    Attributes:
-        dim: channels C.
-        depth: number of blocks.
-        patch: side of a patch in pixels.
-        hidden: inner width of the feed-forward networks; None means 4 C, 0 leaves them out.
-        positions: `learned`, `sincos` or `none` (see `models.positions`).
-        checkpointing: recompute blocks in the backward pass: less memory for about a third more time.
-
-    Raises:
-        InputError: a value out of range, with what is allowed.
-    """
-
-    dim: int
-    depth: int
-    patch: int
-    hidden: int | None = None
-    positions: str = "learned"
-    checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("dim", "depth", "patch"):
-            check_number(f"model.{name}", getattr(self, name), least=1, integer=True)
-        if self.hidden is not None:
-            check_number("model.hidden", self.hidden, least=0, integer=True)
-        check_choice("model.positions", self.positions, positions.KINDS)
-        check_choice("model.checkpointing", self.checkpointing, (True, False))
-
-    @property
-    def ffn_width(self) -> int:
-        """Inner width of the feed-forward networks, 0 without them."""
-        return 4 * self.dim if self.hidden is None else self.hidden
+from operators.errors import check_number
 
 
 class Trunk(nn.Module):

@@ -11,38 +11,16 @@ there is no place for it, so the head reads the mean.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models import positions
-from models.blocks import NORMS, Block, PatchEmbedding, norm_layer
+from models.blocks import Block, PatchEmbedding, norm_layer
 from models.initialisation import initialise, seeded
-from models.mixing import MixerSpec, build_mixers
-from models.trunk import Trunk, TrunkSpec
-from operators.errors import check_choice, check_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViTSpec(TrunkSpec):
-    """The shape of a `VisionTransformer`.
-
-    Attributes:
-        drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
-        norm: `layer` or `rms`, before each branch and before the head.
-
-    Raises:
-        InputError: a value out of range, with what is allowed.
-    """
-
-    drop_path: float = 0.0
-    norm: str = "layer"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("model.drop_path", self.drop_path, least=0, most=0.95)
-        check_choice("model.norm", self.norm, NORMS)
+from models.mixing import build_mixers
+from models.spec import MixerSpec, ViTSpec
+from models.trunk import Trunk
 
 
 class VisionTransformer(Trunk):

@@ -107,7 +107,7 @@ def check(name: str, params: Mapping[str, Any], shell: str | ShellSpec | Mapping
     if card.check is not None:
         card.check(backend=backend, **params)
     for key, value in params.items():
-        value_types.check(f"mixer.{key}", value, entry.parameters[key])
+        value_types.check(f"mixer {name}: {key}", value, entry.parameters[key])
 
 
 def describe(name: str) -> MixerCard:

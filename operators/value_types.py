@@ -8,7 +8,7 @@ from typing import Any
 
 from operators.errors import InputError
 
-_PLAIN = {"int": "an integer", "float": "a number", "str": "a word", "bool": "true or false", "None": "null"}
+_PLAIN = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false", "None": "null"}
 _SEQUENCES = ("Sequence", "list", "tuple")
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import models
-import tasks.data
-from models import match as matching
 from operators.errors import InputError
-from tasks import configuration
 
 
 def settle(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +19,8 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     if node.get("hidden") is not None:
         raise InputError(f"model.hidden={node['hidden']} and model.match exclude each other: the budget decides it")
+    from models import match as matching  # imports torch
+
     model = {**node, "match": matching.parse(node["match"])}
     if config["ckpt"] is None:
         model["hidden"] = _solve({**config, "model": model})
@@ -30,6 +28,11 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _solve(config: Mapping[str, Any]) -> int:
+    import models
+    import tasks.data
+    from models import match as matching
+    from tasks import configuration
+
     run = configuration.parse(config)
     data = tasks.data.describe(**run.data)
     channels, height, width = run.input_shape(data.channels, *data.image_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -13,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from operators.errors import InputError, nearest
-from tasks import budget, checkpoint
-from tasks.overrides import PDE_MIXER, normalise, parse
+from tasks import budget, configuration
+from tasks.files import PREVIOUS
+from tasks.overrides import PDE_MIXER, normalise, parse, run_directory
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
 """What Hydra raises for input that it cannot compose."""
@@ -60,10 +62,24 @@ def settle(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         for override in parse(overrides):
             if override.key_or_group.split(".")[0] == "plan":
                 raise InputError(f"{override.key_or_group} goes with mode=plan, not with mode={plain['mode']}")
+    if plain["ckpt"] is None:
+        configuration.check(plain)
+    else:
+        _check_checkpoint(str(plain["ckpt"]))
     plain = budget.settle(plain)
     if plain["ckpt"] is not None:
+        from tasks import checkpoint  # imports torch
+
         plain = checkpoint.adopt(plain, overrides)
     return plain
+
+
+def _check_checkpoint(path: str) -> None:
+    """Refuse a file that is not there, unless `tasks.checkpoint.load` has more to say about it."""
+    file = Path(path)
+    known = (file, file.with_name(PREVIOUS), run_directory(file) / "config.yaml")
+    if not any(each.exists() for each in known):
+        raise InputError(f"ckpt={path} does not exist")
 
 
 def translate(error: Exception, overrides: Sequence[str]) -> InputError:

@@ -6,33 +6,29 @@ Values of `data`, `model` and `mixer` are validated by those who take them (`tas
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.strategies import StrategyRegistry
-
 import models
-from models import MixerSpec
+import tasks.data
+from models.spec import MixerSpec, ViTSpec, shaped
+from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
-from tasks import autoencoder
-from tasks.flow.paths import PATHS
-from tasks.flow.prediction import KINDS
-from tasks.flow.solvers import SOLVERS
-from tasks.flow.times import DISTRIBUTIONS
-from tasks.measures import networks
+from tasks.choices import (
+    ACCELERATORS,
+    DISTRIBUTIONS,
+    LIGHTNING,
+    NETWORKS,
+    PATHS,
+    PREDICTIONS,
+    SOLVERS,
+    STRATEGIES,
+)
 from tasks.overrides import PDE_MIXER
 
 MODES = ("fit", "test", "sample", "plan")
-ACCELERATORS = ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators()))
-STRATEGIES = (
-    "auto",
-    *(s for s in StrategyRegistry.available_strategies() if not {"fork", "spawn", "notebook"} & {*s.split("_")}),
-)
-"""Those of Lightning, without the ones that keep what comes out of a run in processes of their own."""
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 T = TypeVar("T")
@@ -85,14 +81,14 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         check_choice("task.path", self.path, PATHS)
-        check_choice("task.prediction", self.prediction, KINDS)
+        check_choice("task.prediction", self.prediction, PREDICTIONS)
         check_choice("task.times", self.times, DISTRIBUTIONS)
         check_number("task.time_mean", self.time_mean)
         check_number("task.time_std", self.time_std, least=1e-6)
         check_number("task.class_dropout", self.class_dropout, least=0, most=1)
         check_number("task.bins", self.bins, least=1, most=100, integer=True)
         if self.network is not None:
-            check_choice("task.network (or null)", self.network, ("auto", *networks.names()))
+            check_choice("task.network (or null)", self.network, ("auto", *NETWORKS))
         check_choice("task.judge", self.judge, (True, False))
         if not isinstance(self.autoencoder, str | None):
             raise InputError(f"task.autoencoder={self.autoencoder!r} must be a folder, a Hub id, random or null")
@@ -100,6 +96,8 @@ class GenerationConfig:
     def check_network(self) -> None:
         """Raise `InputError` if the network that is asked for cannot be used: before a run rather than at its end."""
         if self.network not in (None, "auto") and self.weights is None:
+            from tasks.measures import networks
+
             reason = networks.availability()[str(self.network)]
             if reason is not None:
                 raise InputError(f"task.network={self.network}: {reason}")
@@ -250,13 +248,6 @@ class TrainerConfig:
             check_choice(f"trainer.{name}", getattr(self, name), (True, False))
 
 
-# Arguments that `tasks.execute` fills in itself, under these or other names.
-_OURS = {"callbacks", "logger", "plugins", "default_root_dir", "gradient_clip_val", "accumulate_grad_batches"}
-_OURS |= {"use_distributed_sampler", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
-_OURS |= {"num_sanity_val_steps", "log_every_n_steps", "fast_dev_run", "barebones"}
-_LIGHTNING = set(inspect.signature(Trainer).parameters) - _OURS - {f.name for f in fields(TrainerConfig)}
-
-
 @dataclass(frozen=True)
 class LoggerConfig:
     """Where curves go: `tensorboard`, `csv` or `none`; `every` is the number of steps between points."""
@@ -325,6 +316,8 @@ class RunConfig:
         Raises:
             InputError: see `tasks.autoencoder.input_shape`.
         """
+        from tasks import autoencoder
+
         path = self.task.autoencoder if isinstance(self.task, GenerationConfig) else None
         return autoencoder.input_shape(path, channels, height, width)
 
@@ -372,11 +365,11 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     trainer = dict(config["trainer"])
     own = {f.name for f in fields(TrainerConfig)} - {"lightning"}
     for name in trainer:
-        if name not in own | _LIGHTNING:
+        if name not in own | LIGHTNING:
             listed = ", ".join(sorted(own))
-            hint = nearest(name, own | _LIGHTNING)
+            hint = nearest(name, own | LIGHTNING)
             raise InputError(f"trainer has no {name!r}: allowed are {listed} and arguments of lightning.Trainer{hint}")
-    lightning = {key: trainer.pop(key) for key in list(trainer) if key in _LIGHTNING}
+    lightning = {key: trainer.pop(key) for key in list(trainer) if key in LIGHTNING}
     return RunConfig(
         task=task,
         mixers=mixer_specs(config["mixer"], config["shell"], config.get("pde")),
@@ -393,12 +386,34 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     )
 
 
+def check(config: Mapping[str, Any]) -> None:
+    """What can be said of a configuration before torch is imported.
+
+    Raises:
+        InputError: as `parse`; an unknown name or value of the model, the data or a mixer that is wrong whatever the
+            images are; a file that is not there.
+    """
+    run = parse(config)
+    shape = shaped(run.model["name"], {key: value for key, value in run.model.items() if key != "name"})
+    if isinstance(shape, ViTSpec) != isinstance(run.task, ClassificationConfig):
+        raise InputError(_misfit(run))
+    for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
+        registry.check(spec.name, spec.params, spec.shell, spec.backend)
+    tasks.data.check(**run.data)
+    if run.init is not None and not Path(run.init).exists():
+        raise InputError(f"init={run.init} does not exist")
+
+
 def check_model(run: RunConfig, model: models.Trunk) -> None:
     """Raise `InputError` unless the model is made for the task."""
     classifies = isinstance(run.task, ClassificationConfig)
     if not isinstance(model, models.VisionTransformer if classifies else models.DiffusionTransformer):
-        fitting = "vit_*" if classifies else "dit_*"
-        raise InputError(f"model={run.model['name']} is not made for task={run.task.name}: take {fitting}")
+        raise InputError(_misfit(run))
+
+
+def _misfit(run: RunConfig) -> str:
+    fitting = "vit_*" if isinstance(run.task, ClassificationConfig) else "dit_*"
+    return f"model={run.model['name']} is not made for task={run.task.name}: take {fitting}"
 
 
 def mixer_specs(

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = (
     "operator-zoo",
     "torch",
@@ -56,6 +54,8 @@ def _versions() -> dict[str, str]:
 
 
 def _hardware() -> dict[str, Any]:
+    import torch
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "platform": platform.platform(),

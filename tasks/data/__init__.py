@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from operators.errors import check_choice, check_names
+from operators import catalogue, value_types
+from operators.errors import InputError, check_choice, check_names
+from operators.lazy import attributes
 from tasks.data import folder, imagenet
 from tasks.data.augment import Augment, RandAugment
 from tasks.data.cifar10 import CIFAR10
 from tasks.data.fashion_mnist import FASHION_MNIST, FASHION_MNIST_MINI
 from tasks.data.layout import Opener, Options
 from tasks.data.mix import BatchMix
-from tasks.data.module import ImageData
 from tasks.data.splits import Source
+
+if TYPE_CHECKING:
+    from tasks.data.module import ImageData
 
 __all__ = ["Augment", "BatchMix", "ImageData", "RandAugment", "create", "describe", "names"]
 
@@ -36,8 +40,10 @@ def create(name: str, **params: Any) -> ImageData:
     Raises:
         InputError: unknown name or parameter, a value out of range, or a `root` that does not hold the data set.
     """
+    from tasks.data.module import ImageData
+
     check_choice("data.name", name, names())
-    common = {p for p in inspect.signature(ImageData).parameters if p != "source"}
+    common = _common()
     if name in _SOURCES:
         check_names("data", params, common)
         return ImageData(_SOURCES[name], **params)
@@ -61,3 +67,28 @@ def describe(name: str, **params: Any) -> ImageData:
     if name in _ELSEWHERE:
         params = {key: value for key, value in params.items() if key not in ("root", "splits")}
     return create(name, **params)
+
+
+def check(name: str, **params: Any) -> None:
+    """Raise `InputError` for what `create` would refuse before it looks at the data; imports no torch."""
+    check_choice("data.name", name, names())
+    options = {f.name: str(f.type) for f in fields(Options)} if name in _PHOTOGRAPHS else {}
+    known = {**_common(), **options}
+    check_names("data", params, known)
+    for key, value in params.items():
+        if key == "augment":
+            Augment.parse(value)
+        elif not (key == "resolution" and isinstance(value, list | tuple)):  # several, for mode=test
+            value_types.check(f"data.{key}", value, known[key])
+    root = params.get("root")
+    if name in _PHOTOGRAPHS and root is not None and not Path(root).expanduser().exists():
+        raise InputError(f"data.root={root} does not exist")
+
+
+def _common() -> dict[str, str]:
+    """Annotations of what every data set may be told, read from the source, whose import takes torch and Lightning."""
+    parameters = catalogue.keyword_parameters(Path(__file__).with_name("module.py"), "ImageData")
+    return {key: annotation for key, (annotation, _) in parameters.items()}
+
+
+__getattr__ = attributes(__name__, {"ImageData": "tasks.data.module"})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from operators.errors import InputError, check_names, check_number
 from tasks.data import keyed
 from tasks.data.mix import draw_mix
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -122,6 +122,9 @@ class Transform:
         self._mean, self._resolution, self._augment, self._seed = mean, resolution, augment, seed
 
     def __call__(self, images: Pixels, epoch: keyed.Index, index: keyed.Index) -> dict[str, Tensor]:
+        import torch
+        import torch.nn.functional as F
+
         augment, key = self._augment, (self._seed, epoch, index)
         if augment.crop_pad:
             images = random_crop(images, *key, pad=augment.crop_pad)

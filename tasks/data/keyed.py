@@ -11,7 +11,6 @@ import hashlib
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 Index = npt.NDArray[np.int64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -54,6 +53,8 @@ def uniform(seed: int, epoch: int | Index, index: Index, purpose: str, n: int = 
 
 def normal(seed: int, epoch: int | Index, index: Index, purpose: str, n: int = 1) -> npt.NDArray[np.float64]:
     """Standard normal numbers, as float64 (B, n), by inversion; arguments as in `bits`."""
+    import torch  # here, since checking a configuration needs none of it
+
     draws = torch.from_numpy(uniform(seed, epoch, index, purpose, n))
     return np.asarray(torch.special.ndtri(draws))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from tasks.data import keyed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def draw_mix(
@@ -50,6 +52,8 @@ def draw_mix(
             centre, half = np.floor(draw * length), np.floor(side * length) // 2
             pairs[cut, column] = np.clip(centre - half, 0, length)
             pairs[cut, column + 1] = np.clip(centre + half, 0, length)
+    import torch
+
     return torch.from_numpy(np.repeat(pairs, 2, axis=0).astype(np.float32))
 
 
@@ -81,6 +85,9 @@ class BatchMix:
         self.num_classes = num_classes
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+        import torch.nn.functional as F
+
         target = F.one_hot(batch["label"], self.num_classes).float()
         if "mix" not in batch:
             return {**batch, "target": target}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from operators.errors import check_choice
+from tasks import choices
 from tasks.flow.paths import Path, per_sample
 
-KINDS = ("velocity", "data", "noise")
+KINDS = choices.PREDICTIONS
 
 Model = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x_t (B, …), t (B,), label (B,)) → prediction (B, …)."""

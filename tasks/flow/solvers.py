@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_choice, check_number
+from tasks.choices import SOLVERS
 from tasks.flow.dopri5 import dopri5
 from tasks.flow.prediction import WHOLE, Span
-
-SOLVERS = ("euler", "heun", "dopri5")
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x (B, …), t (B,)) → dx/dt (B, …); row i may depend on row i of x and t only."""

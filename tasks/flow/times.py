@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from operators.errors import check_choice, check_number
+from tasks.choices import DISTRIBUTIONS
 from tasks.flow.prediction import WHOLE, Span
-
-DISTRIBUTIONS = ("uniform", "logit_normal")
 
 
 def draw(kind: str, numbers: Tensor, span: Span = WHOLE, mean: float = 0.0, std: float = 1.0) -> Tensor:

@@ -1,0 +1,128 @@
+"""The shapes of models, and the published ones by name: data that needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from operators.errors import check_choice, check_names, check_number
+from operators.shell_spec import ShellSpec
+
+NORMS = ("layer", "rms")
+POSITIONS = ("sincos", "learned", "none")
+
+
+@dataclass(frozen=True)
+class MixerSpec:
+    """A mixer that a model builds once per block; the fields are arguments of `operators.create`.
+
+    Attributes:
+        name: one of `operators.names()`.
+        params: the mixer's own parameters.
+        shell: preset name, `ShellSpec`, or a mapping of a preset's `name` and switches.
+        backend: `auto`, or one of the mixer's backends.
+    """
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    shell: str | ShellSpec | Mapping[str, Any] = "common"
+    backend: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkSpec:
+    """The shape of a trunk.
+
+    Attributes:
+        dim: channels C.
+        depth: number of blocks.
+        patch: side of a patch in pixels.
+        hidden: inner width of the feed-forward networks; None means 4 C, 0 leaves them out.
+        positions: `learned`, `sincos` or `none` (see `models.positions`).
+        checkpointing: recompute blocks in the backward pass: less memory for about a third more time.
+
+    Raises:
+        InputError: a value out of range, with what is allowed.
+    """
+
+    dim: int
+    depth: int
+    patch: int
+    hidden: int | None = None
+    positions: str = "learned"
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "depth", "patch"):
+            check_number(f"model.{name}", getattr(self, name), least=1, integer=True)
+        if self.hidden is not None:
+            check_number("model.hidden", self.hidden, least=0, integer=True)
+        check_choice("model.positions", self.positions, POSITIONS)
+        check_choice("model.checkpointing", self.checkpointing, (True, False))
+
+    @property
+    def ffn_width(self) -> int:
+        """Inner width of the feed-forward networks, 0 without them."""
+        return 4 * self.dim if self.hidden is None else self.hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTSpec(TrunkSpec):
+    """The shape of a `VisionTransformer`.
+
+    Attributes:
+        drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
+        norm: `layer` or `rms`, before each branch and before the head.
+
+    Raises:
+        InputError: a value out of range, with what is allowed.
+    """
+
+    drop_path: float = 0.0
+    norm: str = "layer"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("model.drop_path", self.drop_path, least=0, most=0.95)
+        check_choice("model.norm", self.norm, NORMS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTSpec(TrunkSpec):
+    """The shape of a `DiffusionTransformer`: the fields of `TrunkSpec`, with patches of 2 and fixed positions."""
+
+    patch: int = 2
+    positions: str = "sincos"
+
+
+PRESETS: dict[str, ViTSpec | DiTSpec] = {
+    # The three sizes of DeiT (arXiv 2012.12877, table 1), and one for small images and small machines.
+    "vit_nano": ViTSpec(dim=64, depth=4, patch=4),
+    "vit_tiny": ViTSpec(dim=192, depth=12, patch=16, drop_path=0.1),
+    "vit_small": ViTSpec(dim=384, depth=12, patch=16, drop_path=0.1),
+    "vit_base": ViTSpec(dim=768, depth=12, patch=16, drop_path=0.1),
+    # The four sizes of DiT (arXiv 2212.09748, table 1), and one for small images and small machines. Attention's heads
+    # are 64 wide by default, as in DiT-S, B and L; for the paper's 16 heads of 72 in DiT-XL give it heads=16.
+    "dit_nano": DiTSpec(dim=96, depth=4, patch=4),
+    "dit_s": DiTSpec(dim=384, depth=12),
+    "dit_b": DiTSpec(dim=768, depth=12),
+    "dit_l": DiTSpec(dim=1024, depth=24),
+    "dit_xl": DiTSpec(dim=1152, depth=28),
+}
+
+
+def names() -> list[str]:
+    """Names of all models."""
+    return list(PRESETS)
+
+
+def shaped(name: str, overrides: Mapping[str, Any]) -> ViTSpec | DiTSpec:
+    """The preset `name` with those of its fields that `overrides` gives; None keeps the preset's. `match` is left out.
+
+    Raises:
+        InputError: an unknown name or field (with the nearest), or a value that cannot be.
+    """
+    preset = PRESETS[check_choice("model", name, PRESETS)]
+    check_names(f"model {name}", overrides, [*(field.name for field in fields(preset)), "match"])
+    return replace(preset, **{key: value for key, value in overrides.items() if key != "match" and value is not None})

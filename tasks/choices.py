@@ -1,0 +1,54 @@
+"""Words that a configuration may choose among, for checks that import neither torch nor Lightning."""
+
+PATHS = ("linear", "gvp", "vp")
+PREDICTIONS = ("velocity", "data", "noise")
+SOLVERS = ("euler", "heun", "dopri5")
+DISTRIBUTIONS = ("uniform", "logit_normal")
+NETWORKS = ("efficientnet_lite0", "inception")
+ACCELERATORS = ("auto", "gpu", "cpu", "cuda", "mps", "tpu")
+STRATEGIES = (
+    "auto",
+    "ddp",
+    "ddp_find_unused_parameters_false",
+    "ddp_find_unused_parameters_true",
+    "deepspeed",
+    "deepspeed_stage_1",
+    "deepspeed_stage_2",
+    "deepspeed_stage_2_offload",
+    "deepspeed_stage_3",
+    "deepspeed_stage_3_offload",
+    "deepspeed_stage_3_offload_nvme",
+    "fsdp",
+    "fsdp_cpu_offload",
+    "single_device",
+    "single_xla",
+    "xla_debug",
+    "xla",
+    "single_tpu",
+)
+"""Those of Lightning, without the ones that keep what comes out of a run in processes of their own."""
+LIGHTNING = frozenset(
+    (
+        "benchmark",
+        "check_val_every_n_epoch",
+        "detect_anomaly",
+        "deterministic",
+        "enable_autolog_hparams",
+        "gradient_clip_algorithm",
+        "inference_mode",
+        "limit_predict_batches",
+        "limit_test_batches",
+        "limit_train_batches",
+        "limit_val_batches",
+        "max_time",
+        "min_epochs",
+        "min_steps",
+        "model_registry",
+        "overfit_batches",
+        "profiler",
+        "reload_dataloaders_every_n_epochs",
+        "sync_batchnorm",
+        "val_check_interval",
+    )
+)
+"""Arguments of Lightning's `Trainer` that a run passes on; it fills in the others itself."""
