@@ -7,6 +7,11 @@ means over seeds with 95 % t intervals; differences to the reference arm are pai
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import argparse
 import json
 import re

@@ -6,6 +6,11 @@ that is shown or plotted.
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import argparse
 import re
 import sys

@@ -5,6 +5,11 @@ Started by `python -m ablations`, which tells it on standard input, as JSON, whe
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import json
 import os
 import shutil

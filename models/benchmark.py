@@ -7,6 +7,11 @@ of 256, 512 and 1,024 pixels at the usual eighth, in patches of two.
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import argparse
 import sys
 from collections.abc import Sequence

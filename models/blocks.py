@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from operators import Mixer
@@ -55,9 +56,7 @@ def unpatchify(patches: Tensor, patch: int) -> Tensor:
 
     The numbers of a patch are in the order channel, row, column, as `PatchEmbedding` reads them.
     """
-    batch, rows, columns, _ = patches.shape
-    pixels = patches.unflatten(3, (-1, patch, patch)).permute(0, 3, 1, 4, 2, 5)
-    return pixels.reshape(batch, -1, rows * patch, columns * patch)
+    return rearrange(patches, "b h w (c row column) -> b c (h row) (w column)", row=patch, column=patch)
 
 
 def check_patch(patch: int, size: tuple[int, int]) -> None:

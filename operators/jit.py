@@ -10,10 +10,13 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-from collections.abc import Callable, Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from threading import Timer
 from types import FunctionType
 from typing import Any
 
@@ -23,6 +26,9 @@ from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
+
+PATIENCE = 1.0
+"""Seconds of compilation after which a line says what is going on."""
 
 HEAD = 4
 """Numbers that stand before a table's own: a counter, its address, the number of shares, the number of tasks."""
@@ -70,12 +76,33 @@ def _cached(compiler: Any, function: Callable[..., None], signature: Any, **opti
     )
     named.__qualname__ = f"{function.__qualname__}.{_variant(function, signature)}"
     try:
-        return compiler(signature, cache=True, **options)(named)
+        with _announced():
+            return compiler(signature, cache=True, **options)(named)
     except RuntimeError as error:
         # Numba's "no locator available": neither the package's directory nor the user's cache can be written.
         if "cannot cache" not in str(error):
             raise
         return compiler(signature, **options)(named)
+
+
+@contextmanager
+def _announced() -> Iterator[None]:
+    """Say on standard error, once for each process, that code is being compiled, where that takes more than a second.
+
+    What is read from the cache takes some milliseconds, and nothing is said.
+    """
+    timer = Timer(PATIENCE, _announce)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@lru_cache
+def _announce() -> None:
+    sys.stderr.write("compiling kernels for this processor: some ten seconds, kept on disk if possible\n")
 
 
 def _variant(function: Callable[..., None], signature: Any) -> str:

@@ -12,6 +12,11 @@ validation `scores`.
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import json
 import os
 import sys

@@ -6,6 +6,11 @@ random numbers keyed by image, no scores, no curves. The two take turns, step by
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import sys
 import tempfile
 import time

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from einops import rearrange
 from PIL import Image
 
 Index = npt.NDArray[np.int64]
@@ -28,7 +29,7 @@ def sheet(images: Pixels, columns: int) -> Pixels:
     page = np.zeros((rows, columns, height + GAP, width + GAP, 3), dtype=np.uint8)
     place = page.reshape(rows * columns, height + GAP, width + GAP, 3)
     place[:count, :height, :width] = images.transpose(0, 2, 3, 1) if channels == 3 else images[:, 0, :, :, None]
-    return page.transpose(0, 2, 1, 3, 4).reshape(rows * (height + GAP), columns * (width + GAP), 3)
+    return rearrange(page, "row column h w colour -> (row h) (column w) colour")
 
 
 def enlarged(page: Pixels, side: int) -> Image.Image:

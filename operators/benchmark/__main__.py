@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import argparse
 import math
 import re

@@ -7,6 +7,11 @@ arrays; the compressed bytes depend on the version of zlib.
 
 from __future__ import annotations
 
+from operators.idle import limit_spinning
+
+if __name__ == "__main__":
+    limit_spinning()  # before torch is imported
+
 import argparse
 import json
 from pathlib import Path
