@@ -79,7 +79,7 @@ def _job(config: DictConfig, stop: Stop) -> int:
     run_dir = Path(job.runtime.output_dir)
     try:
         overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
-        settled = settle(config, cast(list[str], overrides))
+        settled = settle(config, cast(list[str], overrides), check=True)
         from tasks.execute import execute  # takes seconds, for which wrong input need not wait
 
         metrics = execute(settled, run_dir, stop=stop)

@@ -23,7 +23,7 @@ from rich.console import Console
 from torch import Tensor
 
 import models
-from models.factory import PRESETS
+from models.spec import PRESETS
 from operators.benchmark import __main__ as command
 from operators.benchmark.arms import MixerArm
 from operators.benchmark.bench import Plan

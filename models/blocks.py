@@ -39,10 +39,8 @@ class PatchEmbedding(nn.Linear):
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise InputError(f"the model takes images (B, {self.in_channels}, H, W), not {tuple(images.shape)}")
         side = self.patch
-        batch, channels, height, width = images.shape
-        check_patch(side, (height, width))
-        patches = images.reshape(batch, channels, height // side, side, width // side, side)
-        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)
+        check_patch(side, (images.shape[2], images.shape[3]))
+        patches = rearrange(images, "b c (h row) (w column) -> b h w (c row column)", row=side, column=side)
         # Autocast would hand over half precision and with it set the precision of the residual stream.
         return F.linear(patches, self.weight, self.bias).to(self.weight.dtype)
 

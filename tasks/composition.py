@@ -38,11 +38,16 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise translate(error, overrides) from error
 
 
-def settle(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False) -> dict[str, Any]:
     """The composed `config` as plain containers, after what Hydra's composition cannot express.
 
     A hybrid without a PDE layer has no node `pde`; the node `plan` goes with mode=plan; `model.match` decides
     `model.hidden`; with `ckpt=PATH` the checkpoint's configuration takes over.
+
+    Args:
+        config: as Hydra has composed it.
+        overrides: that it was composed of.
+        check: whether to refuse at once, before torch is imported, what the run would refuse later.
 
     Raises:
         InputError: an override that contradicts either.
@@ -62,10 +67,10 @@ def settle(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         for override in parse(overrides):
             if override.key_or_group.split(".")[0] == "plan":
                 raise InputError(f"{override.key_or_group} goes with mode=plan, not with mode={plain['mode']}")
-    if plain["ckpt"] is None:
-        configuration.check(plain)
-    else:
+    if plain["ckpt"] is not None:
         _check_checkpoint(str(plain["ckpt"]))
+    elif check:
+        configuration.check(plain)
     plain = budget.settle(plain)
     if plain["ckpt"] is not None:
         from tasks import checkpoint  # imports torch

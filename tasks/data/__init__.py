@@ -43,7 +43,7 @@ def create(name: str, **params: Any) -> ImageData:
     from tasks.data.module import ImageData
 
     check_choice("data.name", name, names())
-    common = _common()
+    common = set(_common())
     if name in _SOURCES:
         check_names("data", params, common)
         return ImageData(_SOURCES[name], **params)

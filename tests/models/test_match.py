@@ -28,7 +28,7 @@ def test_every_mixer_meets_a_budget_by_the_width_alone(preset: str, mixer: str) 
     # Counted here, and not by what solved it.
     value = sum(p.numel() for p in model.parameters()) if budget == "params" else model.cost().macs
     assert abs(value / target - 1) <= 0.01
-    assert model.spec.dim == models.factory.PRESETS[preset].dim
+    assert model.spec.dim == models.spec.PRESETS[preset].dim
     assert model.cost() == again.cost()
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import models
 from models import MixerSpec
-from models.factory import PRESETS
+from models.spec import PRESETS
 from operators import InputError
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
