@@ -195,7 +195,8 @@ def gather(x: Tensor, name: str) -> Tensor:
     if forward in ("row", "col"):
         sequence = (x if forward == "row" else x.transpose(1, 2)).flatten(1, 2)
         return sequence.flip(1) if backwards else sequence
-    order = permutation(name, *x.shape[1:3], x.device)
+    _, height, width = x.shape[:3]
+    order = permutation(name, height, width, x.device)
     return x.flatten(1, 2).index_select(1, order)
 
 
