@@ -7,6 +7,7 @@ from torch import Tensor
 
 from operators.errors import InputError, check_choice, check_number
 from operators.pde.filtered import serves
+from operators.pde.plane import reaches_too_far
 from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
 from operators.pde.reference import propagate_reference
 from operators.pde.symbols import LEAST_DECAY, Coefficients, respond
@@ -98,6 +99,11 @@ def propagate(
             rows, columns = axis_matrices(coefficients, height, width, boundary)
             output = rows @ work @ columns.mT
         else:
+            if boundary == "absorbing" and reason and reaches_too_far(coefficients, height, width, forcing, work):
+                raise InputError(
+                    "boundary='absorbing': the wave numbers of a kernel, its quadrature nodes do not fit; use less "
+                    "velocity, more diffusion or decay, boundary='periodic', or diagonal K with forcing='initial'"
+                )
             one_state = coefficients.map(lambda value: value[..., None])
             weight = torch.ones(work.shape[-3], 1, 1, dtype=dtype, device=work.device)
             response = summed_transfer(one_state, weight, height, width, boundary, forcing)

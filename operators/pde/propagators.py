@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from operators.fakes import valueless
+from operators.pde.plane import axis_plane_kernel, summed_plane_kernel
 from operators.pde.symbols import (
     Coefficients,
-    axis_plane_kernel,
     axis_response,
     axis_waves,
     grid_response,
     half_axis,
-    plane_kernel,
-    plane_nodes,
 )
 
 MOST_BY_PRODUCT = 64
@@ -72,7 +70,6 @@ def axis_matrix(
     boundary: str,
     diffusion: Tensor | None,
     velocity: Tensor | None,
-    nodes: int,
     gain: Tensor | None = None,
 ) -> Tensor:
     """Matrix (..., length, length) that propagates along one axis for diagonal K: a (folded) circulant, or Toeplitz.
@@ -82,7 +79,7 @@ def axis_matrix(
     like = diffusion if diffusion is not None else velocity
     assert like is not None
     if boundary == "absorbing":
-        return toeplitz(_scaled(axis_plane_kernel(length, nodes, diffusion, velocity, like), gain))
+        return toeplitz(_scaled(axis_plane_kernel(length, diffusion, velocity, like), gain))
     period = length if boundary == "periodic" else 2 * length
     k = half_axis(period, like)
     if length <= MOST_BY_PRODUCT:
@@ -146,13 +143,8 @@ def axis_matrices(
     c = coefficients
     if c.r is not None:
         gain = c.r.exp() if gain is None else c.r.exp() * gain
-    nodes = (0, 0)
-    if boundary == "absorbing":
-        like = c.kyy if c.kyy is not None else c.vy
-        assert like is not None
-        nodes = plane_nodes(c, height, width, "initial", like)
-    rows = axis_matrix(height, boundary, c.kyy, c.vy, nodes[0], gain)
-    return rows, axis_matrix(width, boundary, c.kxx, c.vx, nodes[1])
+    rows = axis_matrix(height, boundary, c.kyy, c.vy, gain)
+    return rows, axis_matrix(width, boundary, c.kxx, c.vx)
 
 
 def summed_transfer(
@@ -180,12 +172,11 @@ def summed_transfer(
         weight = weight * c.r.exp()[..., None, :]
     if boundary == "absorbing":
         if product:
-            rows, columns = plane_nodes(c, height, width, forcing, weight)
-            across = axis_plane_kernel(height, rows, c.kyy, c.vy, weight)
-            along = axis_plane_kernel(width, columns, c.kxx, c.vx, weight)
+            across = axis_plane_kernel(height, c.kyy, c.vy, weight)
+            along = axis_plane_kernel(width, c.kxx, c.vx, weight)
             kernel = (weight[..., None] * across[..., None, :, :]).mT @ along[..., None, :, :]
         else:
-            kernel = _sum_states(weight, plane_kernel(c, height, width, forcing, weight), 2)
+            kernel = summed_plane_kernel(c, weight, height, width, forcing)
         kernel = torch.nn.functional.pad(kernel, (1, 0, 1, 0))
         return torch.fft.rfft2(torch.fft.ifftshift(kernel, dim=(-2, -1)))
     if boundary != "periodic":

@@ -29,8 +29,7 @@ LEAST_DECAY = 1e-4
 """Steady forcing needs a reaction of at most minus this."""
 
 MOST_NODES = 4096
-MOST_POINTS = 2**28
-"""Quadrature nodes along one axis, and of all kernels together, beyond which an `absorbing` plane is refused."""
+"""Quadrature nodes along one axis beyond which the plain reference refuses an `absorbing` plane."""
 
 
 @dataclass(frozen=True)
@@ -230,14 +229,13 @@ def _reach(diffusion: Tensor | None, velocity: Tensor | None, r: Tensor | None, 
 
 def _nodes(length: int, reach: float) -> int:
     """Gauss-Legendre nodes that integrate exp(i k n) over a full period for |n| <= length + reach to rounding."""
-    # Rounded up to a power of two times the length, so that training does not meet a new node count at every step.
-    extent = length * 2 ** math.ceil(math.log2(max((length + reach) / length, 1.0)))
-    return math.ceil(math.pi / 2 * extent) + 28
+    # What is not finite is not to be integrated: it shows in the response.
+    return math.ceil(math.pi / 2 * (length + (reach if math.isfinite(reach) else 0.0))) + 28
 
 
 @untraced
 def plane_nodes(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> tuple[int, int]:
-    """Quadrature nodes per axis for the kernel of an unbounded plane.
+    """Quadrature nodes per axis that serve the plain reference for the kernel of an unbounded plane.
 
     Raises:
         InputError: the response reaches so far that the kernel cannot be computed.
@@ -252,42 +250,7 @@ def plane_nodes(coefficients: Coefficients, height: int, width: int, forcing: st
     )
     if max(nodes) > MOST_NODES:
         raise InputError(
-            f"boundary='absorbing': the response reaches {max(nodes)} quadrature nodes far, at most {MOST_NODES} are "
-            "computed; use less diffusion or velocity, more decay, or boundary='periodic'"
+            f"method='reference' with boundary='absorbing': the response takes {max(nodes)} quadrature nodes, at most "
+            f"{MOST_NODES} are computed; use method='auto', less diffusion or velocity, or more decay"
         )
     return nodes
-
-
-def axis_plane_kernel(
-    length: int, nodes: int, diffusion: Tensor | None, velocity: Tensor | None, like: Tensor
-) -> Tensor:
-    """Response (..., 2 length - 1) at offsets 1-length … length-1 along one axis of an unbounded plane."""
-    k, weight = quadrature(nodes // 2 + 16, 0.0, math.pi, like)
-    response = axis_response(k, diffusion, velocity, even=False) * weight / math.pi
-    phase = k[:, None] * torch.arange(1 - length, length, dtype=like.dtype, device=like.device)
-    return response.real @ phase.cos() - response.imag @ phase.sin()
-
-
-def plane_kernel(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> Tensor:
-    """Response (..., 2 height - 1, 2 width - 1) to a point, at all offsets on the grid, in an unbounded plane.
-
-    The inverse discrete-time Fourier transform of the transfer function, by Gauss-Legendre quadrature over half of the
-    square of wave numbers (the other half is its complex conjugate).
-    """
-    rows, columns = plane_nodes(coefficients, height, width, forcing, like)
-    kernels = max(value.numel() for value in vars(coefficients).values() if value is not None)
-    if rows * columns // 2 * kernels > MOST_POINTS:
-        raise InputError(
-            f"boundary='absorbing': {kernels} kernels of {rows // 2} × {columns} quadrature nodes do not fit; "
-            "use less diffusion or velocity, more decay, boundary='periodic', or diagonal K with forcing='initial'"
-        )
-    ky, weight_y = quadrature(rows // 2 + 16, 0.0, math.pi, like)
-    kx, weight_x = quadrature(columns, -math.pi, math.pi, like)
-    response = respond(symbol(coefficients, ky, kx), forcing)
-
-    def waves(k: Tensor, weight: Tensor, length: int, scale: float) -> Tensor:
-        phase = k[:, None] * torch.arange(1 - length, length, dtype=like.dtype, device=like.device)
-        return torch.polar((weight / scale)[:, None].expand_as(phase), phase)
-
-    along_x = response @ waves(kx, weight_x, width, 2 * math.pi)
-    return (waves(ky, weight_y, height, math.pi).mT @ along_x).real

@@ -196,7 +196,7 @@ def test_matrices_from_the_table_of_waves_are_those_of_the_transform(
     found = {}
     for most in (0, length):
         monkeypatch.setattr(propagators, "MOST_BY_PRODUCT", most)
-        matrix = axis_matrix(length, boundary, diffusion, velocity, 40, gain)
+        matrix = axis_matrix(length, boundary, diffusion, velocity, gain)
         found[most] = [matrix, *torch.autograd.grad(matrix, inputs, gradient)]
     for one, other in zip(*found.values(), strict=True):
         assert_close(one, other, 1e-13, f"{boundary}, {length} pixels, {terms}")
@@ -207,7 +207,7 @@ def test_a_single_pixel_keeps_all_or_nothing(boundary: str, value: float) -> Non
     coefficients = torch.rand(2, 3, 2, dtype=torch.float64)
     if boundary == "dirichlet":  # of the waves that are odd about both edges only one is left, which decays
         value = torch.exp(-(torch.pi**2) * coefficients[0]) * torch.cos(torch.pi * coefficients[1])
-    matrix = axis_matrix(1, boundary, coefficients[0], coefficients[1], 0)
+    matrix = axis_matrix(1, boundary, coefficients[0], coefficients[1])
     assert_close(matrix.flatten(1), torch.zeros(3, 2, dtype=torch.float64) + value, 1e-14, boundary)
 
 
