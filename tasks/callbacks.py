@@ -10,16 +10,23 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from rich.console import Console
+from torch import Tensor
 
-from tasks import checkpoint
+from operators.precision import wide
+from tasks import checkpoint as checkpoints
 from tasks.base import Task
 from tasks.data.corrupt import Corrupt
+
+_WHOLE = "whole."
+"""Begins the names, in a checkpoint's `averaging_state`, of averages that the model's type cannot hold."""
 
 
 class Averaging(WeightAveraging):
     """Exponential moving average of the parameters; validation, test and checkpoints use it.
 
     The decay after n updates is min(decay, (1 + n) / (10 + n)), so that short runs forget their initialisation.
+    Parameters of half precision have theirs in float32, since a small step would be rounded away. The model works with
+    it rounded to its own type, as checkpoints have it under `state_dict`; under `averaging_state` they have it whole.
     """
 
     def __init__(self, decay: float) -> None:
@@ -31,6 +38,13 @@ class Averaging(WeightAveraging):
         """Keep the average where training happens: Lightning moves the model there only later."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+        average = self._average_model
+        if average is not None and any(p.dtype != wide(p.dtype) for p in average.module.parameters()):
+            for parameter in average.module.parameters():
+                parameter.data = parameter.data.to(wide(parameter.dtype))
+            # Torch takes all parameters at once only where both have one type.
+            average.multi_avg_fn, average.avg_fn = None, self._average_alone
+        self._current: list[Tensor] = []
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """After every optimiser step."""
@@ -40,8 +54,44 @@ class Averaging(WeightAveraging):
         return True
 
     def _average(self, average: Any, current: Any, _number: Any) -> None:
-        decay = min(self._decay, (1 + self._step) / (10 + self._step))
-        torch._foreach_lerp_(average, current, 1 - decay)
+        torch._foreach_lerp_(average, current, self._share)
+
+    def _average_alone(self, average: Tensor, current: Tensor, _number: Any) -> Tensor:
+        return average.lerp(current.to(average.dtype), self._share)
+
+    @property
+    def _share(self) -> float:
+        return 1 - min(self._decay, (1 + self._step) / (10 + self._step))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the average, rounded to the model's type, in the place of the model's weights, and both beside it."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        current = checkpoint.get("current_model_state")
+        if current is None:
+            return
+        whole = checkpoint["state_dict"]
+        kept = {name: value for name, value in whole.items() if value.dtype != current[name].dtype}
+        checkpoint["averaging_state"] |= {f"{_WHOLE}{name}": value for name, value in kept.items()}
+        checkpoint["state_dict"] = {name: value.to(current[name].dtype) for name, value in whole.items()}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take both over."""
+        state = checkpoint.get("averaging_state", {})
+        kept = {name.removeprefix(_WHOLE): value for name, value in state.items() if name.startswith(_WHOLE)}
+        rest = {name: value for name, value in state.items() if not name.startswith(_WHOLE)}
+        whole = {**checkpoint, "state_dict": {**checkpoint["state_dict"], **kept}}
+        super().on_load_checkpoint(trainer, pl_module, whole | ({"averaging_state": rest} if state else {}))
+
+    def _swap_models(self, pl_module: LightningModule) -> None:
+        """Lend the model the average, or take that back: the average itself is never rounded."""
+        parameters = [parameter.data for parameter in pl_module.parameters()]
+        if self._current:
+            for parameter, own in zip(parameters, self._current, strict=True):
+                parameter.copy_(own)
+            self._current = []
+        else:
+            self._current = [parameter.clone() for parameter in parameters]
+            self._copy_average_to_current(pl_module)
 
 
 def validation_scores(trainer: Trainer) -> dict[str, float]:
@@ -59,11 +109,11 @@ class Contents(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint_: dict[str, Any]) -> None:
         """Add the entry, with the latest validation scores."""
         self._scores = validation_scores(trainer) or self._scores
-        checkpoint_[checkpoint.KEY] = {**self._own, "scores": self._scores}
+        checkpoint_[checkpoints.KEY] = {**self._own, "scores": self._scores}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint_: dict[str, Any]) -> None:
         """Take over the scores, until there are others: the trainer forgets them."""
-        self._scores = dict(checkpoint_[checkpoint.KEY]["scores"])
+        self._scores = dict(checkpoint_[checkpoints.KEY]["scores"])
 
 
 class FinalValidation(Callback):
