@@ -38,7 +38,9 @@ def table(verdicts: Sequence[Verdict]) -> str:
 
 def _command(verdict: Verdict) -> str:
     case = verdict.case
-    settings = [f"{key}={shlex.quote(value)}" if value is not None else f"-u {key}" for key, value in case.environment.items()]
+    settings = [
+        f"{key}={shlex.quote(value)}" if value is not None else f"-u {key}" for key, value in case.environment.items()
+    ]
     words = [*(["env", *settings] if settings else []), *(f"prlimit --{limit}" for limit in case.limits)]
     words += [f"[/dev/shm of {case.mount}]"] if case.mount else []
     return " ".join([*words, "python", case.command, case.redirect]).strip()[:600]

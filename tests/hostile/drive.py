@@ -36,9 +36,7 @@ class Drive:
             outcome = start(case, scratch / f"{next(numbers):04}", store)
             return Verdict(case, outcome, tuple(faults(case, outcome)))
 
-        self.verdicts: dict[str, Future[Verdict]] = {
-            case.label: self._pool.submit(carry_out, case) for case in cases
-        }
+        self.verdicts: dict[str, Future[Verdict]] = {case.label: self._pool.submit(carry_out, case) for case in cases}
 
     def close(self) -> None:
         """Begin no further case, and wait for those under way."""

@@ -15,7 +15,9 @@ _WARNING = re.compile(r"warning: ")
 _DUMPS = {
     "traceback": re.compile(r"Traceback \(most recent call last\)|^\s+File \".*\", line \d+", re.MULTILINE),
     "class of an error": re.compile(r"^(?:\w+\.)*_?[A-Z]\w*(?:Error|Exception|Interrupt)\b(?::|$)", re.MULTILINE),
-    "crash": re.compile(r"Exception ignored in|Fatal Python error|Segmentation fault|terminate called|leaked \w+ objects"),
+    "crash": re.compile(
+        r"Exception ignored in|Fatal Python error|Segmentation fault|terminate called|leaked \w+ objects"
+    ),
 }
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from PIL import Image
 
 from tests.hostile.case import Step
@@ -115,10 +114,10 @@ def checkpoint(path: str, change: Callable[[dict[str, Any]], Any]) -> Step:
 
 
 def node(where: str, value: Any = ...) -> Callable[[dict[str, Any]], None]:
-    """Changes the node `where`, keys between slashes, to `value`; without one removes it."""
+    """Changes the node `where`, keys and positions between slashes, to `value`; without one removes it."""
 
     def change(content: dict[str, Any]) -> None:
-        *parents, last = where.split("/")
+        *parents, last = (int(key) if key.isdecimal() else key for key in where.split("/"))
         at: Any = content
         for key in parents:
             at = at[key]

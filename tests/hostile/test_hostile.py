@@ -23,7 +23,9 @@ FEW = (
 def _driven(request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> Iterator[Drive]:
     """The cases of the tests that were selected, all begun at once, so that they are carried out two at a time."""
     own = [item for item in request.session.items if item.path == request.path]
-    labels = [item.callspec.params["label"] for item in own if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    labels = [
+        item.callspec.params["label"] for item in own if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    ]
     root = factory.mktemp("hostile")
     drive = Drive([CASES[label] for label in dict.fromkeys(labels)], root / "cases", Store(root / "store"))
     yield drive

@@ -1,5 +1,7 @@
 """The judge can fail: every kind of bad answer is caught, by a small program in the place of the project's."""
 
+# ruff: noqa: E501 - a row of the table is a line
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -100,7 +102,7 @@ def test_drive_judges_every_case(tmp_path: Path) -> None:
 
 def test_traceback_of_any_line_is_found() -> None:
     case = Case("x", "-c pass", allowed=(OK,))
-    text = "epoch 1\nTraceback (most recent call last):\n  File \"a.py\", line 3, in f\nRuntimeError: evil\n"
+    text = 'epoch 1\nTraceback (most recent call last):\n  File "a.py", line 3, in f\nRuntimeError: evil\n'
     assert faults(case, Outcome(OK, stdout=text))[0] == "traceback: RuntimeError: evil"
 
 

@@ -1,5 +1,7 @@
 """Flags of the benchmarks, and the tables that they add to."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 from tests.hostile.case import FAILED, OK, REFUSED, Case, Step

@@ -1,5 +1,7 @@
 """Checkpoints that load, but lack something or hold something else; and files that are none."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 import pickle
@@ -71,7 +73,13 @@ _NODES: tuple[tuple[str, Any, str], ...] = (
 def damaged(where: str, value: Any, command: str) -> Case:
     # Lacking something that only continuing needs may be mended from the checkpoint before: that is success.
     what = "missing" if value is ... else f"is {value!r}"[:40]
-    allowed = (OK, FAILED, REFUSED) if command == "fit" else (OK, REFUSED) if where.startswith("operator_zoo/scores") else (REFUSED,)
+    allowed = (
+        (OK, FAILED, REFUSED)
+        if command == "fit"
+        else (OK, REFUSED)
+        if where.startswith("operator_zoo/scores")
+        else (REFUSED,)
+    )
     name = f"{command}: {where.replace('/', '.')} {what}"
     return Case(name, COMMANDS[command], (GOOD, checkpoint(LAST, node(where, value))), allowed,
                 changes=RESUMED if command == "fit" else (), moves=RESUMED, seconds=200)  # fmt: skip

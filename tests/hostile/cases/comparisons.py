@@ -1,5 +1,7 @@
 """Run directories that were damaged or are none, before `ablations.compare`."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 import json

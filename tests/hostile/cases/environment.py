@@ -1,5 +1,7 @@
 """Variables, limits and descriptors of the process that are not as usual."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 from tests.hostile.case import FAILED, OK, REFUSED, Case, run

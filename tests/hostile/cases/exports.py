@@ -1,5 +1,7 @@
 """Exporting weights, and reading files that say they are exported."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 import json
@@ -27,7 +29,9 @@ _READER = (
 FILE = "export/model.safetensors"
 
 
-def export(name: str, command: str, *steps: Step, allowed: tuple[int, ...] = (REFUSED,), changes: tuple[str, ...] = ()) -> Case:
+def export(
+    name: str, command: str, *steps: Step, allowed: tuple[int, ...] = (REFUSED,), changes: tuple[str, ...] = ()
+) -> Case:
     return Case(name, f"-m tasks.export {command}", (RUN, *steps), allowed, changes=changes)
 
 

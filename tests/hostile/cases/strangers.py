@@ -1,5 +1,7 @@
 """Mixers of other packages, found through entry points, that are broken in some way."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 from tests.hostile.case import FAILED, OK, REFUSED, Case, Step, run
@@ -45,7 +47,12 @@ def source(**change: str) -> str:
 
 
 def stranger(
-    name: str, text: str, *words: str, command: str = "", allowed: tuple[int, ...] = (REFUSED,), point: str = "stranger = stranger_mixer"
+    name: str,
+    text: str,
+    *words: str,
+    command: str = "",
+    allowed: tuple[int, ...] = (REFUSED,),
+    point: str = "stranger = stranger_mixer",
 ) -> Case:
     chosen = command or run("mixer=stranger", *words)
     return Case(name, chosen, package(text, point=point), allowed, environment=ENVIRONMENT)

@@ -1,5 +1,7 @@
 """Study files, the options of a study, its directory and what lies in it, and reports."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 import json

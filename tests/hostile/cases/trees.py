@@ -1,5 +1,7 @@
 """Folders of photographs as people have them, and as nobody should."""
 
+# ruff: noqa: E501 - a row of the table is a line; odd characters are meant
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -22,7 +24,7 @@ def train(*overrides: str, root: str = "tree") -> str:
     )  # fmt: skip
 
 
-def tested(count: int, classes: int = 2) -> Callable[[Path], str]:
+def images_tested(count: int, classes: int = 2) -> Callable[[Path], str]:
     """That so many images were tested, each once, in so many classes."""
 
     def check(work: Path) -> str:
@@ -36,12 +38,12 @@ def tested(count: int, classes: int = 2) -> Callable[[Path], str]:
 
 def good(name: str, *steps: Step, count: int = 24, classes: int = 2, overrides: tuple[str, ...] = ()) -> Case:
     """A tree that must be understood."""
-    return Case(name, train(*overrides), steps, (OK,), check=tested(count, classes), seconds=200)
+    return Case(name, train(*overrides), steps, (OK,), check=images_tested(count, classes), seconds=200)
 
 
 def either(name: str, *steps: Step, count: int = 24, classes: int = 2, overrides: tuple[str, ...] = ()) -> Case:
     """A tree that must be understood or refused."""
-    return Case(name, train(*overrides), steps, (OK, REFUSED), check=tested(count, classes), seconds=200)
+    return Case(name, train(*overrides), steps, (OK, REFUSED), check=images_tested(count, classes), seconds=200)
 
 
 def bad(name: str, *steps: Step, overrides: tuple[str, ...] = (), root: str = "tree") -> Case:
@@ -101,14 +103,14 @@ CASES = [
     Case("a pipe among images", train(), (SPLITS, fifo("tree/train/cat/a.png")), (OK, REFUSED), seconds=200),
     Case("a decompression bomb", train(), (SPLITS, *(
         put(f"tree/train/cat/{i:03}.png", lambda: bomb(30_000)) for i in range(3))), (OK, FAILED, REFUSED), seconds=200),
-    Case("an image of one pixel", train(), (SPLITS, put("tree/test/cat/000.png", picture(0, (1, 1)))), (OK,), check=tested(24)),
+    Case("an image of one pixel", train(), (SPLITS, put("tree/test/cat/000.png", picture(0, (1, 1)))), (OK,), check=images_tested(24)),
     Case("an image of one row of 20,000", train(), (SPLITS, put("tree/train/cat/000.png", lambda: picture(0, (20_000, 1)))), (OK,)),
     Case("palettes, alpha, CMYK, grey and 16 bits", train(), (
         SPLITS,
         put("tree/train/cat/000.png", picture(0, mode="P")), put("tree/train/cat/001.png", picture(1, mode="RGBA")),
         put("tree/train/cat/p.jpg", picture(2, kind="JPEG", mode="CMYK")), put("tree/test/dog/000.png", picture(3, mode="LA")),
         put("tree/test/cat/000.png", picture(4, mode="I;16")),
-    ), (OK,), check=tested(24)),
+    ), (OK,), check=images_tested(24)),
     good("names of every alphabet", images({f"tree/{s}/{c}": 12 for s in ("train", "test") for c in ("猫 🐈", "a'b\"[x]{y}")})),
     good("a name that is no UTF-8", SPLITS, lambda work, _: (work / "tree/test/cat/000.png").rename(
         work / "tree/test/cat" / "caf\udce9.png")),
@@ -127,5 +129,5 @@ CASES = [
     Case("ImageNet with a stranger's class", train("data=imagenet"), (images({"tree/train/cat": 9, "tree/val/cat": 3}),)),
     Case("1,400 test images and few descriptors", train("data.num_workers=2", "data.batch_size=2"), (
         images({"tree/train/a": 4, "tree/train/b": 4, "tree/test/a": 700, "tree/test/b": 700}),), (OK,),
-        check=tested(1400), limits=("nofile=512",), seconds=400),
+        check=images_tested(1400), limits=("nofile=512",), seconds=400),
 ]  # fmt: skip
