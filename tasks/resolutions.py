@@ -16,6 +16,7 @@ from rich.table import Table
 
 import models
 from operators.errors import InputError, check_number
+from tasks.data.decode import MOST_SIDE
 
 SCORES = ("accuracy", "accuracy_top5", "loss", "ece")
 
@@ -27,7 +28,7 @@ def sides(given: Sequence[Any]) -> list[int]:
         InputError: none, one twice, or one that is no number of pixels.
     """
     for side in given:
-        check_number("data.resolution", side, least=1, integer=True)
+        check_number("data.resolution", side, least=1, most=MOST_SIDE, integer=True)
     if not given or len(set(given)) < len(given):
         raise InputError(f"data.resolution={list(given)!r} must list one resolution or more, none of them twice")
     return list(given)

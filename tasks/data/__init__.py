@@ -38,8 +38,28 @@ def create(name: str, **params: Any) -> ImageData:
     """The data set `name`; `params` are those of `ImageData`, without its `source`, and for photographs `Options`.
 
     Raises:
-        InputError: unknown name or parameter, a value out of range, or a `root` that does not hold the data set.
+        InputError: unknown name or parameter, a value out of range or too large for this machine, or a `root` that does
+            not hold the data set.
     """
+    data = _build(name, params)
+    data.check_memory()
+    return data
+
+
+def describe(name: str, **params: Any) -> ImageData:
+    """As `create`, for its shape and classes only: nothing is looked for where the name alone tells them.
+
+    Raises:
+        InputError: as `create`; of a folder of images the root is needed, since its folders are the classes.
+    """
+    # a plan may be for another machine
+    params = {key: value for key, value in params.items() if key != "num_workers"}
+    if name in _ELSEWHERE:
+        params = {key: value for key, value in params.items() if key not in ("root", "splits")}
+    return _build(name, params)
+
+
+def _build(name: str, params: dict[str, Any]) -> ImageData:
     from tasks.data.module import ImageData
 
     check_choice("data.name", name, names())
@@ -55,18 +75,6 @@ def create(name: str, **params: Any) -> ImageData:
         augment = replace(augment, crop_scale=_CROP_SCALE[options.pipeline])
     rest = {key: value for key, value in params.items() if key not in own}
     return ImageData(_PHOTOGRAPHS[name](options), augment=augment, **rest)
-
-
-def describe(name: str, **params: Any) -> ImageData:
-    """As `create`, for its shape and classes only: nothing is looked for where the name alone tells them.
-
-    Raises:
-        InputError: as `create`; of a folder of images the root is needed, since its folders are the classes.
-    """
-    params = {key: value for key, value in params.items() if key != "num_workers"}  # which another machine will run
-    if name in _ELSEWHERE:
-        params = {key: value for key, value in params.items() if key not in ("root", "splits")}
-    return create(name, **params)
 
 
 def check(name: str, **params: Any) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from operators.errors import InputError
-from tasks.data import cache
+from tasks.data import cache, columns
 from tasks.data.splits import Images, Source
 
 if TYPE_CHECKING:
@@ -58,13 +58,18 @@ def decode(table: pyarrow.Table, origin: str) -> Images:
         raise InputError(f"{origin} has the columns {', '.join(table.column_names)}; expected: img, label")
     if not pyarrow.types.is_struct(table["img"].type) or table["img"].type.get_field_index("bytes") < 0:
         raise InputError(f"{origin} has a column img of type {table['img'].type}; expected: struct<bytes, path>")
-    metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get("label", {}).get("names", CLASS_NAMES)
-    if tuple(names) != CLASS_NAMES:
+    kind = table["img"].type.field("bytes").type
+    if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+        raise InputError(f"{origin} has a column img with bytes of type {kind}; expected: binary")
+    try:
+        metadata = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError as error:
+        raise InputError(f"{origin}: its metadata is damaged ({error})") from error
+    names = columns.class_names(metadata, origin)
+    if names is not None and tuple(names) != CLASS_NAMES:
         raise InputError(f"{origin} has the classes {', '.join(names)}; CIFAR-10 has {', '.join(CLASS_NAMES)}")
-    labels = table["label"].to_numpy().astype(np.int64)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASS_NAMES):
-        raise InputError(f"{origin} has labels outside 0 … {len(CLASS_NAMES) - 1}")
+    known = {name: label for label, name in enumerate(CLASS_NAMES)}
+    labels = columns.labels(table["label"], known, len(CLASS_NAMES), origin)
     encoded = pyarrow.compute.struct_field(table["img"], "bytes").to_pylist()
 
     def decode_rows(rows: range) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -21,6 +22,9 @@ Place = Callable[[int, int], Box]
 
 MOST_PIXELS = 178_956_970
 """Most pixels that are ever held in memory: the bound at which Pillow itself refuses. JPEGs are scaled before."""
+
+MOST_SIDE = math.isqrt(MOST_PIXELS)
+"""Largest resolution in pixels."""
 
 _RATIO = 4 / 3
 _MARGIN = 2

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
+from tasks.data.decode import MOST_SIDE
 from tasks.data.photographs import Photographs, Store
 from tasks.data.splits import Source, Split, stratified
 
@@ -58,9 +59,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice("data.pipeline", self.pipeline, _PIPELINES)
-        for name in ("resolution", "val_size"):
+        for name, most in (("resolution", MOST_SIDE), ("val_size", None)):
             if getattr(self, name) is not None:
-                check_number(f"data.{name}", getattr(self, name), least=1, integer=True)
+                check_number(f"data.{name}", getattr(self, name), least=1, most=most, integer=True)
         check_number("data.max_corrupt", self.max_corrupt, least=0)
         if not isinstance(self.splits, Mapping | None):
             raise InputError(f"data.splits={self.splits!r} must be a mapping such as {{train: train, val: val}}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from operators.errors import InputError, check_number
 from tasks.data import identical, workers
 from tasks.data.augment import Augment, Transform
 from tasks.data.corrupt import Corrupt
+from tasks.data.decode import MOST_SIDE
 from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
 from tasks.data.splits import Source, Split, Splits, carve
 from tasks.files import LAST
@@ -94,7 +96,7 @@ class ImageData(lightning.LightningDataModule):
         check_number("data.num_workers", num_workers, least=0, most=workers.MOST, integer=True)
         check_number("seed", seed, integer=True)
         if resolution is not None:
-            check_number("data.resolution", resolution, least=1, integer=True)
+            check_number("data.resolution", resolution, least=1, most=MOST_SIDE, integer=True)
         if val_size is not None:
             check_number("data.val_size", val_size, least=1, integer=True)
             if source.val_size is None:
@@ -184,6 +186,18 @@ class ImageData(lightning.LightningDataModule):
     def _dataset(self, split: Split, augment: Augment) -> ImageSplit:
         resolution = self.image_size[0] if self.image_size != self._source.shape[1:] else None
         return ImageSplit(split, Transform(self.mean, self.std, resolution, augment, self.seed), self.seed, augment)
+
+    def check_memory(self) -> None:
+        """Raise `InputError` unless a batch fits into this machine's memory."""
+        image = 4 * self.channels * math.prod(self.image_size)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if image * self.batch_size > memory:
+            side = "×".join(map(str, self.image_size))
+            raise InputError(
+                f"data.batch_size={self.batch_size} images of {side} pixels take "
+                f"{image * self.batch_size / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f}: allowed are "
+                f"at most {memory // image} in a batch"
+            )
 
     def _checkpoint(self) -> Path | None:
         return None if self.trainer is None else Path(self.trainer.default_root_dir) / "checkpoints" / LAST

@@ -6,8 +6,9 @@ itself has to be read a hundred images at a time, which a random order cannot af
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.errors import InputError
-from tasks.data import keyed
+from tasks.data import columns, keyed
 from tasks.data.decode import from_bytes
 from tasks.data.layout import one_line
 
@@ -79,35 +80,53 @@ class ParquetLayout:
         import datasets
         import pyarrow
 
+        where = f"{split} of {self.origin}"
         try:
             if self.files is None:
                 table = datasets.load_dataset(self.origin, split=split)
             else:
+                _look(self.files[split], where)
                 table = datasets.load_dataset("parquet", data_files={split: self.files[split]}, split=split)
         except (OSError, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as error:
+            reason = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
             hint = "accept its terms there and log in with `hf auth login`, or give data.root=DIR"
-            raise InputError(
-                f"cannot load {split} of {self.origin} ({one_line(error)}){'; ' + hint if self.files is None else ''}"
-            ) from error
-        where = f"{split} of {self.origin}"
+            hint = f"; {hint}" if self.files is None else ""
+            raise InputError(f"cannot load {split} of {self.origin} ({one_line(reason or error)}){hint}") from error
         if not {"image", "label"} <= set(table.column_names):
             raise InputError(f"{where} has the columns {', '.join(table.column_names)}; expected: image, label")
         try:
             table = table.select_columns(["image", "label"]).cast_column("image", datasets.Image(decode=False))
         except (TypeError, ValueError, pyarrow.ArrowException) as error:
             raise InputError(f"{where} has a column image that is not struct<bytes, path>") from error
-        labels = table.data.column("label").to_numpy().astype(np.int64)
-        return ArrowStore(table, split), self._relabel(labels, table.features["label"], where)
+        names = getattr(table.features["label"], "names", None) or list(self.labels)
+        labels = columns.labels(table.data.column("label"), self.labels, len(names), where)
+        return ArrowStore(table, split), self._relabel(labels, names, where)
 
-    def _relabel(self, labels: npt.NDArray[np.int64], feature: object, where: str) -> npt.NDArray[np.int64]:
-        names = getattr(feature, "names", None) or list(self.labels)
-        if len(labels) == 0 or not 0 <= labels.min() <= labels.max() < len(names):
-            raise InputError(f"{where} has no images, or labels outside 0 … {len(names) - 1}: it cannot be used")
+    def _relabel(self, labels: npt.NDArray[np.int64], names: Sequence[str], where: str) -> npt.NDArray[np.int64]:
         if all(name in self.labels for name in names):
             return np.array([self.labels[name] for name in names])[labels]
         if len(names) != len(self.labels):
             raise InputError(f"{where} lists {len(names)} classes, of which {names[0]!r} is the first; not these")
         return labels
+
+
+def _look(files: Sequence[str], where: str) -> None:
+    """Raise `InputError` if there are no rows, or metadata that `datasets` fails at; `ArrowException`, see `load`."""
+    import pyarrow.parquet
+
+    rows = 0
+    for file in files:
+        metadata = pyarrow.parquet.read_metadata(file)
+        rows += metadata.num_rows
+        try:
+            features = json.loads((metadata.metadata or {}).get(b"huggingface", b"{}"))
+        except ValueError as error:
+            raise InputError(f"{file}: its metadata is damaged ({one_line(error)})") from error
+        if not isinstance(features, dict) or not isinstance(features.get("info", {}), dict):
+            raise InputError(f"{file}: its metadata is damaged (no mapping)")
+        columns.class_names(features, file)
+    if rows == 0:
+        raise InputError(f"{where} has no rows: it cannot be used")
 
 
 def find(root: Path) -> dict[str, list[str]]:
