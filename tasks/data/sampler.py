@@ -120,7 +120,7 @@ class EvalBatches(Sampler[Pairs]):
 class Loader(DataLoader[Any]):
     """A `DataLoader` that takes "corrupt" out of the batches and has it counted, in the main process.
 
-    Its `collate_fn` has to be `workers.send`.
+    With `workers.send` as its `collate_fn`, what is kept of a batch, but for the images, holds no file open.
 
     Attributes:
         corrupt: counts.
@@ -139,10 +139,8 @@ class Loader(DataLoader[Any]):
 
     def _sent(self) -> Iterator[Any]:
         try:
-            with workers.explained(self.checkpoint):
+            with workers.explained(self.checkpoint), workers.watched(self.checkpoint, self.num_workers):
                 batches = super().__iter__()
-                if self.num_workers:
-                    workers.watch(self.checkpoint)
             while True:
                 with workers.explained(self.checkpoint):
                     try:

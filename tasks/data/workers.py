@@ -65,13 +65,15 @@ def _plain(value: Any) -> Any:
     return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
-def send(batch: dict[str, Any]) -> Any:
-    """What a loader's `collate_fn` makes of a batch: a `Parcel` in a worker, else the batch."""
+def send(batch: Any) -> Any:
+    """What a loader's `collate_fn` makes of a batch, a dict: a `Parcel` in a worker, else the batch."""
     return batch if torch.utils.data.get_worker_info() is None else Parcel(batch)
 
 
-def receive(batch: dict[str, Any]) -> dict[str, Any]:
+def receive(batch: Any) -> Any:
     """The batch as it was before `send`; of a worker's, only "image" lies in shared memory."""
+    if not isinstance(batch, dict):
+        return batch
     return {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in batch.items()}
 
 
@@ -133,17 +135,26 @@ def explained(checkpoint: Path | None) -> Iterator[None]:
         raise WorkerError(line + _continue(checkpoint)) from error
 
 
-def watch(checkpoint: Path | None) -> None:
-    """From now on, raise `WorkerError` in the main thread, whatever it does, when a worker is killed.
+@contextmanager
+def watched(checkpoint: Path | None, number: int) -> Iterator[None]:
+    """Start `number` workers within; from then on, one that is killed raises `WorkerError` in the main thread.
 
-    PyTorch's handler raises a `RuntimeError` there. Only the first death is told, until this is called again: what
-    follows would only disturb the end of the run.
+    PyTorch's handler, which starting them puts in place, raises a `RuntimeError` there. Only the first death is told,
+    until others are started: what follows would only disturb the end of the run.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return
+    if number and threading.current_thread() is threading.main_thread():
+        _watch(checkpoint)
+        yield
+        _watch(checkpoint)
+    else:
+        yield
+
+
+def _watch(checkpoint: Path | None) -> None:
     handler = signal.getsignal(signal.SIGCHLD)
     if isinstance(handler, _Handler):
-        handler.checkpoint, handler.silent = checkpoint, False
+        handler.checkpoint = checkpoint
+        handler.silent = False
     elif callable(handler):
         signal.signal(signal.SIGCHLD, _Handler(handler, checkpoint))
 
