@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Sampler
 from operators.errors import InputError
 from tasks.data import keyed, workers
 from tasks.data.corrupt import Corrupt
-from tasks.failure import WorkerError
 
 Pairs = list[tuple[int, int]]
 
@@ -134,7 +133,11 @@ class Loader(DataLoader[Any]):
         for sent in self._sent():
             batch = workers.receive(sent)
             if self.corrupt is not None and "corrupt" in batch:
-                self.corrupt.note(batch.pop("corrupt"))
+                try:
+                    self.corrupt.note(batch.pop("corrupt"))
+                except InputError:
+                    workers.end(self)
+                    raise
             yield batch
 
     def _sent(self) -> Iterator[Any]:
@@ -148,7 +151,7 @@ class Loader(DataLoader[Any]):
                     except StopIteration:
                         return
                 yield batch
-        except WorkerError:
+        except Exception:
             workers.end(self)
             raise
 
