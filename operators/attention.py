@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
+from operators.differentiation import forward_mode
 from operators.errors import InputError, check_choice, check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.registry import register
 from operators.shell_spec import ShellSpec
+from operators.tensors import ordinary_tensors
 from operators.tracing import constant
 
 HEAD_WIDTH = 64
@@ -79,7 +81,7 @@ def _xformers_trial(device: torch.device, dtype: torch.dtype, head_width: int, d
         ops = importlib.import_module("xformers.ops")
     except (ImportError, OSError, RuntimeError, AttributeError) as error:  # a binary that does not fit fails in any way
         return f"it does not import ({' '.join(str(error).split())})"
-    with torch.inference_mode(False), torch.enable_grad():
+    with ordinary_tensors(), torch.enable_grad():
         q = torch.zeros(1, 8, 1, head_width, device=device, dtype=dtype, requires_grad=True)
         try:
             ops.memory_efficient_attention(q, q, q).sum().backward()
@@ -147,7 +149,7 @@ class Attention(Core):
     Args:
         site: where the core stands.
         backend: `xformers` (CUDA only), `sdpa`, `reference` (stores the N × N map), or `auto`: xformers where it can
-            serve the call, `sdpa` otherwise.
+            serve the call, `sdpa` otherwise (`reference` in forward-mode differentiation).
         heads: number of heads; None for `default_heads`.
         qk_norm: LayerNorm without bias over each head's q and k (ViT-22B, arXiv 2302.05442, section 2).
         rope: 2-D rotary positions, see `rope_angles`; needs a head width divisible by 4.
@@ -199,6 +201,12 @@ class Attention(Core):
         return self._serving(weight.device, self._last_dtype or weight.dtype)
 
     def _serving(self, device: torch.device, dtype: torch.dtype) -> str:
+        if forward_mode() and self.requested_backend != "reference":
+            if self.requested_backend == "auto":
+                return "reference"
+            raise InputError(
+                f"mixer.backend={self.requested_backend!r} has no forward-mode derivatives; use auto or reference"
+            )
         if self.requested_backend in ("sdpa", "reference"):
             return self.requested_backend
         refusal = xformers_refusal(device, dtype, self.head_width)

@@ -6,13 +6,15 @@ the cores that they follow.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from operators.differentiation import refuse_forward_mode, transformed
+from operators.once import once
+from operators.tensors import check_tensors
 
 LEAST = 1 << 15
 """Numbers below which calling compiled code costs more than it saves."""
@@ -30,7 +32,7 @@ def gated_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     same = y.dtype == z.dtype == weight.dtype and y.dtype in (torch.float32, torch.float64)
     large = y.numel() >= LEAST and y.shape == z.shape
-    if same and large and y.device.type == "cpu" and not _transformed():
+    if same and large and y.device.type == "cpu" and not (torch.compiler.is_compiling() or transformed()):
         return _gated_norm(y, z, weight, eps)
     return reference(y, z, weight, eps)
 
@@ -40,16 +42,7 @@ def reference(y: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
     return F.rms_norm(y, weight.shape, weight, eps) * F.silu(z)
 
 
-def _transformed() -> bool:
-    """Whether somebody looks into the operations: a compiler, vmap and its like, or forward differentiation."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0  # no public name says it
-    )
-
-
-@lru_cache
+@once
 def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     # Here and not above: importing numba takes half a second, which those who do without need not wait for.
     from operators.gating_kernels import compiled
@@ -70,11 +63,19 @@ def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, size
     jit.run(_kernels(tensors[0].dtype)[index], tensors, numbers, tasks, threads)
 
 
+def _check(y: Tensor, z: Tensor, weight: Tensor, grad: Tensor | None = None) -> None:
+    refuse_forward_mode("the compiled gated norm", "call operators.gating.reference")
+    shape = tuple(y.shape)
+    shapes = {"y": (y, shape), "z": (z, shape), "weight": (weight, shape[-1:])}
+    check_tensors("the compiled gated norm", y, {**shapes, "the gradient": (y if grad is None else grad, shape)})
+
+
 @torch.library.custom_op("operator_zoo::gated_norm_fwd", mutates_args=())
 def _gated_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
+    _check(y, z, weight)
     out = y.new_empty(y.shape)
     y, z = _rows(y), _rows(z)
-    tensors = [y, z, weight.contiguous(), torch.tensor([eps], dtype=y.dtype), out]
+    tensors = [y, z, weight.contiguous(), torch.tensor([eps], dtype=y.dtype, device="cpu"), out]
     _run(0, tensors, [y.stride(0), z.stride(0)], len(y), y.numel())
     return out
 
@@ -88,11 +89,13 @@ def _(y: Tensor, z: Tensor, weight: Tensor, eps: float) -> Tensor:
 def _gated_norm_backward(
     y: Tensor, z: Tensor, weight: Tensor, grad: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check(y, z, weight, grad)
     grad_y, grad_z = y.new_empty(y.shape), y.new_empty(y.shape)
     y, z, grad = _rows(y), _rows(z), _rows(grad)
     parts = min(len(y), PARTS)
     by_part = weight.new_empty(parts, *weight.shape)
-    tensors = [y, z, weight.contiguous(), torch.tensor([eps], dtype=y.dtype), grad, grad_y, grad_z, by_part]
+    offset = torch.tensor([eps], dtype=y.dtype, device="cpu")
+    tensors = [y, z, weight.contiguous(), offset, grad, grad_y, grad_z, by_part]
     _run(1, tensors, [y.stride(0), z.stride(0), grad.stride(0), len(y), parts], parts, y.numel())
     return grad_y, grad_z, by_part.sum(0)
 
@@ -109,7 +112,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     y, z, weight = ctx.saved_tensors
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and not transformed():
         return (*_gated_norm_backward(y, z, weight, grad, ctx.eps), None)
     # Somebody will differentiate again, what the compiled code cannot.
     r = torch.rsqrt(y.square().mean(-1, keepdim=True) + ctx.eps)

@@ -28,9 +28,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from operators.errors import InputError, check_number, nearest
+from operators.tensors import ordinary_tensors
 from operators.tracing import constant, untraced
 
 REVERSED = "_r"
@@ -152,8 +152,7 @@ def _tokens(name: str, height: int, width: int, device: torch.device) -> tuple[T
     forward, backwards = base(name)
     for what, size in (("height", height), ("width", width)):
         check_number(f"{what} of a scan order", size, least=1, integer=True)
-    # An ordinary tensor of this device, whoever asks first: in inference mode, among fakes, on another default device.
-    with unset_fake_temporarily(), torch.inference_mode(False), torch.device("cpu"):
+    with ordinary_tensors():
         grid = torch.arange(height * width).view(height, width)
         window = _WINDOW.fullmatch(forward)
         order = _ORDERS[forward](grid) if window is None else _windows(grid, int(window[1]))

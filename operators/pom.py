@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from operators.attention import check_heads, rope_angles, rotate
 from operators.card import MixerCard, Site
 from operators.cost import Cost
+from operators.differentiation import transformed
 from operators.errors import InputError, check_choice, check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
@@ -116,7 +117,11 @@ class PoM(Core):
     def selection(self, x: Tensor) -> Tensor:
         """The gates s in [0, 1], (B, H, W, heads), from x (B, H, W, C)."""
         logits: Tensor = self.gate(x)
-        return F.hardsigmoid(logits.to(wide(logits.dtype)))
+        logits = logits.to(wide(logits.dtype))
+        if logits.dtype == torch.float64 or transformed():
+            # Torch's own has 1/6 in float32 in its gradient, whatever the type, and no second derivative.
+            return F.relu6(logits + 3) / 6
+        return F.hardsigmoid(logits)
 
     def _rotated(self, field: Tensor) -> Tensor:
         if not self.rope:

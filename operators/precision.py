@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 
-def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """A context without autocast on the tensor's device (the meta device knows none)."""
+def under_autocast(tensor: Tensor) -> bool:
+    """Whether autocast is on for the tensor's device (the meta device knows none)."""
     device = tensor.device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):  # to ask is five times faster than to switch off
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast on the tensor's device."""
+    if not under_autocast(tensor):  # to ask is five times faster than to switch off
         return nullcontext()
-    return torch.autocast(device, enabled=False)
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

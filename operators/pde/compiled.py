@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import ceil
 from typing import Any
 
@@ -10,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from operators.differentiation import refuse_forward_mode
 from operators.errors import InputError
+from operators.once import once
+from operators.tensors import check_tensors
 
 LANES = 16
 LEAST_TASKS = 16
@@ -23,7 +25,7 @@ THREAD_LEAST = 1 << 20
 """Multiply-adds below which a thread costs more than it saves."""
 
 
-@lru_cache
+@once
 def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     # Here and not above: importing numba takes half a second, which those who do without need not wait for.
     from operators.pde.kernels import compiled
@@ -64,6 +66,20 @@ def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, thre
     jit.run(_kernels(dtype)[index], tensors, [*numbers, *codes], tasks, threads)
 
 
+def _check(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor, grad: Tensor | None = None) -> None:
+    refuse_forward_mode("the compiled propagator", "set pde.method to auto, separable or fft")
+    batch, height, width, channels = u.shape
+    states = rows.shape[0]
+    shapes = {
+        "u": (u, (batch, height, width, channels)),
+        "rows": (rows, (states, height, height, channels)),
+        "columns": (columns, (states, width, width, channels)),
+        "skip": (skip, (channels,)),
+        "the gradient": (u if grad is None else grad, (batch, height, width, channels)),
+    }
+    check_tensors("the compiled propagator", u, shapes)
+
+
 @torch.library.custom_op("operator_zoo::separable_fwd", mutates_args=())
 def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
     """y_ij = skip u_ij + sum over s, k, l of rows_sik columns_sjl u_kl for each image and channel, on the CPU.
@@ -77,11 +93,14 @@ def separable(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor) -> Tensor:
     Returns:
         (B, H, W, D), contiguous.
     """
+    _check(u, rows, columns, skip)
     batch, height, width, channels = u.shape
     if channels % LANES:
         return narrow(separable(*widened(u, rows, columns, skip)), channels)
     states = rows.shape[0]
     y = u.new_empty(u.shape)
+    if not batch:
+        return y
     u = channels_together(u)
     given = [u, rows.contiguous(), columns.contiguous(), skip.contiguous()]
     of_block = LANES * u.element_size() * states * (height**2 + width**2)
@@ -102,7 +121,10 @@ def separable_backward(
     u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of u, rows, columns and skip from that of the output of `separable`, all contiguous."""
+    _check(u, rows, columns, skip, grad)
     batch, height, width, channels = u.shape
+    if not batch:
+        return u.new_empty(u.shape), torch.zeros_like(rows), torch.zeros_like(columns), torch.zeros_like(skip)
     if channels % LANES:
         a, b, c, d = separable_backward(*widened(u, rows, columns, skip, grad))
         return narrow(a, channels), narrow(b, channels), narrow(c, channels), narrow(d, channels)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from operators.card import MixerCard, Site
 from operators.cost import Cost, complex_product_macs, fft_macs
+from operators.differentiation import differentiated, transformed
 from operators.errors import InputError
 from operators.fakes import valueless
 from operators.initialisation import linear_init
@@ -23,7 +24,7 @@ from operators.pde.propagators import apply_transfer, axis_matrices, permuted, s
 from operators.pde.reference import propagate_reference
 from operators.pde.symbols import Coefficients, respond
 from operators.pde_options import COMPILED, COMPILED_FFT, TERMS, check
-from operators.precision import full_precision, wide
+from operators.precision import full_precision, under_autocast, wide
 from operators.registry import register
 from operators.shell_spec import ShellSpec
 
@@ -33,6 +34,14 @@ LEAST_STEADY_DECAY = 0.5
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
 DEFAULT_GRID = (16, 16)
+
+
+class _Kept(NamedTuple):
+    """Propagators and what they were made from, in one record: threads that share a module swap it as a whole."""
+
+    key: tuple[Any, ...]
+    numbers: tuple[Tensor, ...]
+    propagators: tuple[Tensor, ...]
 
 
 @register(
@@ -125,7 +134,7 @@ class PdeSsm(Core):
         self.method, self.separable = agreed.method, agreed.separable
         self._refuse_the_place(groups)
 
-        self._kept: tuple[tuple[Any, ...], list[Tensor], tuple[Tensor, ...]] | None = None
+        self._kept: _Kept | None = None
         self.groups = groups if condition != "none" else site.width
         self.grid = site.grid or DEFAULT_GRID
         self.readout = nn.Parameter(torch.randn(site.width, state) / math.sqrt(state))
@@ -206,9 +215,15 @@ class PdeSsm(Core):
                 f"pde.method={COMPILED_FFT} needs sides of 2 and more without factors other than 2, 3, 5, 7, not "
                 f"{height}x{width}; use pde.method=fft or auto"
             )
+        if self.method in (COMPILED, COMPILED_FFT) and differentiated():
+            raise InputError(
+                f"pde.method={self.method} has neither forward-mode derivatives nor those of torch.func: set "
+                "pde.method to auto, fft or separable"
+            )
         if self.method != "auto":
             return self.method
-        boundary = self.boundary if device == "cpu" and self.condition == "none" else None
+        serving = device == "cpu" and self.condition == "none" and not differentiated()
+        boundary = self.boundary if serving else None
         return choose(self.separable, height, width, self.state, compiled=boundary)
 
     @property
@@ -252,6 +267,8 @@ class PdeSsm(Core):
         return coefficients.in_pixels(*((height, width) if self.units == "image" else self.grid), units="image")
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        if not len(u):
+            return self._nothing(u, x, cond)
         height, width = u.shape[1:3]
         method = self.method_on(height, width)
         with full_precision(u):
@@ -270,24 +287,33 @@ class PdeSsm(Core):
                 return apply_transfer(u.to(weight.dtype), propagators[0], self.boundary, last=True).to(u.dtype)
         if method == "separable":
             rows, columns = propagators
-            mixed = self._separable(u, rows, columns, weight)
+            # Autocast chooses the type of the products; without it theirs is the propagators'.
+            field = u if under_autocast(u) else u.to(weight.dtype)
+            mixed = self._separable(field, rows, columns, weight)
         return mixed.to(u.dtype) + self.skip.to(u.dtype) * u
+
+    def _nothing(self, u: Tensor, x: Tensor, cond: Tensor | None) -> Tensor:
+        """An empty batch, whose gradients are zero and not missing; transforms refuse it."""
+        made = [value for value in vars(self.solve_coefficients(x, cond)).values() if value is not None]
+        total = sum((value.sum() for value in made), self.readout.sum() + self.skip.sum())
+        return u * total.to(u.dtype)
 
     def _propagators(
         self, method: str, u: Tensor, x: Tensor, cond: Tensor | None, weight: Tensor
     ) -> tuple[Tensor, ...]:
         """What `method` applies to u; kept for the next call if nothing asks for a gradient, up to twice u's memory."""
         height, width = u.shape[1:3]
-        keep = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or valueless(u)) and u.device.type == "cpu"
-        keep = keep and self.condition == "none"
+        looked_into = torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed()
+        keep = not looked_into and u.device.type == "cpu" and not valueless(u) and self.condition == "none"
         if keep:
             # By value, which takes microseconds: version counters miss what is written through `.data`.
             key, numbers = (
                 (method, height, width, weight.dtype),
                 [weight, self.skip, *(getattr(self, name) for name in self.raw_sizes)],
             )
-            if self._kept is not None and self._kept[0] == key and all(map(torch.equal, self._kept[1], numbers)):
-                return self._kept[2]
+            kept = self._kept
+            if kept is not None and kept.key == key and all(map(torch.equal, kept.numbers, numbers)):
+                return kept.propagators
         coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
         made: tuple[Tensor, ...]
         if method in ("fft", COMPILED_FFT):
@@ -306,7 +332,7 @@ class PdeSsm(Core):
             made = axis_matrices(coefficients, height, width, self.boundary, gain)
         if keep:
             fits = sum(one.nbytes for one in made) <= 2 * u.nbytes
-            self._kept = (key, [number.clone() for number in numbers], made) if fits else None
+            self._kept = _Kept(key, tuple(number.clone() for number in numbers), made) if fits else None
         return made
 
     def _pointwise(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:

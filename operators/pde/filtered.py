@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.errors import InputError
+from operators.differentiation import refuse_forward_mode
+from operators.errors import InputError, check_choice
+from operators.once import once
 from operators.pde.compiled import LANES, LEAST_TASKS, THREAD_LEAST, channels_together, narrow, widened
+from operators.tensors import check_tensors, ordinary_tensors
 
 MODES = {"periodic": 0, "neumann": 1, "dirichlet": -1, "absorbing": 2}
 
@@ -31,7 +34,7 @@ def _rest(length: int) -> int:
     return length
 
 
-@lru_cache
+@once
 def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     # Here and not above: importing numba takes half a second, which those who do without need not wait for.
     from operators.pde.wave_kernels import compiled
@@ -48,7 +51,8 @@ def _plan(length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     from operators.pde.wave_kernels import table
 
     passes, numbers = table(length, _name(dtype))
-    return torch.from_numpy(passes), torch.from_numpy(numbers)
+    with ordinary_tensors():
+        return torch.from_numpy(passes), torch.from_numpy(numbers)
 
 
 def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, boundary: str) -> None:
@@ -64,6 +68,23 @@ def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, boun
     jit.run(_kernels(field.dtype)[index], [*tensors, *plans], [*numbers[:at], *sizes, *numbers[at:]], tasks, threads)
 
 
+def _check(u: Tensor, response: Tensor, boundary: str, grad: Tensor | None = None) -> None:
+    refuse_forward_mode("the compiled filter", "set pde.method to auto or fft")
+    check_choice("boundary", boundary, MODES)
+    batch, height, width, channels = u.shape
+    if not serves(height, width, boundary):
+        raise InputError(
+            f"the compiled filter takes sides of 2 and more without factors other than 2, 3, 5, 7, not {height}x{width}"
+        )
+    rows, columns = _extended(height, width, boundary)
+    shapes = {
+        "u": (u, (batch, height, width, channels)),
+        "response": (response, (2, rows, columns // 2 + 1, channels)),
+        "the gradient": (u if grad is None else grad, (batch, height, width, channels)),
+    }
+    check_tensors("the compiled filter", u, shapes)
+
+
 @torch.library.custom_op("operator_zoo::filter_fwd", mutates_args=())
 def filtered(u: Tensor, response: Tensor, boundary: str) -> Tensor:
     """Compute irfft2(rfft2(u) · response) per image and channel, on the grid as `boundary` extends it, on the CPU.
@@ -77,10 +98,13 @@ def filtered(u: Tensor, response: Tensor, boundary: str) -> Tensor:
     Returns:
         (B, H, W, D), contiguous.
     """
+    _check(u, response, boundary)
     batch, _, _, channels = u.shape
     if channels % LANES:
         return narrow(filtered(*widened(u, response), boundary), channels)
     y = u.new_empty(u.shape)
+    if not batch:
+        return y
     u = channels_together(u)
     tasks = channels // LANES * batch
     _run(0, [u, response.contiguous(), y], [*u.stride()[:3], batch, channels, MODES[boundary]], tasks, boundary)
@@ -95,7 +119,10 @@ def _(u: Tensor, response: Tensor, boundary: str) -> Tensor:
 @torch.library.custom_op("operator_zoo::filter_bwd", mutates_args=())
 def filtered_backward(u: Tensor, response: Tensor, grad: Tensor, boundary: str) -> tuple[Tensor, Tensor]:
     """Gradients of u and the response from that of the output of `filtered`, contiguous."""
+    _check(u, response, boundary, grad)
     batch, _, _, channels = u.shape
+    if not batch:
+        return u.new_empty(u.shape), torch.zeros_like(response)
     if channels % LANES:
         a, b = filtered_backward(*widened(u, response, grad), boundary)
         return narrow(a, channels), narrow(b, channels)

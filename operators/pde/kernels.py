@@ -11,7 +11,6 @@ made.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from operators.jit import (
     prefetch,
     share,
 )
+from operators.once import once
 
 
 def _tile(start: str) -> Any:
@@ -91,7 +91,7 @@ def _four(step: int, first: int, length: int) -> Any:
     return first * step, min(first + 1, last) * step, min(first + 2, last) * step, min(first + 3, last) * step
 
 
-@lru_cache
+@once
 def contractions(dtype: str) -> tuple[int, ...]:
     """Addresses of compiled code that makes y[i, j] = y₀ + sum over k of a[i, k] b[j, k], y₀ as `_tile` says.
 

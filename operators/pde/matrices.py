@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.differentiation import refuse_forward_mode
 from operators.errors import InputError
+from operators.once import once
 from operators.pde.propagators import MOST_BY_PRODUCT, axis_matrices
 from operators.pde.symbols import Coefficients
+from operators.tensors import check_tensors, ordinary_tensors
 
 SIGNS = {"periodic": 0, "neumann": 1, "dirichlet": -1}
 """Of the image behind the edge."""
@@ -41,7 +44,7 @@ def matrices(coefficients: Coefficients, gain: Tensor, height: int, width: int, 
     return rows, columns
 
 
-@lru_cache
+@once
 def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
     # Here and not above: importing numba takes half a second, which those who do without need not wait for.
     from operators.pde.matrix_kernels import compiled
@@ -52,9 +55,10 @@ def _kernels(dtype: torch.dtype) -> tuple[Any, Any]:
 @lru_cache(maxsize=32)
 def _waves(length: int, boundary: str, dtype: torch.dtype) -> Tensor:
     """Cosine and sine of a P-th part of n turns, n = 0 … P - 1, one after the other."""
-    turns = torch.arange(length if boundary == "periodic" else 2 * length, dtype=torch.float64)
-    angles = turns * (2 * math.pi / len(turns))
-    return torch.cat([angles.cos(), angles.sin()]).to(dtype)
+    with ordinary_tensors():
+        turns = torch.arange(length if boundary == "periodic" else 2 * length, dtype=torch.float64)
+        angles = turns * (2 * math.pi / len(turns))
+        return torch.cat([angles.cos(), angles.sin()]).to(dtype)
 
 
 def _run(kernel: int, numbers: Tensor, height: int, width: int, boundary: str, others: list[Tensor]) -> None:
@@ -69,9 +73,19 @@ def _run(kernel: int, numbers: Tensor, height: int, width: int, boundary: str, o
     jit.run(_kernels(numbers.dtype)[kernel], [numbers, *tables, *others], sizes, tasks, threads)
 
 
+def _check(numbers: Tensor, height: int, width: int, *gradients: Tensor) -> None:
+    refuse_forward_mode("the compiled propagator", "set pde.method to auto, separable or fft")
+    states, channels = numbers.shape[-2:]
+    shapes = {"numbers": (numbers, (6, states, channels))}
+    for axis, gradient, length in zip(("rows", "columns"), gradients, (height, width), strict=False):
+        shapes[f"the gradient of {axis}"] = (gradient, (states, length, length, channels))
+    check_tensors("the compiled propagator", numbers, shapes)
+
+
 @torch.library.custom_op("operator_zoo::separable_matrices_fwd", mutates_args=())
 def _matrices(numbers: Tensor, height: int, width: int, boundary: str) -> tuple[Tensor, Tensor]:
     """Matrices (S, H, H, D) and (S, W, W, D) of numbers (6, S, D): diffusion, velocity and gain, two axes each."""
+    _check(numbers, height, width)
     _, states, channels = numbers.shape
     rows = numbers.new_empty(states, height, height, channels)
     columns = numbers.new_empty(states, width, width, channels)
@@ -92,6 +106,7 @@ def _(numbers: Tensor, height: int, width: int, boundary: str) -> tuple[Tensor, 
 def _matrices_backward(
     numbers: Tensor, grad_rows: Tensor, grad_columns: Tensor, height: int, width: int, boundary: str
 ) -> Tensor:
+    _check(numbers, height, width, grad_rows, grad_columns)
     grad = numbers.new_empty(numbers.shape)
     given = [grad_rows.contiguous(), grad_columns.contiguous(), grad]
     _run(1, numbers.contiguous(), height, width, boundary, given)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.differentiation import transformed
 from operators.fakes import valueless
 from operators.pde.plane import axis_plane_kernel, summed_plane_kernel
 from operators.pde.symbols import (
@@ -22,6 +23,7 @@ from operators.pde.symbols import (
     grid_response,
     half_axis,
 )
+from operators.tensors import ordinary_tensors
 
 MOST_BY_PRODUCT = 64
 """Pixels along an axis up to which its matrices are products with a table of waves, of 4 length³ numbers at most."""
@@ -57,12 +59,21 @@ class _Permuted(torch.autograd.Function):
 
 def permuted(x: Tensor, *order: int) -> Tensor:
     """`x.permute(order)` in memory, and likewise its gradient: batched products copy strided matrices one by one."""
+    if transformed():
+        return x.permute(order).contiguous()
     return _Permuted.apply(x, *order)
+
+
+def hankel(h: Tensor) -> Tensor:
+    """Matrix (..., n, n) of h[i + j] from h (..., 2n - 1)."""
+    if transformed():
+        return h.unfold(-1, (h.shape[-1] + 1) // 2, 1)
+    return _Hankel.apply(h)
 
 
 def toeplitz(kernel: Tensor) -> Tensor:
     """Matrix (..., n, n) of kernel[i - j] from a kernel (..., 2n - 1) at offsets 1-n … n-1."""
-    return _Hankel.apply(kernel.flip(-1)).flip(-2)
+    return hankel(kernel.flip(-1)).flip(-2)
 
 
 def axis_matrix(
@@ -91,7 +102,7 @@ def axis_matrix(
     matrix = toeplitz(torch.cat([kernel[..., period - length + 1 :], kernel[..., :length]], dim=-1))
     if boundary == "periodic":
         return matrix
-    image = _Hankel.apply(kernel[..., 1:])
+    image = hankel(kernel[..., 1:])
     return matrix + image if boundary == "neumann" else matrix - image
 
 
@@ -122,7 +133,10 @@ def _make_waves(length: int, boundary: str, moving: bool, dtype: torch.dtype, de
     return matrix.flatten(1).to(dtype)
 
 
-_kept_waves = lru_cache(maxsize=32)(_make_waves)
+@lru_cache(maxsize=32)
+def _kept_waves(length: int, boundary: str, moving: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with ordinary_tensors():
+        return _make_waves(length, boundary, moving, dtype, device)
 
 
 def _scaled(values: Tensor, gain: Tensor | None) -> Tensor:
@@ -272,7 +286,11 @@ def apply_transfer(field: Tensor, response: Tensor, boundary: str, *, last: bool
         sign = 1 if boundary == "neumann" else -1
         field = torch.cat([field, sign * field.flip(columns)], dim=columns)
         field = torch.cat([field, sign * field.flip(rows)], dim=rows)
-    applied: Tensor = _Filter.apply(field, response, rows, columns)
+    if transformed():
+        size, axes = (field.shape[rows], field.shape[columns]), (rows, columns)
+        applied = torch.fft.irfft2(torch.fft.rfft2(field, dim=axes) * response, s=size, dim=axes)
+    else:
+        applied = _Filter.apply(field, response, rows, columns)
     if boundary == "periodic":
         return applied
     return applied.narrow(rows, 0, height).narrow(columns, 0, width)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from operators.differentiation import transformed
 from operators.errors import InputError
 from operators.fakes import valueless
 from operators.tracing import untraced
@@ -159,6 +160,8 @@ def axis_waves(k: Tensor, diffusion: Tensor | None, velocity: Tensor | None) -> 
     Nyquist wave number sin(k n) is zero at every pixel, whatever stands before it.
     """
     if velocity is not None:
+        if transformed():
+            return _MovingWaves.make(k, diffusion, velocity).flatten(-2)
         amplitudes: Tensor = _MovingWaves.apply(k, diffusion, velocity)
         return amplitudes
     assert diffusion is not None
@@ -216,7 +219,7 @@ def _reach(diffusion: Tensor | None, velocity: Tensor | None, r: Tensor | None, 
 
     A Gaussian falls as exp(-n²/4K); the steady response falls downstream as exp(-q n), with K q² + v q + r = 0.
     """
-    zero = torch.zeros(())
+    zero = torch.zeros((), device="cpu")
     k = zero if diffusion is None else diffusion.detach().clamp(min=0)
     v = zero if velocity is None else velocity.detach().abs()
     if forcing == "steady" and r is not None:

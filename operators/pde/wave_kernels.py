@@ -9,13 +9,13 @@ once. Zeros and reflections, by which `boundary` extends an image, are made line
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from operators.jit import array, call, compile_function, compile_share, copy16, inner, named, share
 from operators.lanes import Complex, Place, lanes
+from operators.once import once
 
 RADICES = (8, 4, 2, 3, 5, 7)
 PAIRS, EXCHANGED = (32, 0, 16), (32, 16, 0)
@@ -32,7 +32,7 @@ def factors(length: int) -> list[int] | None:
     return found if length == 1 else None
 
 
-@lru_cache
+@once
 def table(length: int, dtype: str) -> tuple[Any, Any]:
     """How to transform an axis: its passes, and numbers exp(-2 pi i p j / (radix · m)) for them.
 
@@ -132,7 +132,7 @@ def _pass(radix: int) -> Any:
 _pass8, _pass4, _pass2, _pass3, _pass5, _pass7 = map(_pass, RADICES)
 
 
-@lru_cache
+@once
 def _address(radix: int, dtype: str) -> int:
     """The address of a compiled pass: a unit of its own, since all that uses it would be compiled with it again."""
     kind = {"float32": np.float32, "float64": np.float64}[dtype]

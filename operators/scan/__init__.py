@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from operators.differentiation import differentiated
 from operators.errors import InputError, check_choice
 from operators.precision import full_precision, wide
 from operators.scan import cuda, ops, reference
@@ -115,7 +115,8 @@ def selective_scan(
 
     A is discretised by zero-order hold, B by the Euler rule. The recurrence and its exponentials are computed in
     float32, under autocast too, or in float64 where a tensor is float64. Every tensor has a gradient; gradients of
-    gradients, and forward-mode ones, only with the backend `reference`.
+    gradients, forward-mode ones and those of `torch.func`, only with the backend `reference`, which `auto` means in
+    forward mode and in the latter.
 
     Args:
         u: (B, D, L).
@@ -156,10 +157,14 @@ def selective_scan(
     dtype = wide(u.dtype)
     for tensor in tensors.values():
         dtype = torch.promote_types(dtype, tensor.dtype)
-    engine = serving(backend, u.device, dtype, states=initial_state is not None or return_last_state)
-    if engine != "reference" and any(forward_ad.unpack_dual(t).tangent is not None for t in tensors.values()):
-        # Torch's custom operators drop tangents in silence.
-        raise InputError(f"backend={engine!r} has no forward-mode derivative; use reference")
+    if backend == "auto" and differentiated():
+        engine = "reference"
+    else:
+        engine = serving(backend, u.device, dtype, states=initial_state is not None or return_last_state)
+    if engine != "reference" and differentiated():
+        raise InputError(
+            f"backend={engine!r} has no forward-mode derivatives, nor those of torch.func; use auto or reference"
+        )
     with full_precision(u):
         x, dt, A, B, C = (tensor.to(dtype) for tensor in (u, delta, A, B, C))
         if delta_bias is not None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from operators.errors import InputError
+from operators.once import once
 from operators.scan.chunked import CHUNK, Gradients
+from operators.tensors import check_tensors
 
 VECTOR = 16
 """Channels come in multiples of this number: the lanes of the widest vector unit in float32."""
@@ -21,7 +23,7 @@ THREAD_LEAST = 1 << 16
 """State updates below which a thread costs more than it saves."""
 
 
-@lru_cache
+@once
 def _kernels(dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
     # Here and not above: importing numba takes half a second, which those who do not scan need not wait for.
     from operators.scan.kernels import compiled
@@ -55,10 +57,28 @@ def _share(kernel: Callable[..., None], tensors: tuple[Tensor, ...], lanes: int,
             other.result()
 
 
+def _check(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: Tensor) -> None:
+    batch, channels, length = u.shape
+    size, groups = A.shape[1], B.shape[1]
+    if not groups or channels % groups:
+        raise InputError(f"the compiled scan takes groups that divide the {channels} channels, not {groups}")
+    shared, state = (batch, groups, size, length), (batch, channels, size)
+    expected = {
+        "the initial state": state,
+        "the last state's gradient": state,
+        "the gradient": (batch, channels, length),
+        "the states": (batch, ceil(length / CHUNK), size, channels),
+    }
+    given = {"u": (u, (batch, channels, length)), "delta": (delta, (batch, channels, length))}
+    given |= {"A": (A, (channels, size)), "B": (B, shared), "C": (C, shared)}
+    check_tensors("the compiled scan", u, given | {name: (t, expected[name]) for name, t in others.items()})
+
+
 def forward(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output y (B, D, L), last state (B, D, S) and the states before the chunks (B, chunks, S, D)."""
+    _check(u, delta, A, B, C, **{"the initial state": initial})
     batch, channels, length = u.shape
     groups = B.shape[1]
     blocks, lanes = _blocks(channels // groups)
@@ -82,6 +102,8 @@ def backward(
     reverse: bool,
 ) -> Gradients:
     """Gradients of u, delta, A, B, C and the initial state."""
+    others = {"the states": states, "the gradient": grad_y, "the last state's gradient": grad_last}
+    _check(u, delta, A, B, C, **others)
     batch, channels, length = u.shape
     groups, size = B.shape[1], A.shape[1]
     blocks, lanes = _blocks(channels // groups)

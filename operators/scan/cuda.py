@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from operators.scan.chunked import Gradients
+from operators.tensors import ordinary_tensors
 from operators.tracing import constant
 
 KERNEL = "selective_scan_cuda"
@@ -48,7 +49,7 @@ def _trial(device: torch.device) -> str | None:
         importlib.import_module(KERNEL)
     except BROKEN as error:
         return f"it does not import ({' '.join(str(error).split())})"
-    with torch.inference_mode(False), torch.enable_grad():
+    with ordinary_tensors(), torch.enable_grad():
         u = torch.zeros(1, 2, 8, device=device, requires_grad=True)
         a, b = torch.zeros(2, 1, device=device), torch.zeros(1, 1, 1, 8, device=device)
         try:

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.differentiation import refuse_forward_mode
 from operators.errors import InputError
 from operators.scan import chunked, cpu, cuda
 
 ENGINES: dict[str, ModuleType] = {"cpu": cpu, "chunked": chunked, "mamba_ssm": cuda}
 """Each with `forward` and `backward`; what they keep for the backward pass is the state before each chunk."""
 
+_WAY_OUT = ("the scan", "use the backend auto or reference")
 _ARGUMENTS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C"
 
 
@@ -47,6 +49,7 @@ def scan(
     Returns:
         y (B, D, L), the last state (B, D, S), the states before the chunks (B, chunks, S, D).
     """
+    refuse_forward_mode(*_WAY_OUT)
     y, last, states = ENGINES[engine].forward(u, delta, A, B, C, initial, reverse)
     return _in_layout(y, torch.empty_like(u, device="meta")), last.contiguous(), states.contiguous()
 
@@ -87,6 +90,7 @@ def scan_backward(
     engine: str,
 ) -> tuple[Tensor, ...]:
     """Gradients of u, delta, A, B, C and the initial state, from those of y and of the last state."""
+    refuse_forward_mode(*_WAY_OUT)
     found = ENGINES[engine].backward(u, delta, A, B, C, states, grad_y, grad_last, reverse)
     layouts = _gradients(*(torch.empty_like(tensor, device="meta") for tensor in (u, delta, A, B)))
     return tuple(_in_layout(gradient, layout) for gradient, layout in zip(found, layouts, strict=True))

@@ -280,3 +280,14 @@ def test_wrong_parameters_are_refused_in_one_line(params, message):
 def test_a_width_that_cannot_be_rotated_is_refused():
     with pytest.raises(InputError, match=r"mixer\.rope=True needs a width divisible by 4, not 6"):
         operators.create("pom", 6, rope=True)
+
+
+def test_the_gate_has_the_exact_derivative_in_float64():
+    """A sixth in float64; torch's own hardsigmoid multiplies by a sixth in float32, off by 3e-8."""
+    core = operators.create("pom", 16, shell=operators.BARE).double().core
+    x = torch.linspace(-4, 4, 7 * 16, dtype=torch.float64).view(1, 1, 7, 16).requires_grad_()
+    with torch.no_grad():
+        core.gate.weight.copy_(torch.eye(16))
+    (gradient,) = torch.autograd.grad(core.selection(x).sum(), x)
+    expected = (x.detach().abs() < 3).double() / 6
+    assert_close(gradient, expected, 1e-15, "gradient of the gate")

@@ -1,0 +1,37 @@
+"""Who looks into operations: forward-mode differentiation and the function transforms of `torch.func`.
+
+Custom operators and `autograd.Function`s know neither; the former drop forward-mode tangents in silence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.autograd import forward_ad
+
+from operators.errors import InputError
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func`, or forward-mode differentiation, is under way; never in compiled code."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_mode()
+
+
+def differentiated() -> bool:
+    """As `transformed`, `torch.vmap` apart, for which torch calls an operator again and again."""
+    if not transformed():
+        return False
+    return forward_mode() or any(level.key() != TransformType.Vmap for level in get_interpreter_stack() or ())
+
+
+def forward_mode() -> bool:
+    """Whether forward-mode differentiation is under way, by torch's own count, which all threads share."""
+    return forward_ad._current_level >= 0
+
+
+def refuse_forward_mode(operation: str, instead: str) -> None:
+    """Raise `InputError` in forward-mode differentiation; every custom operator asks, since torch does not say so."""
+    if forward_mode():
+        raise InputError(f"{operation} has no forward-mode derivative: {instead}")
