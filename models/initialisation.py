@@ -7,6 +7,7 @@ hold the same parameter, so that the arms of a comparison start from the same tr
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ from torch import nn
 from operators import Mixer
 from operators.errors import check_number
 from operators.initialisation import STD, linear_std, truncated_normal_
+
+_turn = threading.RLock()
+"""Of the threads that build models: torch's global generator is one for all."""
 
 
 def stream(seed: int, name: str) -> int:
@@ -28,7 +32,8 @@ def stream(seed: int, name: str) -> int:
 def seeded(seed: int, name: str) -> Iterator[None]:
     """Within the block, torch's global generator (of the default device) draws from the stream (seed, name).
 
-    The global state is as before afterwards. Mixer i of a model is built in `seeded(seed, f"blocks.{i}.mixer")`.
+    The global state is as before afterwards, and threads take turns. Mixer i of a model is built in
+    `seeded(seed, f"blocks.{i}.mixer")`.
 
     Raises:
         InputError: `seed` is not an integer >= 0.
@@ -39,14 +44,15 @@ def seeded(seed: int, name: str) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.init()  # until then torch has no default generators for it
         generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    try:
-        for generator in generators:
-            generator.manual_seed(key)
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
+    with _turn:
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(key)
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 class FixedLinear(nn.Linear):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import entry_points
@@ -22,6 +23,8 @@ ENTRY_POINTS = "operator_zoo.mixers"
 _cores: dict[str, type[Core]] = {}
 _broken: dict[str, str] = {}
 _loaded = False
+_underway = False
+_loading = threading.RLock()
 
 
 C = TypeVar("C", bound="type[Core]")
@@ -57,10 +60,22 @@ def register(card: MixerCard) -> Callable[[C], C]:
 
 def _load() -> None:
     """Import every installed entry point, once; the zoo's own modules are imported when they are asked for."""
-    global _loaded
+    global _loaded, _underway
     if _loaded:
         return
-    _loaded = True
+    with _loading:
+        # Underway in this very thread: a stranger's package asks for names while it is being imported.
+        if _loaded or _underway:
+            return
+        _underway = True
+        try:
+            _load_entry_points()
+        finally:
+            _underway = False
+        _loaded = True
+
+
+def _load_entry_points() -> None:
     for point in entry_points(group=ENTRY_POINTS):
         try:
             point.load()
