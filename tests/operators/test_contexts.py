@@ -48,7 +48,12 @@ def clear():
         cache.cache_clear()
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
+QUICK = ("inference mode", "meta device by default")
+
+
+@pytest.mark.parametrize(
+    "context", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CONTEXTS]
+)
 @pytest.mark.parametrize("case", [case for case in CASES if case.params.get("method") != "reference"], ids=str)
 def test_a_call_in_any_context_leaves_later_calls_alone(case, context):
     x = tokens(GRID)
