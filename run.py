@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
 from operators.idle import limit_spinning
-from tasks.overrides import normalise
+from tasks.overrides import check, normalise
 from tasks.signals import Stop
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     limit_spinning()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    overrides = get_args_parser().parse_args(given).overrides
+    parsed = get_args_parser().parse_args(given)
+    overrides = parsed.overrides
     program, environment = sys.argv, os.environ.get(_TRACEBACK)
     statuses, stop = [OK], Stop()
 
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             statuses.append(_job(config, stop))
 
     try:
+        check(parsed)
         changed = normalise(overrides)
         first = given.index(overrides[0]) if overrides else len(given)
         flags = [text for text in given[first:] if text not in overrides]
@@ -52,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _environment(_TRACEBACK, "1"), stop:
             hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(job)()
     except Exception as error:  # noqa: BLE001 - nobody else sees it; `_complain` tells wrong input from a bug
-        from tasks.composition import REFUSALS, translate
+        from tasks.composition import refuses, translate
 
         problem = error
-        if isinstance(error, REFUSALS):
+        if refuses(error):
             problem = translate(error, overrides)
             problem.__cause__ = error
         statuses.append(_complain(problem))

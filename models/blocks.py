@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -60,7 +62,9 @@ def unpatchify(patches: Tensor, patch: int) -> Tensor:
 def check_patch(patch: int, size: tuple[int, int]) -> None:
     """Raise `InputError` unless `patch` divides both sides of an image of `size` pixels."""
     if size[0] % patch or size[1] % patch:
-        allowed = [side for side in range(1, min(size) + 1) if size[0] % side == size[1] % side == 0]
+        common = math.gcd(*size)
+        low = [side for side in range(1, math.isqrt(common) + 1) if common % side == 0]
+        allowed = sorted({*low, *(common // side for side in low)})
         best = min(allowed, key=lambda side: (abs(side - patch), -side))
         raise InputError(
             f"model.patch={patch} does not divide an image of {size[0]}×{size[1]} pixels: "

@@ -11,6 +11,8 @@ from operators.shell_spec import ShellSpec
 
 NORMS = ("layer", "rms")
 POSITIONS = ("sincos", "learned", "none")
+MOST_BLOCKS = 10_000
+"""Every block is a tree of Python objects, made one after the other, whatever its size."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class TrunkSpec:
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("dim", "depth", "patch"):
-            check_number(f"model.{name}", getattr(self, name), least=1, integer=True)
+        for name, most in (("dim", None), ("depth", MOST_BLOCKS), ("patch", None)):
+            check_number(f"model.{name}", getattr(self, name), least=1, most=most, integer=True)
         if self.hidden is not None:
             check_number("model.hidden", self.hidden, least=0, integer=True)
         check_choice("model.positions", self.positions, POSITIONS)

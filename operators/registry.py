@@ -176,4 +176,20 @@ def create(
     preset = shell.get("name") if isinstance(shell, Mapping) else shell
     meant = core.card.preset_params.get(preset, {}) if isinstance(preset, str) else {}
     params.update({key: value for key, value in meant.items() if params.get(key) is None})
-    return Mixer(core, spec, dim=dim, grid=grid, cond_dim=cond_dim, backend=backend, params=params)
+    try:
+        mixer = Mixer(core, spec, dim=dim, grid=grid, cond_dim=cond_dim, backend=backend, params=params)
+    except InputError:
+        raise  # the constructor's own words say more
+    except Exception:
+        _check_types(core, params)
+        raise
+    _check_types(core, params)
+    return mixer
+
+
+def _check_types(core: type[Core], params: Mapping[str, Any]) -> None:
+    """Raise `InputError` for the first of `params` that its annotation does not allow."""
+    signature = inspect.signature(core.__init__).parameters
+    for key, value in params.items():
+        if key in signature:
+            value_types.check(f"mixer {core.card.name}: {key}", value, signature[key].annotation)

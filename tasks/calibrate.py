@@ -14,6 +14,8 @@ from tasks.simulate import simulated
 
 BUDGET = 0.3
 """Seconds of each measurement."""
+LONGEST = 2**14
+"""Side of a matrix, beyond which its product is no faster."""
 LARGEST = 5e8
 """Multiply-accumulates of the product that is timed, at most."""
 ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
@@ -39,7 +41,7 @@ class Rates:
 
 def measure(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int]) -> Rates:
     """Rates of `device`, for products (rows × inner) · (inner × columns) of that `shape`, cut to a tolerable size."""
-    rows, inner, columns = shape
+    rows, inner, columns = (min(side, LONGEST) for side in shape)
     rows = max(64, min(rows, round(LARGEST / (inner * columns))))
     left = torch.ones(rows, inner, device=device, dtype=dtype)
     right = torch.ones(inner, columns, device=device, dtype=dtype)

@@ -117,12 +117,15 @@ class Contents(Callback):
 
 
 class FinalValidation(Callback):
-    """Lets a run that `max_steps` ends within an epoch be validated and checkpointed where it ends."""
+    """Lets a run be validated and checkpointed where it ends, in whatever epoch and wherever within it."""
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Ask Lightning to stop, which makes it validate first."""
+        last = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         if 0 <= trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True
+            trainer.should_stop = last = True
+        if last and trainer.check_val_every_n_epoch is not None:
+            trainer.check_val_every_n_epoch = 1
 
 
 class Clock(Callback):

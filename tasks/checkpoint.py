@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import pickle
 import warnings
 import zipfile
@@ -12,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from operators.errors import InputError
-from tasks import report
+from tasks import configuration, report
 from tasks.files import LAST, PREVIOUS
 from tasks.overrides import parse, run_directory
 from tasks.reading import UnreadableError, reading
@@ -55,6 +57,11 @@ def load(path: str | Path, what: str = "ckpt") -> dict[str, Any]:
 
 def _load(path: str | Path, what: str) -> dict[str, Any]:
     file = Path(path)
+    try:
+        file.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise InputError(f"{what}={path} cannot be read: {error.strerror}") from error
     if file.is_dir():
         raise InputError(f"{what}={path} is a directory: give a file, such as {file / 'checkpoints' / 'last.ckpt'}")
     if not file.is_file():
@@ -70,7 +77,50 @@ def _load(path: str | Path, what: str) -> dict[str, Any]:
         raise InputError(f"{what}={path} is not a readable checkpoint: damaged, cut off, or no checkpoint") from error
     if not isinstance(content, dict) or KEY not in content or "state_dict" not in content:
         raise InputError(f"{what}={path} was not written by a run of this program")
+    _check_entry(content, f"{what}={path}")
     return content
+
+
+def _check_entry(content: Mapping[str, Any], where: str) -> None:
+    """Refuse a checkpoint without what every use of it needs: weights, and under `KEY` what makes a model of them."""
+    entry, state = content[KEY], content["state_dict"]
+    for part in ("epoch", "global_step"):
+        if not isinstance(content.get(part), int) or not 0 <= content[part] < 2**63:
+            raise InputError(f"{where} is damaged: its {part} is {repr(content.get(part))[:60]}, not an integer >= 0")
+    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+        raise InputError(f"{where} is damaged: its state_dict must hold weights by name")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{where} is damaged: for {name} it has {repr(value)[:60]}, not a tensor")
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{where} is damaged: its {KEY} is {repr(entry)[:60]}, not a mapping")
+    for part in ("config", "data", "scores"):
+        if not isinstance(entry.get(part), Mapping):
+            raise InputError(f"{where} is damaged: its {KEY}.{part} is {repr(entry.get(part))[:60]}, not a mapping")
+    if not isinstance(entry.get("autoencoder"), str | None):
+        raise InputError(f"{where} is damaged: its {KEY}.autoencoder must be a text or null")
+    data = entry["data"]
+    numbers = (data.get("num_classes"), data.get("channels"))
+    sides, lengths = (data.get(name) for name in ("image_size", "input")), (2, 3)
+    statistics = (data.get("mean"), data.get("std"))
+    good = all(_counts([number], 1) for number in numbers)
+    good = good and all(_counts(side, length) for side, length in zip(sides, lengths, strict=True))
+    good = good and all(_numbers(values, numbers[1]) for values in statistics)
+    if not good:
+        raise InputError(f"{where} is damaged: its {KEY}.data, {repr(dict(data))[:200]}, describes no images")
+    if not all(isinstance(name, str) and _numbers([score], 1) for name, score in entry["scores"].items()):
+        raise InputError(f"{where} is damaged: its {KEY}.scores must be finite numbers by name")
+
+
+def _counts(values: Any, length: int) -> bool:
+    return _numbers(values, length) and all(isinstance(value, int) and value >= 1 for value in values)
+
+
+def _numbers(values: Any, length: Any) -> bool:
+    if not isinstance(values, list | tuple) or len(values) != length:
+        return False
+    kinds = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return kinds and all(math.isfinite(value) for value in values)
 
 
 def resumable(path: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -114,9 +164,27 @@ def check_weights(module: nn.Module, state: Mapping[str, Any], where: str) -> No
     """Raise `InputError` unless the weights `state` are those of such a module, as `load_weights` does."""
     own = module.state_dict()
     for name in [*own, *state]:
-        have, want = (tuple(s[name].shape) if name in s else "nothing" for s in (state, own))
+        have, want = (_kind(s[name]) if name in s else "nothing" for s in (state, own))
         if have != want:
             raise InputError(f"{where} is of another model: for {name} it has {have}, this model {want}")
+    for name, _ in module.named_parameters():
+        if not fits(state[name], own[name]):
+            raise InputError(f"{where} is damaged: {name} is not finite")
+
+
+def fits(given: Any, like: Tensor) -> bool:
+    """Whether `given` is a tensor of the shape of `like`, and of floating point if that is, with finite numbers."""
+    if not isinstance(given, Tensor) or _kind(given) != _kind(like):
+        return False
+    return not given.is_floating_point() or bool(torch.isfinite(given).all())
+
+
+def _kind(value: Any) -> tuple[int, ...] | str:
+    """The shape of a tensor of floating point; else also what it is."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
+        return f"{repr(value)[:60]}"
+    shape = tuple(value.shape)
+    return shape if value.is_floating_point() else f"{shape} of {str(value.dtype).removeprefix('torch.')}"
 
 
 def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -134,6 +202,7 @@ def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
         return dict(composed)
     path, content = resumable(composed["ckpt"]) if mode == "fit" else (composed["ckpt"], load(composed["ckpt"]))
     config: dict[str, Any] = deepcopy(content[KEY]["config"])
+    check_config(config, f"ckpt={path}")
     if mode == "sample" and "sample" not in config:
         task = config["task"]["name"]
         raise InputError(f"mode=sample draws from a generator: ckpt={composed['ckpt']} is of task={task}")
@@ -151,6 +220,14 @@ def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
             has = "none" if recorded is _MISSING else repr(_comparable(recorded))
             raise InputError(f"{key}={_comparable(given)!r} contradicts the checkpoint, which has {has}: leave it out")
     return config
+
+
+def check_config(config: Mapping[str, Any], where: str) -> configuration.RunConfig:
+    """The run of the configuration in the checkpoint called `where`; raises `InputError` where there is none."""
+    try:
+        return configuration.parse({**config, "mode": "fit", "ckpt": None, "init": None})
+    except InputError as error:
+        raise InputError(f"{where} has no configuration of a run: {error}") from error
 
 
 def _check_sums(file: Path) -> None:

@@ -27,28 +27,3 @@ STRATEGIES = (
     "single_tpu",
 )
 """Those of Lightning, without the ones that keep what comes out of a run in processes of their own."""
-LIGHTNING = frozenset(
-    (
-        "benchmark",
-        "check_val_every_n_epoch",
-        "detect_anomaly",
-        "deterministic",
-        "enable_autolog_hparams",
-        "gradient_clip_algorithm",
-        "inference_mode",
-        "limit_predict_batches",
-        "limit_test_batches",
-        "limit_train_batches",
-        "limit_val_batches",
-        "max_time",
-        "min_epochs",
-        "min_steps",
-        "model_registry",
-        "overfit_batches",
-        "profiler",
-        "reload_dataloaders_every_n_epochs",
-        "sync_batchnorm",
-        "val_check_interval",
-    )
-)
-"""Arguments of Lightning's `Trainer` that a run passes on; it fills in the others itself."""

@@ -8,19 +8,21 @@ from typing import Any, cast
 
 import hydra
 from hydra import initialize_config_module
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from operators.errors import InputError, nearest
-from tasks import budget, configuration
+from tasks import bounds, budget, configuration
 from tasks.files import PREVIOUS
 from tasks.overrides import PDE_MIXER, normalise, parse, run_directory
 
-REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError)
-"""What Hydra raises for input that it cannot compose."""
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError)
+"""What Hydra raises for input that it cannot compose, and says so."""
 
+_COMPOSERS = ("hydra", "omegaconf", "antlr4", "yaml")
 _UNKNOWN = "Could not override '"
 
 
@@ -34,8 +36,19 @@ def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
         return settle(_compose(normalise(overrides)), overrides)
     except InputError:
         raise
-    except REFUSALS as error:
+    except Exception as error:
+        if not refuses(error):
+            raise
         raise translate(error, overrides) from error
+
+
+def refuses(error: Exception) -> bool:
+    """Whether `error`, raised while Hydra composed, is about its input: of `REFUSALS`, or raised in its own code."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    return isinstance(error, REFUSALS) or where.split(".")[0] in _COMPOSERS
 
 
 def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False) -> dict[str, Any]:
@@ -56,6 +69,10 @@ def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False)
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise translate(error, overrides) from error
+    missing = [key for key in ("mixer", "model", "mode", "plan", "ckpt", "init", "seed") if key not in plain]
+    if missing:
+        raise InputError(f"~{missing[0]} takes out what every run needs: leave it out")
+    bounds.check_values(plain)
     pattern = plain["mixer"].get("pattern") if isinstance(plain["mixer"], dict) else None
     if isinstance(pattern, list) and PDE_MIXER not in pattern and "pde" in plain:
         del plain["pde"]
@@ -68,7 +85,8 @@ def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False)
             if override.key_or_group.split(".")[0] == "plan":
                 raise InputError(f"{override.key_or_group} goes with mode=plan, not with mode={plain['mode']}")
     if plain["ckpt"] is not None:
-        _check_checkpoint(str(plain["ckpt"]))
+        bounds.check_path("ckpt", plain["ckpt"])
+        _check_checkpoint(plain["ckpt"])
     elif check:
         configuration.check(plain)
     plain = budget.settle(plain)
@@ -96,6 +114,10 @@ def translate(error: Exception, overrides: Sequence[str]) -> InputError:
         return InputError(f"{group}={option!r} is not known: allowed are {listed}{nearest(option, error.options)}")
     if isinstance(error, ConfigCompositionException) and text.startswith(_UNKNOWN):
         return InputError(_unknown(text[len(_UNKNOWN) :].split("'")[0], overrides))
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, RecursionError):
+        return InputError("an override or a configuration file has too many levels, or one that holds itself")
     if isinstance(error, OSError) and error.strerror:
         return InputError(f"{error.filename}: {error.strerror}; hydra.run.dir=DIR must be a folder that can be made")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -103,6 +125,11 @@ def translate(error: Exception, overrides: Sequence[str]) -> InputError:
         return InputError(f"{lines[0]}: quote a list as [a,b], or add --multirun to run each")
     if isinstance(error, OverrideParseException):
         return InputError(f"override {error.override!r} cannot be read: {lines[-2] if len(lines) > 1 else lines[0]}")
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        lines += str(error.__cause__).splitlines()[:1]
+    if not isinstance(error, REFUSALS):
+        own = [text for text in overrides if text.lstrip("+~").startswith("hydra")]
+        lines = [f"Hydra cannot use {', '.join(own) or 'these overrides'}: {type(error).__name__}", *lines]
     return InputError("; ".join(line for line in lines if not line.startswith("object_type")) or repr(error))
 
 
@@ -129,24 +156,27 @@ def _unknown(key: str, overrides: Sequence[str]) -> str:
                 names = sorted({*names, "experiment"})
             return f"{key} does not exist: {place} has {', '.join(names) or 'nothing inside'}{nearest(part, names)}"
         node = node[part]
-    raise AssertionError(f"{key} exists after all")
+    return f"{key} cannot be overridden like that: choose an option of a group as GROUP=OPTION, a value as KEY=VALUE"
 
 
 def _without(key: str, overrides: Sequence[str]) -> DictConfig:
     """What composes once every override that names something unknown, `key` first, is left out."""
-    kept = normalise(overrides)
+    changed = normalise(overrides)
+    kept = [text for text, override in zip(changed, parse(changed), strict=True) if not override.is_sweep_override()]
     while True:
-        kept = [
-            text
-            for text, override in zip(kept, parse(kept), strict=True)
-            if override.key_or_group != key and not override.is_sweep_override()
-        ]
+        before = len(kept)
+        kept = [text for text, override in zip(kept, parse(kept), strict=True) if key not in _names(override)]
         try:
             return _compose(kept)
         except ConfigCompositionException as error:
-            if not str(error).startswith(_UNKNOWN):
+            if not str(error).startswith(_UNKNOWN) or len(kept) == before:
                 raise
             key = str(error)[len(_UNKNOWN) :].split("'")[0]
+
+
+def _names(override: Override) -> tuple[str, str]:
+    """What Hydra may call it: without and with its package."""
+    return override.key_or_group, f"{override.key_or_group}@{override.package}"
 
 
 def _no_pde(key: str) -> str:

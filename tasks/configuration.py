@@ -16,10 +16,10 @@ import tasks.data
 from models.spec import MixerSpec, ViTSpec, shaped
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
+from tasks import bounds
 from tasks.choices import (
     ACCELERATORS,
     DISTRIBUTIONS,
-    LIGHTNING,
     NETWORKS,
     PATHS,
     PREDICTIONS,
@@ -30,6 +30,9 @@ from tasks.overrides import PDE_MIXER
 
 MODES = ("fit", "test", "sample", "plan")
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
+
+MOST_STEPS, MOST_GUIDANCE = 10_000, 1000
+"""Of a solver, whose error no longer falls there, and of classifier-free guidance, which leaves float32 beyond."""
 
 T = TypeVar("T")
 
@@ -128,14 +131,19 @@ class SampleConfig:
     every: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("steps", 1), ("batch_size", 1), ("every", 0)):
-            check_number(f"sample.{name}", getattr(self, name), least=least, integer=True)
+        for name, least, most in (
+            ("n", 1, None),
+            ("steps", 1, MOST_STEPS),
+            ("batch_size", 1, None),
+            ("every", 0, None),
+        ):
+            check_number(f"sample.{name}", getattr(self, name), least=least, most=most, integer=True)
         if self.classes is not None:
             if isinstance(self.classes, str) or not isinstance(self.classes, Sequence) or not self.classes:
                 raise InputError(f"sample.classes={self.classes!r} must be a list of class numbers, or null for all")
             for number in self.classes:
                 check_number("sample.classes", number, least=0, integer=True)
-        check_number("sample.guidance", self.guidance, least=0)
+        check_number("sample.guidance", self.guidance, least=0, most=MOST_GUIDANCE)
         if isinstance(self.interval, str) or not isinstance(self.interval, Sequence) or len(self.interval) != 2:
             raise InputError(f"sample.interval={self.interval!r} must be two times [first, last]")
         for time in self.interval:
@@ -235,6 +243,9 @@ class TrainerConfig:
                 check_number(f"trainer.{name}", getattr(self, name), least=1, integer=True)
         if self.max_epochs is None and self.max_steps is None:
             raise InputError("trainer.max_epochs and trainer.max_steps cannot both be null: the run would never end")
+        for name, value in self.lightning.items():
+            bounds.check_lightning(name, value)
+        self._check_limits()
         if self.devices != "auto":
             check_number("trainer.devices (or 'auto')", self.devices, least=1, integer=True)
         check_choice("trainer.accelerator", self.accelerator, ACCELERATORS)
@@ -246,6 +257,12 @@ class TrainerConfig:
         check_number("trainer.accumulate", self.accumulate, least=1, integer=True)
         for name in ("compile", "test"):
             check_choice(f"trainer.{name}", getattr(self, name), (True, False))
+
+    def _check_limits(self) -> None:
+        for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
+            low, high = self.lightning.get(least), getattr(self, most)
+            if low is not None and high is not None and low > high:
+                raise InputError(f"trainer.{least}={low} must be at most trainer.{most}={high}")
 
 
 @dataclass(frozen=True)
@@ -275,7 +292,7 @@ class PlanConfig:
     def __post_init__(self) -> None:
         for name in ("peak_tflops", "bandwidth"):
             if getattr(self, name) is not None:
-                check_number(f"plan.{name}", getattr(self, name), least=1e-6)
+                check_number(f"plan.{name}", getattr(self, name), least=1e-6, most=1e9)
 
 
 @dataclass(frozen=True)
@@ -323,6 +340,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, least=0, most=2**32 - 1, integer=True)
+        for name in ("ckpt", "init"):
+            if getattr(self, name) is not None:
+                bounds.check_path(name, getattr(self, name))
         check_choice("mode", self.mode, MODES)
         if self.mode == "plan" and self.ckpt is not None:
             raise InputError("mode=plan builds no weights and takes no ckpt: leave it out")
@@ -352,8 +372,9 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         InputError: an unknown name, or a value that cannot be.
     """
     nodes = ("task", "mixer", "shell", "model", "data", "optimizer", "trainer", "logger")
+    bounds.check_values(config)
     check_names("the configuration", config, [*nodes, "pde", "sample", "plan", "seed", "mode", "ckpt", "init"])
-    for name in nodes:
+    for name in (*nodes, *(name for name in ("pde", "sample", "plan") if name in config)):
         if not isinstance(config.get(name), Mapping):
             raise InputError(f"{name}={config.get(name)!r} must be a mapping: choose an option of the group")
     for name in ("task", "mixer", "shell", "model", "data"):
@@ -365,11 +386,11 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     trainer = dict(config["trainer"])
     own = {f.name for f in fields(TrainerConfig)} - {"lightning"}
     for name in trainer:
-        if name not in own | LIGHTNING:
-            listed = ", ".join(sorted(own))
-            hint = nearest(name, own | LIGHTNING)
-            raise InputError(f"trainer has no {name!r}: allowed are {listed} and arguments of lightning.Trainer{hint}")
-    lightning = {key: trainer.pop(key) for key in list(trainer) if key in LIGHTNING}
+        if name not in own | bounds.LIGHTNING:
+            listed, further = ", ".join(sorted(own)), ", ".join(sorted(bounds.LIGHTNING))
+            hint = nearest(name, own | bounds.LIGHTNING)
+            raise InputError(f"trainer has no {name!r}: allowed are {listed}; and of lightning.Trainer {further}{hint}")
+    lightning = {key: trainer.pop(key) for key in list(trainer) if key in bounds.LIGHTNING}
     return RunConfig(
         task=task,
         mixers=mixer_specs(config["mixer"], config["shell"], config.get("pde")),

@@ -24,8 +24,10 @@ from tasks import (
     checkpoint,
     configuration,
     curves,
+    environment,
     failure,
     files,
+    memory,
     plan,
     provenance,
     report,
@@ -41,6 +43,7 @@ from tasks.failure import DiskFullError
 from tasks.files import LAST
 from tasks.generation import Generation
 from tasks.overrides import run_directory
+from tasks.restoring import check_resumable
 from tasks.saving import Files, Saving, no_room, refuse_to_overwrite
 from tasks.signals import Stop, StoppedError
 
@@ -81,6 +84,7 @@ def execute(
         Exception: whatever else went wrong, after `metrics.json` has been written with status `failed`.
     """
     try:
+        environment.check()
         with trainer.quiet(), curves.quiet_threads():
             if config.get("mode") == "plan":
                 return plan.carry_out(config, run_dir)
@@ -91,7 +95,7 @@ def execute(
         reason = files.full(error) if isinstance(error, OSError) else None
         problem = error if reason is None else DiskFullError(no_room(reason, run_dir))
         # All processes stop alike when they are asked to.
-        if failure.rank() > 0 and not isinstance(error, StoppedError):
+        if environment.rank() > 0 and not isinstance(error, StoppedError):
             failure.tell(run_dir, problem)
         if problem is error:
             raise
@@ -160,6 +164,7 @@ class _Run:
         self.shape = self._data_shape()
         self.autoencoder = self._autoencoder()
         self.shape["input"] = list(self._input_shape(*self.shape["image_size"]))
+        self._check_memory()
         model = self._model()
         if self.data is not None:
             resolutions.check_size(model, self._input_shape(*self.data.image_size)[1:])
@@ -173,6 +178,8 @@ class _Run:
         more = [*callbacks, self.clock, contents]
         self.trainer = trainer.create(settings, run_dir, self.module.monitor, more, saving, io, step)
         self._check_processes()
+        if self.saved is not None and settings.mode == "fit":
+            check_resumable(self.saved, f"ckpt={self.ckpt}", self.trainer, self.module, settings.trainer.strategy)
         cost = model.cost()
         self.metrics: dict[str, Any] = {
             "task": settings.task.name,
@@ -197,7 +204,8 @@ class _Run:
         if self.trainer.world_size > 1 and self.trainer.is_global_zero:
             watch = failure.Watch(self.run_dir, self._children, self._give_up)
         try:
-            (work or self._work)()
+            with trainer.refusals():
+                (work or self._work)()
         except DivergedError as error:
             return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
         except StoppedError as error:
@@ -241,6 +249,7 @@ class _Run:
 
     def _fit(self) -> None:
         try:
+            self._check_interval()
             self.trainer.fit(self.module, self.data, ckpt_path=self.ckpt, weights_only=True)
         finally:
             self.metrics |= validation_scores(self.trainer)
@@ -248,6 +257,20 @@ class _Run:
         best = checkpoint.load(path)
         checkpoint.load_weights(self.module, best["state_dict"], str(path))
         self.metrics |= best[checkpoint.KEY]["scores"]
+
+    def _check_interval(self) -> None:
+        """Refuse validation that is due only after the epoch, which Lightning would notice in the middle of it."""
+        options = self.settings.trainer.lightning
+        interval, limit = options.get("val_check_interval"), options.get("limit_train_batches")
+        assert self.data is not None
+        batches = self.data.steps_per_epoch
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if isinstance(interval, int) and options.get("check_val_every_n_epoch", 1) is not None and interval > batches:
+            raise InputError(
+                f"trainer.val_check_interval={interval} must be at most {batches}, the number of batches in an epoch; "
+                "or give +trainer.check_val_every_n_epoch=null, which counts on over the epochs"
+            )
 
     def _test(self) -> None:
         self.metrics |= self.tested(self.run_dir)
@@ -353,6 +376,15 @@ class _Run:
         most = max(2, os.cpu_count() or 1)  # two, to try it, anywhere
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
             raise InputError(f"trainer.devices={trainer.num_devices} CPU processes: this machine has cores for {most}")
+
+    def _check_memory(self) -> None:
+        """Refuse, before anything is built, what no memory here can hold."""
+        asked = self.settings.trainer
+        device, here = plan.device(asked.accelerator) if asked.accelerator in plan.DEVICES else ("cpu", True)
+        if here:
+            processes = asked.num_nodes * (asked.devices if isinstance(asked.devices, int) else 1)
+            batch = 0 if self.data is None else max(1, self.data.batch_size // processes)
+            memory.check(self.settings, self.shape, batch, device)
 
     def _data_shape(self) -> dict[str, Any]:
         """What the model is built for: the data set's shape, or in mode test that of the checkpoint's."""

@@ -30,7 +30,7 @@ from safetensors.torch import save
 
 import models
 from operators.errors import InputError
-from tasks import checkpoint, configuration, files
+from tasks import checkpoint, files
 
 VERSION = 1
 KEY = checkpoint.KEY
@@ -57,8 +57,11 @@ def export(ckpt: str | Path, out: str | Path) -> None:
         raise InputError(f"{target} exists: remove it, or choose another name")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is not a directory")
+    with torch.device("meta"):
+        model = _build(content[KEY], f"ckpt={ckpt}")
     state = content["state_dict"]
     weights = {name.removeprefix(_PREFIX): state[name].contiguous() for name in state if name.startswith(_PREFIX)}
+    checkpoint.check_weights(model, weights, f"ckpt={ckpt}")
     recorded = {"version": VERSION, **{key: content[KEY][key] for key in ("config", "data", "scores")}}
     # Tensors that share memory, which the format refuses, are none of the models'.
     packed = save(weights, metadata={KEY: json.dumps(recorded)})
@@ -87,22 +90,28 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
     """
     recorded, weights = _read(path)
     try:
-        run = configuration.parse(recorded["config"])
-        channels, height, width = recorded["data"]["input"]
-        model = models.create(
-            **run.model,
-            mixers=run.mixers,
-            image_size=(height, width),
-            in_channels=channels,
-            num_classes=recorded["data"]["num_classes"],
-            seed=run.seed,
-        )
-    except (KeyError, TypeError) as error:
+        model = _build(recorded, str(path))
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} does not say which model it holds") from error
     checkpoint.check_weights(model, weights, str(path))
     # Assigned, not copied: in the type in which they were trained.
     model.load_state_dict(weights, assign=True)
     return model.to(device).eval()
+
+
+def _build(recorded: Mapping[str, Any], where: str) -> models.Trunk:
+    run = checkpoint.check_config(recorded["config"], where)
+    channels, height, width = recorded["data"]["input"]
+    return models.create(
+        **run.model,
+        mixers=run.mixers,
+        image_size=(height, width),
+        in_channels=channels,
+        num_classes=recorded["data"]["num_classes"],
+        seed=run.seed,
+    )
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from operators.errors import InputError
+from tasks.environment import rank
 from tasks.signals import StoppedError
 
 FAILED, WRONG_INPUT = 1, 2
@@ -50,11 +51,6 @@ def explain(error: BaseException) -> tuple[int, str]:
     if wrong_input and os.environ.get(TRACEBACK) != "1":
         return WRONG_INPUT, f"error: {' '.join(str(error).split())}"
     return WRONG_INPUT if wrong_input else FAILED, "".join(traceback.format_exception(error)).rstrip("\n")
-
-
-def rank() -> int:
-    """The number of this process in a distributed run, as its launcher has put it into the environment; else 0."""
-    return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if name in os.environ), "0"))
 
 
 def tell(run_dir: Path, error: BaseException) -> None:

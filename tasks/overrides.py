@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
+from operators.errors import InputError
+from tasks import userfiles
 from tasks.files import PREVIOUS
 
 PDE_MIXER = "pde_ssm"
 """The mixer whose parameters live in the top-level node `pde`."""
+
+MOST_RUNS = 10_000
+"""Of a --multirun: Hydra lists all of them before it begins."""
 
 _GENERATORS = ("sample.", "task.network", "task.weights", "task.judge", "task.autoencoder")
 """How the keys begin that only generators have."""
@@ -20,6 +27,26 @@ _GENERATORS = ("sample.", "task.network", "task.weights", "task.judge", "task.au
 def parse(overrides: Iterable[str]) -> list[Override]:
     """Hydra's reading of the overrides. Raises Hydra's `OverrideParseException`."""
     return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def check(arguments: Namespace) -> None:
+    """Refuse what would fill the memory while Hydra composes it, of a command line as its parser reads it.
+
+    Raises:
+        InputError: too many runs, or a file of the user's that cannot be read.
+        hydra.errors.OverrideParseException: an override that cannot be read.
+    """
+    runs, folders = 1, [arguments.config_dir, arguments.config_path]
+    for override in parse(arguments.overrides):
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            runs *= max(1, sum(1 for _ in islice(override.sweep_iterator(), MOST_RUNS + 1)))
+        if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list):
+            folders += [str(place).removeprefix("file://") for place in override.value()]
+        if runs > MOST_RUNS:
+            raise InputError(
+                f"{override.input_line} makes more than {MOST_RUNS:,} runs: give --multirun fewer at a time"
+            )
+    userfiles.check(folder for folder in folders if folder is not None)
 
 
 def normalise(overrides: Sequence[str]) -> list[str]:

@@ -15,14 +15,16 @@ from rich.table import Table
 import models
 import tasks.data
 from operators.errors import InputError, check_choice
-from tasks import configuration, report
+from tasks import configuration, memory, report
 from tasks.calibrate import Rates, measure
 from tasks.configuration import GenerationConfig, RunConfig
 from tasks.data import ImageData
 from tasks.estimate import Work, dtypes, estimate
 from tasks.simulate import materialise, simulated
 
-_DEVICES = {"auto": None, "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
+MOST_BLOCKS = 1000
+"""Beyond this a plan would take minutes."""
+DEVICES = {"auto": None, "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
 
 
 def carry_out(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
@@ -56,9 +58,17 @@ def carry_out(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
 
 def make(run: RunConfig) -> dict[str, Any]:
     """The content of `plan.json`, see `carry_out`."""
+    with memory.overflow_refused():
+        return _make(run)
+
+
+def _make(run: RunConfig) -> dict[str, Any]:
+    depth = run.model.get("depth")
+    if isinstance(depth, int) and depth > MOST_BLOCKS:
+        raise InputError(f"model.depth={depth}: mode=plan works through every block, of {MOST_BLOCKS} at most")
     data = tasks.data.describe(**{"seed": run.seed, **run.data})
-    device, here = _device(run.trainer.accelerator)
-    processes = _processes(run, device if here else None)
+    kind, here = device(run.trainer.accelerator)
+    processes = _processes(run, kind if here else None)
     if data.batch_size % processes:
         raise InputError(f"data.batch_size={data.batch_size} must be divisible by the {processes} devices of this run")
     batch = data.batch_size // processes
@@ -85,8 +95,8 @@ def make(run: RunConfig) -> dict[str, Any]:
     notes = ["estimates; memory is counted operation by operation with the CPU's kernels, without their scratch space"]
     if isinstance(run.task, GenerationConfig) and run.task.autoencoder is not None:
         notes.append("the autoencoder's memory and time are not counted")
-    notes += _notes(run, device, here)
-    rates = _rates(run, model, data, torch.device(device) if here else None, batch)
+    notes += _notes(run, kind, here)
+    rates = _rates(run, model, data, torch.device(kind) if here else None, batch)
     facts: dict[str, Any] = {
         "mode": "plan",
         "status": "ok",
@@ -101,8 +111,8 @@ def make(run: RunConfig) -> dict[str, Any]:
         "params": cost.parameters,
         "macs": cost.macs,
         "mixer_macs": cost.mixer_macs,
-        "backend": _backend(build, device) if here else None,
-        "device": device,
+        "backend": _backend(build, kind) if here else None,
+        "device": kind,
         "devices": processes,
         "precision": run.trainer.precision,
         "batch": batch,
@@ -156,9 +166,9 @@ def _bytes(number: int) -> str:
     return f"{number / 2**30:,.2f} GiB" if number >= 2**30 else f"{number / 2**20:,.2f} MiB"
 
 
-def _device(accelerator: str) -> tuple[str, bool]:
+def device(accelerator: str) -> tuple[str, bool]:
     """The kind of device that the run would take, and whether it is here."""
-    kind = _DEVICES[check_choice("trainer.accelerator with mode=plan", accelerator, _DEVICES)]
+    kind = DEVICES[check_choice("trainer.accelerator with mode=plan", accelerator, DEVICES)]
     there = torch.cuda.is_available()
     kind = kind or ("cuda" if there else "cpu")
     return kind, kind == "cpu" or there

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from tasks import failure
+from tasks import environment
 from tasks.files import write_text
 from tasks.reading import reading
 
@@ -71,5 +71,5 @@ def show(run_dir: Path, metrics: Mapping[str, Any]) -> None:
 
 def say(text: str) -> None:
     """Write to standard error, from the first process of a distributed run."""
-    if failure.rank() == 0:
+    if environment.rank() == 0:
         sys.stderr.write(text.rstrip("\n") + "\n")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from rich.console import Console
 
 from operators.errors import InputError
-from tasks import curves
+from tasks import curves, environment
 from tasks.callbacks import Averaging, CorruptCounts, EpochLines, FinalValidation
 from tasks.configuration import RunConfig
 from tasks.saving import Best, Files, Saving
@@ -45,6 +49,11 @@ def create(
         InputError: Lightning refuses the options.
     """
     asked, console = settings.trainer, Console()
+    _check_accelerator(asked.accelerator, asked.strategy)
+    plugins: list[Any] = [io]
+    allocated = "SLURM_NTASKS" in os.environ and not environment.started_by_srun()
+    if allocated and not TorchElasticEnvironment.detect():
+        plugins.append(LightningEnvironment())  # SLURM gave this process a place, and did not start it
     logger = curves.create(settings.logger.name, run_dir, step) if settings.logger.name in curves.KINDS else False
     own: list[Callback] = [
         CorruptCounts(),
@@ -69,7 +78,7 @@ def create(
             accumulate_grad_batches=asked.accumulate,
             callbacks=[*own, *callbacks, best, saving],  # in this order, so that the last checkpoint knows of the best
             logger=logger,
-            plugins=[io],
+            plugins=plugins,
             default_root_dir=run_dir,
             log_every_n_steps=settings.logger.every,
             use_distributed_sampler=False,
@@ -78,7 +87,31 @@ def create(
             enable_model_summary=False,
             **asked.lightning,
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError, OSError, KeyError) as error:
+        # Of options, or of what a launcher has put into the environment.
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _check_accelerator(accelerator: str, strategy: str) -> None:
+    here = [name for name, known in AcceleratorRegistry.items() if known["accelerator"].is_available()]
+    usable = {"auto", *here, *(["gpu"] if {"cuda", "mps"} & {*here} else [])}
+    if accelerator not in usable:
+        allowed = ", ".join(sorted(usable))
+        raise InputError(f"trainer.accelerator={accelerator} is not on this machine: allowed are {allowed}")
+    if {"xla", "tpu"} & {*strategy.split("_")} and "tpu" not in here:
+        raise InputError(f"trainer.strategy={strategy} needs a TPU, and this machine has none: allowed are auto, ddp")
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What Lightning refuses only when it begins, for it has to see the data first.
+
+    Raises:
+        InputError: instead of Lightning's error.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
 
