@@ -87,6 +87,8 @@ def fresh(averaged: Path) -> _Run:
 
 def line(content: Any, fresh: _Run) -> str | None:
     """What a run that goes on from such a checkpoint says of it, if it says something."""
+    if checkpoint.KEY not in content or "state_dict" not in content:
+        return "ckpt=x was not written by a run of this program"  # as `checkpoint.load` says
     try:
         checkpoint._check_entry(content, "ckpt=x")
         checkpoint.check_config(content[checkpoint.KEY]["config"], "ckpt=x")
