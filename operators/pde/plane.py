@@ -55,8 +55,8 @@ def _gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _rule(low: float, high: float, nodes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Nodes and weights on [low, high], in parts no larger than the largest rule."""
-    parts = math.ceil(nodes / (LARGEST_RULE - 20)) if nodes > LARGEST_RULE else 1
-    points, weights = _gauss_legendre(nodes if parts == 1 else math.ceil(nodes / parts) + 20)
+    parts = math.ceil(nodes / (LARGEST_RULE - 48)) if nodes > LARGEST_RULE else 1
+    points, weights = _gauss_legendre(nodes if parts == 1 else math.ceil(nodes / parts) + 44)
     half = (high - low) / (2 * parts)
     for part in range(parts):
         yield low + half * (2 * part + 1 + points), half * weights
