@@ -12,6 +12,8 @@ from operators.errors import InputError, check_names, check_number
 from operators.idle import limit_spinning
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
+LONGEST = 1000
+"""Characters of what is said of wrong input."""
 OPTIONS = ("seeds", "storage", "workers", "dir", "name", "trials", "tuning")
 
 HELP = """\
@@ -89,31 +91,38 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
     check_names("study", options, OPTIONS)
     for name in ("seeds", "trials"):
         if name in options:
-            node[name] = _whole(name, options[name])
+            node[name] = _whole(name, options[name], plan.MOST_TRIALS)
     if "name" in options:
         node["name"] = options["name"]
     if "tuning" in options:
         if options["tuning"] != "false" or node.get("kind", "factorial") != "factorial":
             raise InputError("study.tuning can only be false, for a factorial study: its YAML says what is tuned")
         node.pop("tuning", None)
-    name = plan.check_name("study", node["name"])
-    workers = _whole("workers", options.get("workers", "1"))
+    name = plan.check_study_name(node["name"])
+    workers = _whole("workers", options.get("workers", "1"), most=max(8, 4 * (os.cpu_count() or 1)))
+    directory = _directory(options.get("dir") or str(Path("outputs", "studies", name)))
     from ablations import storage
+
+    url = options.get("storage") or storage.default_url(directory)
+    try:
+        storage.reach(url)
+    except storage.StorageError as error:
+        raise InputError(str(error)) from error
     from ablations.runner import Request
 
-    directory = Path(options.get("dir") or Path("outputs", "studies", name)).resolve()
-    return Request(
-        node=node,
-        given=tuple(overrides),
-        directory=directory,
-        storage=options.get("storage") or storage.default_url(directory),
-        workers=workers,
-    )
+    return Request(node=node, given=tuple(overrides), directory=directory, storage=url, workers=workers)
 
 
-def _whole(name: str, text: str) -> int:
-    value = int(text) if text.isdecimal() else text
-    check_number(f"study.{name}", value, least=1, integer=True)
+def _directory(text: str) -> Path:
+    try:
+        return Path(text).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"study.dir={text!r} cannot be a folder: {error}") from error
+
+
+def _whole(name: str, text: str, most: int) -> int:
+    value = int(text) if text.isdecimal() and len(text) < 20 else text
+    check_number(f"study.{name}", value, least=1, most=most, integer=True)
     assert isinstance(value, int)
     return value
 
@@ -125,10 +134,13 @@ def _studies() -> list[str]:
 
 
 def _complain(error: Exception, status: int) -> int:
+    from ablations.storage import masked
+
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        sys.stderr.write("".join(traceback.format_exception(error)))
+        sys.stderr.write(masked("".join(traceback.format_exception(error))))
     else:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        text = masked(" ".join(str(error).split()))
+        sys.stderr.write(f"error: {text if len(text) <= LONGEST else f'{text[:LONGEST]}…'}\n")
     return status
 
 

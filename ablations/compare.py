@@ -14,23 +14,37 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import os
 import re
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ablations.statistics import Interval, t_interval
 from operators.errors import InputError, check_choice
+from tasks import report
+from tasks.files import is_aside
+from tasks.reading import UnreadableError, reading
 
 PLACES = ("seed", "mode", "ckpt", "init", "data.root", "logger", "hydra")
 """Settings that do not make another arm: the seed, and where things lie."""
+METRICS = dict.fromkeys(("task", "mixer", "data", "status", "backend"), str)
+METRICS |= dict.fromkeys(("params", "macs", "mixer_macs"), int)
+"""What every `metrics.json` holds, and of which type."""
+PROVENANCE = {"versions": dict, "data": dict} | dict.fromkeys(
+    ("git", "hardware", "effective_batch", "precision"), object
+)
+"""What every `provenance.json` holds."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +78,59 @@ def read(path: Path) -> Run:
     """Read a run directory.
 
     Raises:
-        InputError: a file of a run is missing or cannot be read.
+        InputError: a file of a run is missing, cannot be read, or lacks what every run has.
     """
-    try:
-        settings = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        assert isinstance(settings, dict)
-        metrics = json.loads((path / "metrics.json").read_text())
-        provenance = json.loads((path / "provenance.json").read_text())
-    except (OSError, ValueError, OmegaConfBaseException) as error:
-        raise InputError(f"{path} is not the directory of a run that has ended: {error}") from error
+    settings = _mapping(path / "config.yaml", lambda text: OmegaConf.to_container(OmegaConf.create(text)))
+    metrics = _mapping(path / "metrics.json", json.loads)
+    provenance = _mapping(path / "provenance.json", json.loads)
+    _check_kinds(path / "config.yaml", settings, {"seed": int})
+    _check_kinds(path / "metrics.json", metrics, METRICS)
+    _check_kinds(path / "provenance.json", provenance, PROVENANCE)
+    _check_kinds(path / "provenance.json", provenance["versions"], {"torch": object})
+    _check_kinds(path / "provenance.json", provenance["data"], {"fingerprint": object})
     return Run(path, dict(flatten({str(key): value for key, value in settings.items()})), metrics, provenance)
+
+
+def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    text = report.read(path)
+    if text is None:
+        raise InputError(f"{path.parent} is not the directory of a run that has ended: it has no {path.name}")
+    try:
+        content = parse(text)
+    except (ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise InputError(f"{path} is damaged, or no file of a run: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is damaged, or no file of a run: it must hold a mapping")
+    return content
+
+
+def _check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    for key, kind in kinds.items():
+        if key not in content or not isinstance(content[key], kind):
+            raise InputError(f"{path} is damaged, or no file of a run: it lacks {key!r}, or holds something else there")
 
 
 def find(paths: Sequence[Path]) -> list[Run]:
     """The runs in `paths`, each a run directory or a folder above several."""
-    runs = [read(metrics.parent) for path in paths for metrics in sorted(path.glob("**/metrics.json"))]
+    runs = [read(folder) for path in paths for folder in _folders(path)]
     if not runs:
         raise InputError(f"no run (a folder with metrics.json) in {', '.join(map(str, paths))}")
     return runs
+
+
+def _folders(path: Path) -> list[Path]:
+    """The run directories in `path`, but for those that were set aside."""
+    found = []
+    with reading(str(path)):
+        for place, folders, names in os.walk(path, onerror=_raise):
+            folders[:] = [name for name in folders if not is_aside(name)]
+            if "metrics.json" in names:
+                found.append(Path(place))
+    return sorted(found)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -161,8 +210,13 @@ def _test_size(run: Run) -> int | None:
     predictions = run.path / "predictions.npz"
     if not predictions.exists():
         return None
-    with np.load(predictions) as kept:
-        return len(kept["label"])
+    try:
+        with reading(str(predictions)), np.load(predictions) as kept:
+            return len(kept["label"])
+    except UnreadableError:
+        raise
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{predictions} is damaged: {' '.join(str(error).split())}") from error
 
 
 def table(runs: Sequence[Run], metrics: Sequence[str], reference: str | None = None) -> str:
@@ -202,8 +256,9 @@ def _rows(
                 other = by_arm.get(reference, {})
                 row.append("—" if name == reference or not other else show(paired(by_arm[name], other)))
         first = group[name][0].metrics
-        seconds = median(run.metrics["train/seconds"] for run in group[name])
-        row += [f"{first['params']:,}", f"{first['mixer_macs']:,}", f"{first['macs']:,}", f"{seconds:.0f}"]
+        seconds = [float(run.metrics["train/seconds"]) for run in group[name] if run.metrics.get("train/seconds")]
+        row += [f"{first['params']:,}", f"{first['mixer_macs']:,}", f"{first['macs']:,}"]
+        row.append(f"{median(seconds):.0f}" if seconds else "—")
         yield [*row, str(first["backend"])]
 
 
@@ -238,10 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         runs = find(given.runs)
         text = table(runs, given.metric or headline(runs), given.reference)
+        notes = warnings(runs)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    for line in warnings(runs):
+    for line in notes:
         sys.stdout.write(f"> not the same for all: {line}\n")
     sys.stdout.write(f"{text}\n")
     return 0

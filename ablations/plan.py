@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
 import conf
 import operators
-from ablations import designs
+from ablations import designs, studyfile
 from ablations.designs import Design
 from operators.errors import InputError, check_choice, check_names, check_number
 
@@ -25,7 +22,13 @@ PRUNERS = ("median", "none")
 REGISTRY = "registry"
 """`levels: registry` are all registered mixers, `levels: registry/PRESET` those that have that shell preset."""
 
+MOST_TRIALS, MOST_LEVELS, MOST_EXTENSIONS = 100_000, 1000, 20
+"""Of a study, of a factor (or choices, or levels that are tuned), and of `extend`."""
+LONGEST_NAME = 100
+"""Characters of a name, and of a study's bytes: it is also that of a folder."""
 _PLAIN = re.compile(r"[\w .,=+/^-]+")
+# What systems keep for themselves, with any ending.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -65,11 +68,16 @@ class Factor:
             raise InputError(f"factor {name} has levels {levels!r}: it needs a list of two or more")
         named = given.get("labels")
         labels = [label(one) for one in levels] if named is None else [_switch(one) for one in _list(name, named)]
+        if len(levels) > MOST_LEVELS:
+            raise InputError(f"factor {name} has {len(levels):,} levels: at most {MOST_LEVELS:,} are allowed")
         if len(labels) != len(levels) or len(set(labels)) != len(labels):
             raise InputError(
                 f"factor {name} has labels {labels}: one for each of its {len(levels)} levels, no two alike"
             )
-        return cls(name, _key(given["key"]), tuple(levels), tuple(labels))
+        for one in labels:
+            if not one.isprintable() or not 0 < len(one.strip()) <= 2 * LONGEST_NAME:
+                raise InputError(f"factor {name} has the label {one!r}: give labels of 1 to {2 * LONGEST_NAME} letters")
+        return cls(check_name("factor", name), _key(given["key"]), tuple(levels), tuple(labels))
 
     def label(self, value: Any) -> str:
         """The level that a label, or a level's value, means."""
@@ -147,6 +155,15 @@ class Block:
             margin=margin,
         )
 
+    @property
+    def size(self) -> int:
+        """How many arms there are at most, without laying them out."""
+        levels = [len(factor.levels) for factor in self.factors]
+        cells = 1 + sum(levels) - len(levels) if self.design == "one_at_a_time" else math.prod(levels)
+        if self.design == "fraction" and self.budget is not None:
+            cells = min(cells, self.budget)
+        return cells + len(self.also)
+
     def lay_out(self, seeds: int) -> Design:
         """The cells to run, as labels of every factor."""
         grid = {factor.name: factor.labels for factor in self.factors}
@@ -179,12 +196,14 @@ class Tuning:
         """From the study's `tuning`."""
         given = _mapping("tuning", node, [one.name for one in fields(cls)], ("key", "levels"))
         levels = _list("levels of tuning", given["levels"])
+        if len(levels) > MOST_LEVELS:
+            raise InputError(f"tuning has {len(levels):,} levels: at most {MOST_LEVELS:,} are allowed")
         for level in levels:
             check_number("level of tuning", level)
         if not levels:
             raise InputError("tuning has no levels")
-        for name in ("seed", "extend"):
-            check_number(f"{name} of tuning", given.get(name, 0), least=0, integer=True)
+        for name, most in (("seed", 2**32 - 1), ("extend", MOST_EXTENSIONS)):
+            check_number(f"{name} of tuning", given.get(name, 0), least=0, most=most, integer=True)
         if given.get("extend") and (len(set(levels)) < 2 or min(levels) <= 0):
             raise InputError(f"extend of tuning needs two or more levels above 0, not {levels}")
         overrides = _strings("overrides of tuning", given.get("overrides"))
@@ -221,9 +240,15 @@ class Dimension:
             raise InputError(f"space of {key} needs either low and high, or choices")
         if "choices" in given:
             choices = _list(f"choices of {key}", given["choices"])
-            if not choices:
-                raise InputError(f"space of {key} has no choices")
+            if not 1 <= len(choices) <= MOST_LEVELS:
+                raise InputError(f"space of {key} has {len(choices):,} choices: 1 to {MOST_LEVELS:,} are allowed")
+            for choice in choices:
+                if not isinstance(choice, None | bool | int | float | str):
+                    raise InputError(f"space of {key} has the choice {choice!r}: it must be a text, a number or null")
             return cls(choices=tuple(choices))
+        for name in ("log", "int"):
+            if not isinstance(given.get(name, False), bool):
+                raise InputError(f"{name} of {key}={given[name]!r} must be true or false")
         for end in ("low", "high"):
             check_number(f"{end} of {key}", given.get(end), integer=bool(given.get("int")))
         if not given["low"] < given["high"] or (given.get("log") and given["low"] <= 0):
@@ -264,6 +289,12 @@ class Plan:
     pruner: str = "none"
 
     @property
+    def size(self) -> int:
+        """How many trials there are at most, without laying them out."""
+        tuned = 0 if self.tuning is None else len(self.tuning.levels) + 2 * self.tuning.extend
+        return self.trials or sum(block.size for block in self.blocks) * (self.seeds + tuned)
+
+    @property
     def searches(self) -> bool:
         """Whether a sampler proposes the trials."""
         return self.kind != "factorial"
@@ -294,21 +325,28 @@ def read(node: Any) -> Plan:
     if not select.metric.startswith("val/"):
         raise InputError(f"select={select.metric!r} must be a score on validation, val/…: the test split is read once")
     common: dict[str, Any] = {
-        "name": check_name("study", given["name"]),
-        "question": str(given["question"]),
+        "name": check_study_name(given["name"]),
+        "question": _text("question", given["question"]),
         "kind": kind,
         "overrides": _strings("overrides", given.get("overrides")),
         "objectives": objectives,
         "select": select,
     }
     if kind == "factorial":
-        check_number("seeds", given.get("seeds", 1), least=1, integer=True)
+        check_number("seeds", given.get("seeds", 1), least=1, most=MOST_TRIALS, integer=True)
         blocks = tuple(Block.read(one) for one in _list("blocks", given.get("blocks")))
         if not blocks or len({block.name for block in blocks}) != len(blocks):
             raise InputError("a factorial study needs blocks, no two of one name")
         tuning = None if given.get("tuning") is None else Tuning.read(given["tuning"])
-        return Plan(**common, seeds=given.get("seeds", 1), blocks=blocks, tuning=tuning)
-    check_number("trials", given.get("trials"), least=1, integer=True)
+        plan = Plan(**common, seeds=given.get("seeds", 1), blocks=blocks, tuning=tuning)
+        if plan.size > MOST_TRIALS:
+            arms = sum(block.size for block in blocks)
+            raise InputError(
+                f"the study has {plan.size:,} trials ({arms:,} arms, seeds={plan.seeds:,}): at most {MOST_TRIALS:,} "
+                "are allowed; take fewer seeds or levels, or design: fraction or one_at_a_time"
+            )
+        return plan
+    check_number("trials", given.get("trials"), least=1, most=MOST_TRIALS, integer=True)
     if kind == "pareto" and given.get("pruner", "none") != "none":
         raise InputError("pruner must be none with several objectives: no one of them says when to stop")
     return Plan(
@@ -334,15 +372,7 @@ def load(study: str) -> dict[str, Any]:
     if path.suffix not in (".yaml", ".yml"):
         known = {file.stem: file for file in (Path(conf.__file__).parent / "study").glob("*.yaml")}
         path = known[check_choice("study", study, sorted(known))]
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"study={study} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"study={study} holds no plan: it must be a mapping with name, question, objectives and blocks"
-        )
-    return {"name": path.stem, **{str(key): value for key, value in content.items()}}
+    return {"name": path.stem, **studyfile.read(path)}
 
 
 def label(value: Any) -> str:
@@ -360,9 +390,34 @@ def label(value: Any) -> str:
 
 def check_name(what: str, name: Any) -> str:
     """`name`, if it can name a thing of a study, in a table and on disk."""
-    if not isinstance(name, str) or not _PLAIN.fullmatch(name):
-        raise InputError(f"{what} name={name!r} must be a text of letters, digits, spaces, and . , = + - / ^ _")
+    if not isinstance(name, str) or not _PLAIN.fullmatch(name) or len(name) > LONGEST_NAME:
+        signs = "letters, digits, spaces, and . , = + - / ^ _"
+        raise InputError(f"{what} name={_short(name)} must be a text of at most {LONGEST_NAME} {signs}")
     return name
+
+
+def check_study_name(name: Any) -> str:
+    """`name`, if it can name a study, and the folder that the study goes to unless it is told another."""
+    check_name("study", name)
+    assert isinstance(name, str)
+    taken = name.strip(" .") != name or name.startswith("-") or _DEVICES.fullmatch(name)
+    if taken or "/" in name or len(name.encode()) > LONGEST_NAME:
+        raise InputError(
+            f"study name={name!r} must be the name of a folder: at most {LONGEST_NAME} bytes, without /, no . or space "
+            "at either end, no - at the beginning, and no device such as nul"
+        )
+    return name
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
+
+
+def _text(what: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{what}={_short(value)} must be a text")
+    return value
 
 
 def _switch(value: Any) -> str:
@@ -372,7 +427,7 @@ def _switch(value: Any) -> str:
 
 def _metric(what: str, node: Any) -> Metric:
     given = _mapping(what, node, ("metric", "direction"), ("metric",))
-    return Metric(str(given["metric"]), given.get("direction", "maximize"))
+    return Metric(_text("metric", given["metric"]), given.get("direction", "maximize"))
 
 
 def _space(what: str, node: Any) -> dict[str, Dimension]:
@@ -384,7 +439,7 @@ def _space(what: str, node: Any) -> dict[str, Dimension]:
 
 def _key(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\+{0,2}\w+([./]\w+)*", value):
-        raise InputError(f"key={value!r} must be a key or a group of run.py, such as optimizer.lr or mixer")
+        raise InputError(f"key={_short(value)} must be a key or a group of run.py, such as optimizer.lr or mixer")
     return value
 
 
@@ -392,7 +447,7 @@ def _mapping(
     what: str, node: Any, allowed: Sequence[str] | Mapping[str, Any] | None = None, needed: Sequence[str] = ()
 ) -> dict[str, Any]:
     if not isinstance(node, Mapping):
-        raise InputError(f"{what} must be a mapping, not {node!r}")
+        raise InputError(f"{what} must be a mapping, not {_short(node)}")
     if allowed is not None:
         check_names(what, map(str, node), allowed)
     for name in needed:
@@ -403,12 +458,12 @@ def _mapping(
 
 def _list(what: str, node: Any) -> list[Any]:
     if node is not None and not isinstance(node, list):
-        raise InputError(f"{what} must be a list, not {node!r}")
+        raise InputError(f"{what} must be a list, not {_short(node)}")
     return list(node or [])
 
 
 def _strings(what: str, node: Any) -> tuple[str, ...]:
     found = _list(what, node)
     if not all(isinstance(one, str) for one in found):
-        raise InputError(f"{what} must be a list of texts, such as [model.dim=48], not {found!r}")
+        raise InputError(f"{what} must be a list of texts, such as [model.dim=48], not {_short(found)}")
     return tuple(found)

@@ -15,12 +15,17 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ablations.analysis import analyse
 from ablations.reporting import html, search_sections, sections, tables
 from operators.errors import InputError
+from tasks.files import write_text
+
+LONGEST = 120
+"""Characters of a figure's file name, without its ending."""
 
 
 def build(study_dir: Path) -> Path:
@@ -47,10 +52,14 @@ def build(study_dir: Path) -> Path:
         drawn += search_sections.drawn(summary)
     folder = study_dir / "figures"
     folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.svg"):
-        old.unlink()
+    figures: dict[str, str] = {}
     for name, canvas in drawn:
-        (folder / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '-', name)}.svg").write_text(canvas.render(alone=True))
+        figures[_file_name(name, figures)] = canvas.render(alone=True)
+    for name, text in figures.items():
+        write_text(folder / name, text)
+    for old in folder.glob("*.svg"):
+        if old.name not in figures:
+            old.unlink()
     files.append("figures/*.svg")
     body += sections.closing(summary, files)
     path = study_dir / "report.html"
@@ -59,6 +68,14 @@ def build(study_dir: Path) -> Path:
     temporary.write_text(html.page(f"{summary['name']}: report", body), encoding="utf-8")
     temporary.replace(path)
     return path
+
+
+def _file_name(figure: str, taken: Mapping[str, Any]) -> str:
+    """Of a figure: plain letters, no longer than file systems take, and none that is `taken`."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", figure)
+    if len(name) > LONGEST or f"{name}.svg" in taken:
+        name = f"{name[:LONGEST]}-{sha256(figure.encode()).hexdigest()[:8]}"
+    return f"{name}.svg"
 
 
 def _arm_tables(study_dir: Path, summary: Mapping[str, Any]) -> list[str]:
@@ -85,8 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         path = build(given.study)
     except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"error: the report cannot be written: {error}\n")
+        return 1
     sys.stdout.write(f"{path}\n")
     return 0
 

@@ -50,7 +50,7 @@ class Request:
     def locks(self) -> Path:
         """Beside an SQLite file, which several directories may share; else in the study's directory."""
         if self.storage.startswith("sqlite:///"):
-            file = Path(self.storage.removeprefix("sqlite:///"))
+            file = Path(self.storage.removeprefix("sqlite:///") or "study.db")
             return file.with_name(f"{file.name}.locks")
         return self.directory / "locks"
 
@@ -69,8 +69,8 @@ def run(request: Request) -> int:
     directory, node = request.directory, dict(request.node)
     plan = plans.read(node)
     design = sections(plan, request.given)
-    recorded = files.recorded_sections(directory)
     with files.writable(directory):
+        recorded = files.recorded_sections(directory)
         if recorded is None:
             check(plan, expand(plan, request.given))
         else:

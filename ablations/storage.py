@@ -8,11 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import Engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from operators.errors import InputError
@@ -20,13 +21,34 @@ from operators.errors import InputError
 JOURNAL = "journal:"
 PATIENCE = 60.0
 """Seconds that a transaction waits for others to let go of an SQLite file."""
+CONNECTING = 5
+"""Seconds within which a database server has to answer."""
 _ATTEMPTS = 5
+_MASK = "***"
+_SECRET = re.compile(r"pass|pwd|secret|token|credential|dsn|odbc_connect", re.IGNORECASE)
+"""Words in the names of a URL's options that hold passwords, by themselves or inside."""
+_IN_TEXT = (
+    re.compile(r"(://[^\s:/@]*:)[^\s'\"]*(?=@)"),
+    re.compile(r"(\b[\w%-]*(?:pass|pwd|secret|token)[\w%-]*=)('[^']*'|\"[^\"]*\"|[^\s&;,'\"]+)", re.IGNORECASE),
+)
+_FATAL = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|invalid connection option|"
+    r"(role|database) \S+ does not exist|permission denied|is not permitted to log in|invalid URI",
+    re.IGNORECASE,
+)
+"""What trying again does not change, as PostgreSQL says it."""
 _FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError, RuntimeError, AssertionError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageError(RuntimeError):
-    """The storage failed; the message is one line. What is in it, and the runs on disk, are still there."""
+    """The storage failed; the message is one line. What is in it, and the runs on disk, are still there.
+
+    Attributes:
+        fatal: whether it will fail again, however long one waits.
+    """
+
+    fatal = False
 
 
 def default_url(directory: Path) -> str:
@@ -35,8 +57,49 @@ def default_url(directory: Path) -> str:
 
 
 def shown(url: str) -> str:
-    """`url` without its password."""
-    return url if url.startswith(JOURNAL) else make_url(url).render_as_string(hide_password=True)
+    """`url` without passwords, wherever in it they are."""
+    if url.startswith(JOURNAL):
+        return url
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        scheme, _, rest = url.partition(":")
+        return masked(f"{scheme}:{_MASK}@{rest.rpartition('@')[2]}" if "@" in rest else url)
+    options = {name: _MASK if _SECRET.search(name) else value for name, value in parsed.query.items()}
+    hidden = parsed.set(
+        query=options,
+        password=None if parsed.password is None else _MASK,
+        host=parsed.host and parsed.host.rpartition("@")[2],  # a password with an @ that is not encoded
+    )
+    return hidden.render_as_string(hide_password=False).replace(quote(_MASK), _MASK)
+
+
+def masked(text: str) -> str:
+    """`text` without what looks like the password of a URL or of a connection's options."""
+    for pattern in _IN_TEXT:
+        text = pattern.sub(rf"\g<1>{_MASK}", text)
+    return text
+
+
+def reach(url: str) -> None:
+    """Connect once to a database server, before anything that takes long; what is kept in files is left alone.
+
+    Raises:
+        InputError: as `open_storage`.
+        StorageError: it does not answer, or refuses.
+    """
+    if url.startswith((JOURNAL, "sqlite")):
+        return
+    engine = None
+    try:
+        with guard(url):
+            engine = create_engine(_parsed(url), connect_args=_waiting(url))
+            engine.connect().close()
+    except (ImportError, SQLAlchemyError) as error:
+        raise _no_driver(url) from error
+    finally:
+        if engine is not None:
+            engine.dispose()
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -48,15 +111,16 @@ def open_storage(url: str) -> BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url.startswith(JOURNAL):
-        with guard(url):
-            return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-    try:
-        kind = make_url(url).get_backend_name()
-    except ArgumentError as error:
-        message = f"study.storage={url!r} is no storage: allowed are sqlite:///FILE, postgresql://… and journal:FILE"
-        raise InputError(message) from error
-    wait = {"sqlite": {"timeout": PATIENCE}, "postgresql": {"connect_timeout": 15}}.get(kind, {})
-    engine_kwargs = {"connect_args": wait, "pool_pre_ping": kind != "sqlite"}
+        try:
+            with guard(url):
+                return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            message = f"study.storage={url} is damaged, or no journal of Optuna; it is left as it is"
+            raise InputError(message) from error
+    kind = _kind(url)
+    if kind == "sqlite" and _parsed(url).database in (None, "", ":memory:"):
+        raise InputError(f"study.storage={url} is in memory, which workers cannot share: give sqlite:///FILE")
+    engine_kwargs = {"connect_args": _waiting(url), "pool_pre_ping": kind != "sqlite"}
     for left in reversed(range(_ATTEMPTS)):
         try:
             with guard(url):
@@ -65,10 +129,7 @@ def open_storage(url: str) -> BaseStorage:
                     _make_atomic(storage.engine)
                 return get_storage(storage)
         except (ImportError, SQLAlchemyError) as error:
-            driver = "psycopg[binary]" if kind == "postgresql" else "its driver"
-            raise InputError(
-                f"study.storage={shown(url)} needs a driver that is not there: pip install {driver}"
-            ) from error
+            raise _no_driver(url) from error
         except StorageError:
             # Two processes that open an empty database at once both create its tables, and one of them fails.
             if not left or kind != "sqlite":
@@ -92,7 +153,10 @@ def guard(url: str) -> Iterator[None]:
     except (StorageError, optuna.exceptions.UpdateFinishedTrialError):
         raise
     except _FAILURES as error:
-        raise StorageError(f"study.storage={shown(url)} {_reason(error)}") from error
+        reason = _reason(error)
+        problem = StorageError(f"study.storage={shown(url)} {_without(url, reason)}")
+        problem.fatal = _FATAL.search(reason) is not None
+        raise problem from error
 
 
 def disk_is_full(error: BaseException) -> bool:
@@ -103,6 +167,48 @@ def disk_is_full(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        if parsed.host and "@" in parsed.host:
+            raise ArgumentError("an @ in a password is written %40")
+        return parsed
+    except (ArgumentError, ValueError) as error:
+        allowed = "sqlite:///FILE, postgresql://… and journal:FILE"
+        raise InputError(
+            f"study.storage={shown(url)!r} is no storage: allowed are {allowed}, with %40 for an @"
+        ) from error
+
+
+def _kind(url: str) -> str:
+    return _parsed(url).get_backend_name()
+
+
+def _waiting(url: str) -> dict[str, float]:
+    """How long its driver waits, as arguments of `connect`."""
+    kind = _kind(url)
+    if kind == "postgresql" and "connect_timeout" not in _parsed(url).query:
+        return {"connect_timeout": CONNECTING}
+    return {"timeout": PATIENCE} if kind == "sqlite" else {}
+
+
+def _no_driver(url: str) -> InputError:
+    driver = "psycopg[binary]" if _kind(url) == "postgresql" else "its driver"
+    return InputError(f"study.storage={shown(url)} needs a driver that is not there: pip install {driver}")
+
+
+def _without(url: str, text: str) -> str:
+    """`text` without the passwords that `url` holds, as they are or percent-encoded."""
+    if not url.startswith(JOURNAL):
+        parsed = _parsed(url)
+        secrets = [parsed.password, *(value for name, value in parsed.query.items() if _SECRET.search(name))]
+        for secret in secrets:
+            for value in (secret,) if isinstance(secret, str) else secret or ():
+                for spelling in {value, quote(value), quote_plus(value)} - {""}:
+                    text = text.replace(spelling, _MASK)
+    return masked(text)
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -64,6 +65,7 @@ def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
     Raises:
         InputError: an override that is the study's to set.
     """
+    _check_own(plan)
     _check_given(plan, given)
     if plan.searches:
         overrides = merge(plan.overrides, given, [SELECTING])
@@ -155,9 +157,8 @@ def _arms(plan: Plan, block: Block, given: Sequence[str]) -> list[Trial]:
         overrides = merge(plan.overrides, given, block.overrides, _settings(block, cell))
         arms.append(Trial(0, MAIN, block.name, name, 0, dict(cell), overrides))
     arms += [Trial(0, MAIN, block.name, one.name, 0, {}, _outside(plan, block, given, one)) for one in block.also]
-    names = [arm.arm for arm in arms]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(arm.arm for arm in arms).items():
+        if count > 1:
             raise InputError(f"block {block.name} has two arms {name!r}")
     return arms
 
@@ -190,6 +191,20 @@ def _settings(block: Block, cell: Mapping[str, str]) -> list[str]:
                 f"factors of block {block.name} share {factor.key}: their levels must all be lists, or mappings"
             )
     return [f"{key}={literal(value)}" for key, value in values.items()]
+
+
+def _check_own(plan: Plan) -> None:
+    """Refuse what would be set by the plan, and again for each trial."""
+    layers = [plan.overrides, () if plan.tuning is None else plan.tuning.overrides]
+    layers += [block.overrides for block in plan.blocks]
+    layers += [extra.overrides for block in plan.blocks for extra in block.also]
+    keys = [_parse(text).key_or_group for layer in layers for text in layer]
+    keys += [factor.key for block in plan.blocks for factor in block.factors]
+    keys += [*plan.space, *(key for space in plan.mixer_space.values() for key in space)]
+    keys += [] if plan.tuning is None else [plan.tuning.key]
+    for key in keys:
+        if key.lstrip("+") in RESERVED or key.split(".")[0] == "hydra":
+            raise InputError(f"{key} cannot be part of a study: it sets that itself for each trial")
 
 
 def _check_given(plan: Plan, given: Sequence[str]) -> None:

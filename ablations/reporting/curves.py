@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
 from ablations.statistics import t_interval
+from tasks import report
 
 Curve = Mapping[int, float]
 """Step -> value."""
@@ -23,11 +26,12 @@ def read(run_dir: Path, metric: str) -> dict[int, float]:
     found: dict[int, float] = {}
     for path in sorted(run_dir.glob("events.out.tfevents.*")):
         found.update(_scalars(path, metric))
-    if not found and (run_dir / "metrics.csv").is_file():
-        with (run_dir / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get(metric):
-                    found[int(row["step"])] = float(row[metric])
+    text = None if found else report.read(run_dir / "metrics.csv")
+    for row in csv.DictReader(io.StringIO(text or "", newline="")):
+        step, value = row.get("step") or "", row.get(metric)
+        if value and step.isdecimal():
+            with suppress(ValueError):  # a row that is cut off, or damaged
+                found[int(step)] = float(value)
     return dict(sorted(found.items()))
 
 

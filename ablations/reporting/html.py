@@ -124,7 +124,7 @@ def sheet(found: Mapping[str, Any]) -> str:
                 image.thumbnail((SHEET, 4 * SHEET))
             data = io.BytesIO()
             image.save(data, "PNG", optimize=True)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         return paragraph(f"{found['path']} cannot be read: {error}", "soft")
     text = base64.b64encode(data.getvalue()).decode()
     caption = f"{found['title']}, seed {found['seed']}"

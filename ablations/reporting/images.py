@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from ablations.statistics import image_difference_over_seeds
 
 Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """Indices of the test images, and which of them the model gets right."""
+_DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
 def differences(block: Block, level: float) -> tuple[list[dict[str, Any]], list[str]]:
@@ -21,11 +24,12 @@ def differences(block: Block, level: float) -> tuple[list[dict[str, Any]], list[
     reference = block.reference
     if reference is None:
         return [], []
-    base, found, notes = _right(block.arms[reference]), [], []
+    notes: list[str] = []
+    base, found = _right(block.arms[reference], notes), []
     for name, trials in block.arms.items():
         if name == reference:
             continue
-        own = _right(trials)
+        own = _right(trials, notes)
         shared = sorted(base.keys() & own.keys())
         if any(not np.array_equal(base[seed][0], own[seed][0]) for seed in shared):
             notes.append(f"{name} and {reference} were tested on different images: not compared image by image")
@@ -47,21 +51,23 @@ def differences(block: Block, level: float) -> tuple[list[dict[str, Any]], list[
     return found, notes
 
 
-def _right(trials: Sequence[Trial]) -> dict[int, Right]:
-    """Seed -> what the run got right, of the trials that ended well and kept their predictions."""
+def _right(trials: Sequence[Trial], notes: list[str]) -> dict[int, Right]:
+    """Seed -> what the run got right, of the trials that ended well and kept their predictions; and notes on others."""
     found = {}
     for trial in trials:
         if trial.state == "complete" and trial.run_dir is not None:
-            read = _read(trial)
-            if read is not None:
-                found[trial.seed] = read
+            path = trial.run_dir / "predictions.npz"
+            try:
+                if path.exists():
+                    found[trial.seed] = _read(path)
+            except _DAMAGE:
+                notes.append(f"{path.parent.name}/{path.name} cannot be read: not compared image by image")
     return found
 
 
-def _read(trial: Trial) -> Right | None:
-    assert trial.run_dir is not None
-    try:
-        with np.load(trial.run_dir / "predictions.npz") as saved:
-            return saved["index"], saved["logits"].argmax(axis=1) == saved["label"]
-    except (FileNotFoundError, KeyError, zipfile.BadZipFile):
-        return None
+def _read(path: Path) -> Right:
+    with np.load(path) as saved:
+        index, label, logits = (saved[name] for name in ("index", "label", "logits"))
+    if logits.ndim != 2 or label.shape != logits.shape[:1] or index.shape != label.shape:
+        raise ValueError("the arrays do not fit each other")
+    return index, logits.argmax(axis=1) == label

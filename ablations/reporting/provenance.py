@@ -27,19 +27,20 @@ def notes(study: Study) -> list[str]:
     said = [f"not the same for all runs: {line}" for line in compare.warnings(known)]
     absent = sum(trial.provenance is None for trial in ended)
     if absent:
-        said.append(f"{absent} of {len(ended)} complete trials have no provenance.json: what ran there is not known")
+        said.append(
+            f"{absent} of {len(ended)} complete trials have no readable provenance.json: what ran there is not known"
+        )
     return said
 
 
 def _of(provenance: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    hardware, versions = provenance.get("hardware") or {}, provenance.get("versions") or {}
-    git, data = provenance.get("git") or {}, provenance.get("data") or {}
+    hardware, versions, git, data = (_inside(provenance, name) for name in ("hardware", "versions", "git", "data"))
     changed = " with uncommitted changes" if git.get("dirty") else ""
     yield "data", f"{data.get('name')} (fingerprint {str(data.get('fingerprint'))[:12]})"
     yield "revision", f"{git['revision']}{changed}" if git.get("revision") else "not from a checkout"
     yield "processor", f"{hardware.get('cpu')}, {hardware.get('cores')} cores"
     yield "threads", str(hardware.get("threads"))
-    yield "GPUs", ", ".join(hardware.get("gpus") or []) or "none"
+    yield "GPUs", ", ".join(map(str, hardware.get("gpus") or [])) or "none"
     yield "platform", str(hardware.get("platform"))
     for name in ("backend", "precision", "effective_batch", "world_size"):
         yield name.replace("_", " "), str(provenance.get(name))
@@ -48,11 +49,16 @@ def _of(provenance: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield f"version of {name}", str(version)
 
 
+def _inside(provenance: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    content = provenance.get(name)
+    return content if isinstance(content, Mapping) else {}
+
+
 def _run(trial: Trial) -> compare.Run:
     assert trial.run_dir is not None
     assert trial.provenance is not None
     # The comparison's own warnings; a state of the study stands for the run's status.
     filled = {"git": None, "hardware": None, "effective_batch": None, "precision": None, **trial.provenance}
-    filled["versions"] = {"torch": None, **(filled.get("versions") or {})}
-    filled["data"] = {"fingerprint": None, **(filled.get("data") or {})}
+    filled["versions"] = {"torch": None, **_inside(filled, "versions")}
+    filled["data"] = {"fingerprint": None, **_inside(filled, "data")}
     return compare.Run(trial.run_dir, {}, {**trial.metrics, "status": "ok"}, filled)

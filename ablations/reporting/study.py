@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from operators.errors import InputError, check_choice
+from tasks import report
 
 STATES = ("complete", "diverged", "failed", "pruned", "skipped", "running", "waiting")
 ENDED = ("complete", "diverged", "failed", "pruned", "skipped")
@@ -67,8 +69,8 @@ class Trial:
         if self.run_dir is None:
             return None
         try:
-            found = json.loads((self.run_dir / "provenance.json").read_text())
-        except (OSError, ValueError):
+            found = json.loads(report.read(self.run_dir / "provenance.json") or "null")
+        except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
@@ -183,28 +185,65 @@ def read(path: Path) -> Study:
     Raises:
         InputError: `path` is not the directory of a study, or one of both cannot be read.
     """
-    for name in ("study.yaml", "trials.csv"):
-        if not (path / name).is_file():
+    texts = {name: report.read(path / name) for name in ("study.yaml", "trials.csv")}
+    for name, text in texts.items():
+        if text is None:
             raise InputError(f"{path} is not the directory of a study: it has no {name}")
     try:
-        plan = yaml.safe_load((path / "study.yaml").read_text())
-    except yaml.YAMLError as error:
+        plan = yaml.safe_load(texts["study.yaml"] or "")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path / 'study.yaml'} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(plan, dict):
-        raise InputError(f"{path / 'study.yaml'} holds no plan")
-    with (path / "trials.csv").open(newline="") as file:
-        table = csv.DictReader(file)
+    _check_plan(path / "study.yaml", plan)
+    try:
+        table = csv.DictReader(io.StringIO(texts["trials.csv"], newline=""))
         rows = list(table)
+    except csv.Error as error:
+        raise InputError(f"{path / 'trials.csv'} cannot be read: {error}") from error
     absent = [name for name in REQUIRED if name not in (table.fieldnames or ())]
     if absent:
         raise InputError(f"{path / 'trials.csv'} lacks the columns {', '.join(absent)}")
     trials = []
     for row in rows:
         try:
+            if None in row or None in row.values():
+                raise ValueError("the row has more or fewer entries than there are columns")
             trials.append(_trial(path, row))
         except ValueError as error:
             raise InputError(f"{path / 'trials.csv'}, trial {row['number']}: {error}") from error
     return Study(path, plan, tuple(trials))
+
+
+def _check_plan(path: Path, plan: Any) -> None:
+    """Raise `InputError` unless everything in the plan that is read has the type that it needs."""
+    _expect(path, "the plan", plan, Mapping)
+    for name, kind in (("kind", str), ("objectives", list), ("blocks", list), ("select", Mapping | str)):
+        _expect(path, name, plan.get(name), kind | None)
+    _expect(
+        path, "metric of select", plan["select"].get("metric") if isinstance(plan.get("select"), Mapping) else "", str
+    )
+    for objective in plan.get("objectives") or []:
+        _expect(path, "an objective", objective, Mapping)
+        _expect(path, "metric", objective.get("metric"), str)
+    for block in plan.get("blocks") or []:
+        _expect(path, "a block", block, Mapping)
+        _expect(path, "name of a block", block.get("name"), str)
+        kinds = (
+            ("factors", Mapping),
+            ("negative_controls", list),
+            ("reference", Mapping | str),
+            ("margin", int | float),
+        )
+        for name, kind in kinds:
+            _expect(path, f"{name} of a block", block.get(name), kind | None)
+        for name, factor in (block.get("factors") or {}).items():
+            _expect(path, f"factor {name}", factor, Mapping)
+            _expect(path, f"levels of {name}", factor.get("levels"), list)
+            _expect(path, f"labels of {name}", factor.get("labels"), list | Mapping | None)
+
+
+def _expect(path: Path, what: str, value: Any, kind: Any) -> None:
+    if not isinstance(value, kind):
+        raise InputError(f"{path} is damaged, or no plan of a study: {what} cannot be {str(value)[:80]!r}")
 
 
 def spell(value: Any) -> str:

@@ -1,0 +1,84 @@
+"""Reading a study's YAML: bounded before it takes memory, and nothing in it but texts, numbers, lists and mappings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from operators.errors import InputError
+
+LARGEST_FILE, MOST_VALUES, DEEPEST, LONGEST = 2**20, 20_000, 20, 10_000
+"""Bytes of the file; values in it, those behind aliases counted at each; levels; characters of a text."""
+_WHOLE = 2**53
+_REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in the file at `path`, in plain containers, with environment variables (`${oc.env:NAME}`) filled in.
+
+    Raises:
+        InputError: it cannot be read, is too large, or holds something else.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(f"study={path} is too large: at most {LARGEST_FILE:,} bytes are allowed")
+        text = path.read_text(encoding="utf-8")
+        document = yaml.compose(text, Loader=yaml.SafeLoader)
+        if document is None or _written_out(document, {}) > MOST_VALUES:
+            problem = "is empty" if document is None else f"holds more than {MOST_VALUES:,} values, aliases written out"
+            raise InputError(f"study={path} {problem}")
+        loaded = OmegaConf.create(text)
+        _check_values(OmegaConf.to_container(loaded, resolve=False), "the study")
+        content = OmegaConf.to_container(loaded, resolve=True)
+    except RecursionError as error:
+        raise InputError(f"study={path} has too many levels: at most {DEEPEST} are allowed") from error
+    except InputError:
+        raise
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"study={path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"study={path} holds no plan: it must be a mapping with name, question, objectives and blocks")
+    return {str(key): value for key, value in content.items()}
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values `node` holds, those behind aliases counted at each."""
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_VALUES + 1  # until it is known: what holds itself has no end
+        inside = list(node.value) if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            inside = [part for pair in inside for part in pair]
+        sizes[id(node)] = 1 + sum(_written_out(part, sizes) for part in inside)
+    return sizes[id(node)]
+
+
+def _check_values(value: Any, where: str, depth: int = 0) -> None:
+    if depth > DEEPEST:
+        raise InputError(f"{where} has too many levels: at most {DEEPEST} are allowed")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_values(key, "a key", depth + 1)
+            _check_values(inner, str(key), depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_values(inner, where, depth + 1)
+    elif isinstance(value, str):
+        if len(value) > LONGEST or "\0" in value:
+            raise InputError(
+                f"{where} holds a text of {len(value):,} characters: at most {LONGEST:,}, none of them NUL"
+            )
+        if _REFERENCE.search(value):
+            raise InputError(f"{where}={value!r}: of ${{…}}, a study takes ${{oc.env:NAME}} alone; YAML has aliases")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}={value} must be finite")
+    elif isinstance(value, int) and abs(value) > _WHOLE:
+        raise InputError(f"{where} holds an integer beyond 2^53, which no setting takes")
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise InputError(f"{where}={value!r} must be a text, a number, true, false, null, a list or a mapping")
