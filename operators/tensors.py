@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from operators.errors import InputError
+
+Shapes = Mapping[str, tuple[Tensor, tuple[int, ...]]]
+"""By the name of a tensor: the tensor, and the shape that it has to have."""
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def ordinary_tensors() -> Iterator[None]:
         yield
 
 
-def check_tensors(operation: str, like: Tensor, shapes: dict[str, tuple[Tensor, tuple[int, ...]]]) -> None:
+def check_tensors(operation: str, like: Tensor, shapes: Shapes) -> None:
     """Raise `InputError` unless every tensor has its shape, the type of `like`, and lies on the CPU, as `like` does.
 
     Compiled code reads memory by these sizes, without a look at where an array ends.

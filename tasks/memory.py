@@ -14,6 +14,7 @@ from torch import nn
 
 import models
 from models import MixerSpec
+from models.spec import PRESETS
 from operators.benchmark.guard import available_bytes
 from operators.errors import InputError
 from tasks.configuration import RunConfig
@@ -93,7 +94,7 @@ def _weights(run: RunConfig, shape: Mapping[str, Any]) -> tuple[int, models.Trun
                 seed=run.seed,
             )
 
-    spec = models.factory.PRESETS.get(params["name"])
+    spec = PRESETS.get(params["name"])
     depth = params.get("depth") or (spec.depth if spec is not None else 0)
     if not isinstance(depth, int) or depth < len(pattern):
         return _numbers(build()), build()

@@ -40,8 +40,9 @@ def check(arguments: Namespace) -> None:
     for override in parse(arguments.overrides):
         if override.is_sweep_override() and override.is_discrete_sweep():
             runs *= max(1, sum(1 for _ in islice(override.sweep_iterator(), MOST_RUNS + 1)))
-        if override.key_or_group == "hydra.searchpath" and isinstance(override.value(), list):
-            folders += [str(place).removeprefix("file://") for place in override.value()]
+        value = None if override.is_sweep_override() else override.value()
+        if override.key_or_group == "hydra.searchpath" and isinstance(value, list):
+            folders += [str(place).removeprefix("file://") for place in value]
         if runs > MOST_RUNS:
             raise InputError(
                 f"{override.input_line} makes more than {MOST_RUNS:,} runs: give --multirun fewer at a time"

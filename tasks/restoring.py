@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from operators.errors import InputError
@@ -54,7 +54,8 @@ def check_resumable(content: Mapping[str, Any], where: str, trainer: Trainer, mo
 
 
 def _check_callbacks(content: Mapping[str, Any], where: str, trainer: Trainer, module: Task) -> None:
-    states = {callback.state_key: callback for callback in trainer.callbacks if isinstance(callback, Clock | Best)}
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    states = {callback.state_key: callback for callback in callbacks if isinstance(callback, Clock | Best)}
     for key, callback in states.items():
         own = callback.state_dict()
         _agree(content["callbacks"], {key: {name: own[name] for name in own if name != "score"}}, where, "callbacks")
@@ -63,7 +64,7 @@ def _check_callbacks(content: Mapping[str, Any], where: str, trainer: Trainer, m
             raise InputError(f"{where} is damaged: it has no callbacks.{key}.score")
         if score is not None:
             _agree(score, torch.zeros((), dtype=torch.float64), where, f"callbacks.{key}.score")
-    averages = [callback for callback in trainer.callbacks if isinstance(callback, Averaging)]
+    averages = [callback for callback in callbacks if isinstance(callback, Averaging)]
     kept = [name for name in _AVERAGE if name in content]
     if averages and (kept or averages[0].state_key in content["callbacks"]):
         _agree(content, {_AVERAGE[1]: {"n_averaged": torch.tensor(0)}}, where, "")

@@ -76,7 +76,7 @@ def _run(kernel: int, numbers: Tensor, height: int, width: int, boundary: str, o
 def _check(numbers: Tensor, height: int, width: int, *gradients: Tensor) -> None:
     refuse_forward_mode("the compiled propagator", "set pde.method to auto, separable or fft")
     states, channels = numbers.shape[-2:]
-    shapes = {"numbers": (numbers, (6, states, channels))}
+    shapes: dict[str, tuple[Tensor, tuple[int, ...]]] = {"numbers": (numbers, (6, states, channels))}
     for axis, gradient, length in zip(("rows", "columns"), gradients, (height, width), strict=False):
         shapes[f"the gradient of {axis}"] = (gradient, (states, length, length, channels))
     check_tensors("the compiled propagator", numbers, shapes)

@@ -69,7 +69,10 @@ def _check(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, **others: 
         "the gradient": (batch, channels, length),
         "the states": (batch, ceil(length / CHUNK), size, channels),
     }
-    given = {"u": (u, (batch, channels, length)), "delta": (delta, (batch, channels, length))}
+    given: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "u": (u, (batch, channels, length)),
+        "delta": (delta, (batch, channels, length)),
+    }
     given |= {"A": (A, (channels, size)), "B": (B, shared), "C": (C, shared)}
     check_tensors("the compiled scan", u, given | {name: (t, expected[name]) for name, t in others.items()})
 
