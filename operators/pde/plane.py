@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from operators.fakes import valueless
 from operators.pde.symbols import Coefficients, axis_response, respond, symbol
+from operators.tracing import untraced
 
 PIECE_BYTES = 2**27
 """Memory that making one piece of kernels, with what its gradient needs, may take."""
@@ -81,7 +82,7 @@ def _again(make: partial[Tensor], *given: Tensor) -> Tensor:
     return made
 
 
-@torch.compiler.disable
+@untraced
 def axis_plane_kernel(length: int, diffusion: Tensor | None, velocity: Tensor | None, like: Tensor) -> Tensor:
     """Response (..., 2 length - 1) at offsets 1-length … length-1 along one axis of an unbounded plane.
 
@@ -200,7 +201,7 @@ def reaches_too_far(coefficients: Coefficients, height: int, width: int, forcing
     return not valueless(like) and bool(_Layout(coefficients, height, width, forcing, like).beyond().any())
 
 
-@torch.compiler.disable
+@untraced
 def summed_plane_kernel(coefficients: Coefficients, weight: Tensor, height: int, width: int, forcing: str) -> Tensor:
     """Weighted sum over states of responses at all offsets on the grid, in an unbounded plane.
 
