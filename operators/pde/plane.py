@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from operators.differentiation import transformed
 from operators.fakes import valueless
 from operators.pde.symbols import Coefficients, axis_response, respond, symbol
 from operators.tracing import untraced
@@ -75,8 +76,8 @@ def _offsets(length: int, like: Tensor) -> Tensor:
 
 
 def _again(make: partial[Tensor], *given: Tensor) -> Tensor:
-    """`make(*given)`, of which nothing but what is given is kept for the gradient."""
-    if not torch.is_grad_enabled() or any(valueless(tensor) for tensor in given):
+    """`make(*given)`, of which nothing but what is given is kept for the gradient; transforms know no such thing."""
+    if not torch.is_grad_enabled() or transformed() or any(valueless(tensor) for tensor in given):
         return make(*given)
     made: Tensor = checkpoint(make, *given, use_reentrant=False, preserve_rng_state=False)
     return made
