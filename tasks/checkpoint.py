@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import pickle
 import warnings
 import zipfile
@@ -106,6 +105,7 @@ def _check_entry(content: Mapping[str, Any], where: str) -> None:
     good = all(_counts([number], 1) for number in numbers)
     good = good and all(_counts(side, length) for side, length in zip(sides, lengths, strict=True))
     good = good and all(_numbers(values, numbers[1]) for values in statistics)
+    good = good and all(deviation > 0 for deviation in data["std"])
     if not good:
         raise InputError(f"{where} is damaged: its {KEY}.data, {repr(dict(data))[:200]}, describes no images")
     if not all(isinstance(name, str) and _numbers([score], 1) for name, score in entry["scores"].items()):
@@ -120,7 +120,7 @@ def _numbers(values: Any, length: Any) -> bool:
     if not isinstance(values, list | tuple) or len(values) != length:
         return False
     kinds = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    return kinds and all(math.isfinite(value) for value in values)
+    return kinds and all(abs(value) < 2**63 for value in values)  # which NaN is not
 
 
 def resumable(path: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -114,7 +113,7 @@ def _agree(given: Any, expected: Any, where: str, name: str) -> None:
         if not fits(given, expected):
             raise InputError(_wrong(where, name, given, f"a finite tensor of shape {tuple(expected.shape)}"))
     elif not _same_kind(given, expected):
-        kind = {bool: "true, false or null", int: "an integer >= 0", float: "a finite number", str: "a text"}
+        kind = {bool: "true, false or null", int: "an integer >= 0", float: "a finite number >= 0", str: "a text"}
         raise InputError(_wrong(where, name, given, kind.get(type(expected), "null")))
 
 
@@ -124,7 +123,7 @@ def _same_kind(given: Any, expected: Any) -> bool:
     if isinstance(expected, int):
         return isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**63
     if isinstance(expected, float):
-        return isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+        return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 2**63
     return isinstance(given, type(expected))
 
 

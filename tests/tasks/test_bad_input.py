@@ -74,7 +74,7 @@ BAD = [
     (f"mode=test {LAST} task=generation", r"task='generation' contradicts the checkpoint, which has 'classification': .*"),
     (f"mode=sample {LAST}", r"mode=sample draws from a generator: ckpt=\S+ is of task=classification"),
     (f"mode=sample {DRAWING} sample.classes=[3,99]", r"sample.classes=99 must be an integer >= 0 and <= 9"),
-    (f"mode=test {DRAWING} sample.steps=0", r"sample.steps=0 must be an integer >= 1"),
+    (f"mode=test {DRAWING} sample.steps=0", r"sample.steps=0 must be an integer >= 1 and <= 10000"),
     (f"mode=test {LAST} mixer=attention", r"mixer='attention' contradicts the checkpoint, which has 'pool': leave it out"),
     (f"{LAST} model.depth=5", r"model.depth=5 contradicts the checkpoint, which has 1: leave it out"),
     # where the run lies

@@ -275,8 +275,18 @@ def test_fit_does_not_overwrite_another_run(fit: Fit, finished: Path, tiny: list
 
 
 def test_what_lightning_refuses_is_wrong_input(fit: Fit) -> None:
-    with pytest.raises(InputError, match=r"trainer: .* invalid value -3"):
+    with pytest.raises(InputError, match=r"trainer.limit_train_batches=-3 must be an integer >= 1"):
         fit("run", "+trainer.limit_train_batches=-3")
+    with pytest.raises(InputError, match=r"trainer: .*val_dataloader"):  # which it finds out when it has seen the data
+        fit("run", "trainer.limit_val_batches=1e-9")
+    with pytest.raises(InputError, match=r"trainer.val_check_interval=1000 must be at most 312, the number of batches"):
+        fit("other", "+trainer.val_check_interval=1000")
+
+
+def test_run_that_ends_before_a_validation_is_due_is_validated(fit: Fit) -> None:
+    assert fit("run", "+trainer.check_val_every_n_epoch=5", "trainer.max_steps=2")["status"] == "ok"
+    more = ("trainer.max_steps=null", "+trainer.limit_train_batches=2", "trainer.max_epochs=3")
+    assert fit("epochs", "+trainer.check_val_every_n_epoch=5", *more)["status"] == "ok"
 
 
 def test_divergence_in_validation_is_seen(fit: Fit) -> None:
