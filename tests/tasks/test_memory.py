@@ -23,7 +23,7 @@ TOO_LARGE = [
     (["model.dim=100000000000"], "more than any memory holds"),
     (["model.hidden=1000000000000"], "make model.dim"),
     (["model.depth=1000000"], "GiB of memory|10000"),
-    (["data.resolution=100000"], "make data.batch_size"),
+    (["data.resolution=100000"], "data.resolution"),
     (["mixer=conv", "mixer.kernel=100001"], "what the mixer stores"),
     (["mixer=random", "data.resolution=4096"], "what the mixer stores"),
     (["mixer=ss2d", "mixer.rank=1000000000"], "make model.dim|rank"),
