@@ -60,11 +60,18 @@ def main() -> int:
         for label, case in collect().items()
         if not given.patterns or any(fnmatch.fnmatch(label, pattern) for pattern in given.patterns)
     ]
-    began, verdicts = time.monotonic(), {}
+    began = time.monotonic()
+    verdicts: dict[str, Verdict] = {}
+    broken: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hostile-") as scratch:
         drive = Drive(cases, Path(scratch), Store(given.store or Path(scratch, "store")), given.at_once)
         try:
-            for future in as_completed(drive.verdicts.values()):
+            labels = {future: label for label, future in drive.verdicts.items()}
+            for future in as_completed(labels):
+                if (error := future.exception()) is not None:
+                    broken.append(labels[future])
+                    sys.stdout.write(f"MAKE {labels[future]} cannot be made: {error!r}\n")
+                    continue
                 verdict = future.result()
                 verdicts[verdict.case.label] = verdict
                 mark = "FAIL" if verdict.faults else "ok"
@@ -74,13 +81,13 @@ def main() -> int:
                 sys.stdout.flush()
         finally:
             drive.close()
-    text = table([verdicts[case.label] for case in cases])
+    text = table([verdicts[case.label] for case in cases if case.label in verdicts])
     text += f"\n{len(cases)} cases, {given.at_once} at a time, in {time.monotonic() - began:.0f} s.\n"
     if given.out:
         given.out.write_text(text, errors="backslashreplace")
     else:
         sys.stdout.write(text)
-    return 1 if any(verdict.faults for verdict in verdicts.values()) else 0
+    return 1 if broken or any(verdict.faults for verdict in verdicts.values()) else 0
 
 
 if __name__ == "__main__":

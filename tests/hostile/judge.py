@@ -11,6 +11,8 @@ from tests.hostile.case import OK, REFUSED, Case
 
 MEMORY = 3 * 2**30
 """Bytes of memory that no command needs here."""
+CROWD = 40
+"""Processes that no command needs here."""
 _WARNING = re.compile(r"warning: ")
 _DUMPS = {
     "traceback": re.compile(r"Traceback \(most recent call last\)|^\s+File \".*\", line \d+", re.MULTILINE),
@@ -31,6 +33,7 @@ class Outcome:
         outside: paths that appeared beside the working directory.
         left: command lines of processes that were still there after its end.
         memory: largest resident set of its processes, bytes.
+        crowd: largest number of its processes.
         leaks: files that hold the case's secret.
         fact: what the case's own check finds wrong.
     """
@@ -44,6 +47,7 @@ class Outcome:
     left: tuple[str, ...] = ()
     seconds: float = 0.0
     memory: int = 0
+    crowd: int = 1
     leaks: tuple[str, ...] = ()
     fact: str = ""
 
@@ -51,7 +55,9 @@ class Outcome:
 def faults(case: Case, outcome: Outcome) -> list[str]:
     """What is wrong, a line each; nothing where the answer is good."""
     lines = []
-    if outcome.status is None:
+    if outcome.crowd > CROWD:
+        lines.append(f"started {outcome.crowd} processes")
+    elif outcome.status is None:
         lines.append(f"hang: still running after {case.seconds:g} s")
     elif outcome.status not in case.allowed:
         lines.append(f"exit status {outcome.status}, allowed {', '.join(map(str, case.allowed))}")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.hostile.case import OK, Case
-from tests.hostile.judge import Outcome
+from tests.hostile.judge import CROWD, Outcome
 from tests.hostile.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def _run(case: Case, scratch: Path, work: Path, store: Store, before: dict[str, 
             stderr=stderr,
             start_new_session=True,
         )
-        status, memory = _wait(process, began + case.seconds)
+        status, memory, crowd = _wait(process, began + case.seconds, scratch)
     seconds = time.monotonic() - began
     left = () if status is None else _left(scratch)
     for pid in _members(scratch):
@@ -69,6 +69,7 @@ def _run(case: Case, scratch: Path, work: Path, store: Store, before: dict[str, 
         left=left,
         seconds=seconds,
         memory=memory,
+        crowd=crowd,
         leaks=_leaks(case, work, before),
         fact=fact,
     )
@@ -105,18 +106,25 @@ def _environment(case: Case, scratch: Path, work: Path, store: Store) -> dict[st
     return environment
 
 
-def _wait(process: subprocess.Popen[bytes], end: float) -> tuple[int | None, int]:
-    """Exit status, None after `end`, and the largest resident set of the process and those it has waited for."""
-    while time.monotonic() < end:
+def _wait(process: subprocess.Popen[bytes], end: float, scratch: Path) -> tuple[int | None, int, int]:
+    """Exit status, None where it was stopped; the largest resident set, bytes; and the largest number of processes.
+
+    Stopped is what lasts beyond `end`, or has more than `CROWD` processes: the machine would not last.
+    """
+    crowd, turns = 1, 0
+    while time.monotonic() < end and crowd <= CROWD:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, usage.ru_maxrss * 1024
+            return process.returncode, usage.ru_maxrss * 1024, crowd
+        turns += 1
+        if turns % 20 == 0:
+            crowd = max(crowd, len(_members(scratch)))
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = -signal.SIGKILL
-    return None, usage.ru_maxrss * 1024
+    return None, usage.ru_maxrss * 1024, crowd
 
 
 def _left(scratch: Path) -> tuple[str, ...]:

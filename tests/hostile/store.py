@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -28,9 +29,9 @@ _COMMANDS = {
     "half": run("hydra.run.dir=half", "trainer.max_steps=2"),
     "drawing": drawing("hydra.run.dir=drawing", "trainer.test=false"),
     "study": "-m ablations study=window.yaml study.dir=study study.name=window",
-    "export": "-m tasks.export run/checkpoints/best.ckpt export",
+    "model.safetensors": "-m tasks.export run/checkpoints/best.ckpt model.safetensors",
 }
-_NEEDS = {"export": "run"}
+_NEEDS = {"model.safetensors": ("run",)}
 
 
 class Store:
@@ -62,20 +63,18 @@ class Store:
         return path
 
     def _make(self, name: str) -> None:
-        if name in _NEEDS:
-            self.get(_NEEDS[name])
-        (self.root / "window.yaml").write_text(STUDY)
-        # The export's name must end in `.safetensors`; in the store it is a folder that holds it.
-        command = _COMMANDS[name]
-        if name == "export":
-            (self.root / "export.new").mkdir(exist_ok=True)
-            command = f"{command}.new/model.safetensors"
-        given = [str(ROOT / word) if word == "run.py" else word for word in shlex.split(command)]
+        place = self.root / "making" / name
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        (place / "window.yaml").write_text(STUDY)
+        for need in _NEEDS.get(name, ()):
+            (place / need).symlink_to(self.get(need))
+        command = [str(ROOT / word) if word == "run.py" else word for word in shlex.split(_COMMANDS[name])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.cache)}
         done = subprocess.run(
-            [sys.executable, *given], cwd=self.root, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise RuntimeError(f"{name} cannot be made, {command}: {done.stderr[-2000:]}")
-        if name == "export":
-            (self.root / "export.new").rename(self.root / "export")
+            raise RuntimeError(f"{name} cannot be made by {_COMMANDS[name]}: {done.stderr[-2000:]}")
+        # Under its name only when it is complete.
+        (place / name).rename(self.root / name)

@@ -86,6 +86,11 @@ def test_memory_is_measured_and_bounded(tmp_path: Path) -> None:
     assert faults(case, replace(outcome, memory=4 * 2**30)) == ["took 4.0 GiB of memory"]
 
 
+def test_crowd_is_stopped(judged: Callable[[Case], list[str]]) -> None:
+    case = python("[subprocess.Popen(['sleep', '30']) for _ in range(60)]; time.sleep(30)", seconds=40.0)
+    assert any(line.startswith("started ") for line in judged(case))
+
+
 def test_limits_hold(judged: Callable[[Case], list[str]]) -> None:
     body = "sys.exit(0 if len(os.listdir('/proc/self/fd')) and __import__('resource').getrlimit(7)[0] == 64 else 3)"
     assert judged(python(body, allowed=(OK,), limits=("nofile=64",))) == []

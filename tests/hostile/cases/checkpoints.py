@@ -127,8 +127,8 @@ CASES = [
     Case("a pipe", TEST, (GOOD, remove(LAST), fifo(LAST))),
     Case("a dangling link", TEST, (GOOD, remove(LAST), link(LAST, "/nowhere"))),
     Case("a link to itself", TEST, (GOOD, remove(LAST), link(LAST, "last.ckpt"))),
-    Case("a safetensors file", f"run.py mode=test ckpt={LAST}", (GOOD, copy("export", "export"),
-         lambda work, _: (work / LAST).write_bytes((work / "export/model.safetensors").read_bytes()))),
+    Case("a safetensors file", f"run.py mode=test ckpt={LAST}", (GOOD, copy("model.safetensors"),
+         lambda work, _: (work / LAST).write_bytes((work / "model.safetensors").read_bytes()))),
     *(Case(f"test: cut at {share:.0%}", TEST, (GOOD, cut(LAST, share))) for share in (0.9,)),
     Case("test: a byte changed", TEST, (GOOD, edit(LAST, lambda content: content[:5000] + b"\xff\x00\xff" + content[5003:]))),
     # Continuing: the checkpoint before takes over, or one line; nothing good is lost.

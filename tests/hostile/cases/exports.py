@@ -24,9 +24,9 @@ _READER = (
     "    export.load(sys.argv[1])\n"
     "except InputError as error:\n"
     "    sys.exit(str(error))\n"
-    "' export/model.safetensors"
+    "' model.safetensors"
 )
-FILE = "export/model.safetensors"
+FILE = "model.safetensors"
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
 
 def reading(name: str, *steps: Step, allowed: tuple[int, ...] = (FAILED,)) -> Case:
     """`load` must say in an `InputError` what is wrong; the reader exits with 1."""
-    return Case(name, _READER, (copy("export"), *steps), allowed)
+    return Case(name, _READER, (copy("model.safetensors"), *steps), allowed)
 
 
 def header(change: dict[str, object], *, entry: str = "operator_zoo") -> Step:
@@ -82,7 +82,7 @@ CASES = [
     export("under a name of 300 characters", f"{BEST} {'x' * 300}.safetensors"),
     export("of a folder", "run x.safetensors"),
     export("of config.yaml", "run/config.yaml x.safetensors"),
-    export("of an exported file", f"{FILE} x.safetensors", copy("export")),
+    export("of an exported file", f"{FILE} x.safetensors", copy("model.safetensors")),
     export("of a pipe", "pipe.ckpt x.safetensors", fifo("pipe.ckpt")),
     Case("on a disk that is full", f"-m tasks.export {BEST} x.safetensors", (RUN,), (FAILED, REFUSED), limits=("fsize=1000",)),
     reading("read: good", allowed=(OK,)),
