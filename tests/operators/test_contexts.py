@@ -44,7 +44,7 @@ def _clear_afterwards():
 
 def clear():
     """Caches of tensors as in a fresh process."""
-    for cache in (matrices._waves, filtered._plan, propagators._kept_waves, orders._tokens._torchdynamo_orig_callable):
+    for cache in (matrices._waves, filtered._plan, propagators._kept_waves, orders._tokens.__wrapped__):
         cache.cache_clear()
 
 
