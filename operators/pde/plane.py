@@ -140,8 +140,10 @@ def _orders(
     exp(eta n).
     """
     floor = torch.where(other > 0, own - cross**2 / other, own).clamp(min=0)
-    width = math.pi * 0.5 ** torch.arange(1, HALVINGS + 2, dtype=torch.float64)[:, None]
-    growth = torch.tensor([0.0] if forcing == "steady" else [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0], dtype=torch.float64)
+    width = math.pi * 0.5 ** torch.arange(1, HALVINGS + 2, dtype=torch.float64, device="cpu")[:, None]
+    growth = torch.tensor(
+        [0.0] if forcing == "steady" else [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0], dtype=torch.float64, device="cpu"
+    )
     growth = growth[:, None, None]
 
     def nodes(width: Tensor, lowest: Tensor) -> Tensor:
@@ -150,7 +152,7 @@ def _orders(
             bound = 0.9 * (bound + decay)
         height = 2 * bound / (drift + (drift**2 + 4 * own.clamp(min=0) * bound).sqrt()).clamp(min=1e-300)
         largest = torch.asinh(2 * height / width).clamp(max=STEEPEST)
-        sizes = largest[..., None] * torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)
+        sizes = largest[..., None] * torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64, device="cpu")
         cost = digits + 3 + growth[..., None] + length * width[..., None] / 2 * sizes.sinh()
         return (cost / (2 * sizes)).amin((0, -1)).ceil() + 2
 
@@ -162,7 +164,7 @@ class _Layout:
 
     def __init__(self, coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> None:
         given = [value for value in vars(coefficients).values() if value is not None]
-        zero = torch.zeros(given[0].numel(), dtype=torch.float64)
+        zero = torch.zeros(given[0].numel(), dtype=torch.float64, device="cpu")
 
         def numbers(value: Tensor | None) -> Tensor:
             # What is not finite is not to be integrated: it shows in the kernel.
