@@ -125,6 +125,12 @@ def check(name: str, params: Mapping[str, Any], shell: str | ShellSpec | Mapping
         value_types.check(f"mixer {name}: {key}", value, entry.parameters[key])
 
 
+def defaults(name: str) -> Mapping[str, Any]:
+    """The parameters of mixer `name` and their defaults; of the zoo's own without torch. Raises as `describe`."""
+    entry = catalogue.entries().get(name)
+    return describe(name).defaults if entry is None else entry.card.defaults
+
+
 def describe(name: str) -> MixerCard:
     """The card of mixer `name`. Raises `InputError` for an unknown name."""
     return core_class(name).card

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from operators.errors import InputError
-from tasks import configuration, report
+from tasks import configuration, files, report
 from tasks.files import LAST, PREVIOUS
 from tasks.overrides import parse, run_directory
 from tasks.reading import UnreadableError, reading
 
-KEY = "operator_zoo"
+KEY = files.KEY
 """Where a checkpoint keeps what the run adds: `config`, the resolved configuration; `data`, the data set's
 `num_classes`, `channels`, `image_size`, `mean` and `std`, and `input`, the shape of what the model takes of an image;
 `autoencoder`, the fingerprint of the one that the model works with, or None: its weights are elsewhere; `scores`, the

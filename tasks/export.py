@@ -22,18 +22,18 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
-import models
 from operators.errors import InputError
-from tasks import checkpoint, files
+from tasks import files
+from tasks.files import KEY
+
+if TYPE_CHECKING:
+    import torch
+
+    import models
 
 VERSION = 1
-KEY = checkpoint.KEY
 SUFFIX = ".safetensors"
 _PREFIX = "model."
 _USAGE = "usage: python -m tasks.export RUN/checkpoints/best.ckpt OUT.safetensors\n"
@@ -52,11 +52,20 @@ def export(ckpt: str | Path, out: str | Path) -> None:
         stem = target.with_suffix("")
         meant = stem if stem.suffix == SUFFIX else stem.with_name(f"{stem.name}{SUFFIX}")
         raise InputError(f"{target} must end in {SUFFIX}, the only format written; did you mean {str(meant)!r}?")
-    content = checkpoint.load(ckpt)
     if target.exists():
         raise InputError(f"{target} exists: remove it, or choose another name")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent} is not a directory")
+    if not Path(ckpt).exists():
+        raise InputError(f"ckpt={ckpt} does not exist")
+
+    # What follows takes seconds to import, for which wrong input need not wait.
+    import torch
+    from safetensors.torch import save
+
+    from tasks import checkpoint
+
+    content = checkpoint.load(ckpt)
     with torch.device("meta"):
         model = _build(content[KEY], f"ckpt={ckpt}")
     state = content["state_dict"]
@@ -88,6 +97,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
     Raises:
         InputError: as `describe`, or weights that do not fit the configuration.
     """
+    from tasks import checkpoint
+
     recorded, weights = _read(path)
     try:
         model = _build(recorded, str(path))
@@ -102,6 +113,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
 
 
 def _build(recorded: Mapping[str, Any], where: str) -> models.Trunk:
+    import models
+    from tasks import checkpoint
+
     run = checkpoint.check_config(recorded["config"], where)
     channels, height, width = recorded["data"]["input"]
     return models.create(
@@ -117,6 +131,8 @@ def _build(recorded: Mapping[str, Any], where: str) -> models.Trunk:
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if not Path(path).is_file():
         raise InputError(f"{path} {'is a directory' if Path(path).is_dir() else 'does not exist'}")
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             header: Mapping[str, str] = file.metadata() or {}

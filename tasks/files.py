@@ -15,6 +15,8 @@ LAST = "last.ckpt"
 """The checkpoint to continue from."""
 PREVIOUS = "previous.ckpt"
 """What it was before it was last saved."""
+KEY = "operator_zoo"
+"""Where checkpoints and exports keep what the run adds, see `tasks.checkpoint.KEY`."""
 SUFFIX = ".part"
 """Ends the name of a file that is not finished."""
 _ASIDE = re.compile(r".+\.aside-\d+")

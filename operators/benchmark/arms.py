@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import operators
+from operators.benchmark.options import LEVELS
 from operators.benchmark.workload import Arm, Place, Shape, Workload, leaf, noise
-from operators.errors import InputError, check_choice, check_names
+from operators.errors import check_choice, check_names
 from operators.mixer import Mixer
 
-LEVELS = ("core", "mixer", "block")
-"""The core alone, on its input; the whole mixer in its shell; a block of a transformer around it."""
 FFN_RATIO = 4
 
 
@@ -130,61 +129,6 @@ def mixer_arms(names: Sequence[str], level: str, settings: Mapping[str, Mapping[
         for values in itertools.product(*chosen.values()):
             arms.append(MixerArm(name, level, dict(zip(chosen, values, strict=True))))
     return arms
-
-
-def parse_settings(texts: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
-    """`pde_ssm.state=1,4` and the like: by mixer and parameter, its values (see `parse_values`).
-
-    Raises:
-        InputError: anything not of that form, or a parameter set twice.
-    """
-    found: dict[str, dict[str, list[Any]]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        mixer, dot, parameter = name.partition(".")
-        if not (equals and dot and mixer and parameter and values):
-            raise InputError(f"set: {text!r} must read MIXER.PARAMETER=VALUE[,VALUE…], such as pde_ssm.state=1,4")
-        of_mixer = found.setdefault(mixer, {})
-        if parameter in of_mixer:
-            raise InputError(f"set: {name} is set twice; give its values in one, as {name}=A,B")
-        of_mixer[parameter] = parse_values(values)
-    return found
-
-
-def parse_values(text: str) -> list[Any]:
-    """Values between commas: numbers, true, false, none, [lists] of values, and words.
-
-    Raises:
-        InputError: brackets that do not match, or nothing where a value should be.
-    """
-    parts, depth = [""], 0
-    for letter in text:
-        depth += {"[": 1, "]": -1}.get(letter, 0)
-        if depth < 0:
-            break
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    if depth:
-        raise InputError(f"set: brackets do not match in {text!r}")
-    return [_value(part.strip(), text) for part in parts]
-
-
-def _value(part: str, whole: str) -> Any:
-    if not part:
-        raise InputError(f"set: {whole!r} lacks a value")
-    if part.startswith("[") and part.endswith("]"):
-        return parse_values(part[1:-1]) if part[1:-1].strip() else []
-    words = {"true": True, "false": False, "none": None, "null": None}
-    if part.lower() in words:
-        return words[part.lower()]
-    for kind in (int, float):
-        try:
-            return kind(part)
-        except ValueError:
-            continue
-    return part
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,8 @@ import torch
 
 import operators
 from operators import InputError
-from operators.benchmark.arms import LEVELS, MixerArm, mixer_arms, parse_settings, parse_values
+from operators.benchmark.arms import MixerArm, mixer_arms
+from operators.benchmark.options import LEVELS, parse_settings, parse_values
 from operators.benchmark.workload import BOTH, FORWARD, Place, Shape, functions
 from tests.checks import assert_close
 from tests.operators.benchmark.cases import CPU, TINY

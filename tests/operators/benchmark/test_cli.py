@@ -1,6 +1,7 @@
 import pytest
 
 from operators.benchmark import __main__ as cli
+from operators.benchmark import command, options
 from operators.benchmark.workload import Shape
 from tests.operators.benchmark import cases
 
@@ -11,7 +12,7 @@ TINY = ["--grids", "3x4,5", "--batch", "1", "--dim", "8", "--repeats", "2", "--t
 def run(hurried, capsys, tmp_path, monkeypatch):
     def call(*argv, figures=False):
         if not figures:
-            monkeypatch.setattr(cli.plots, "unavailable", lambda: "no figures: not wanted")
+            monkeypatch.setattr(command.plots, "unavailable", lambda: "no figures: not wanted")
         status = cli.main([*argv, "--out", str(tmp_path)])
         return status, capsys.readouterr().err
 
@@ -54,7 +55,7 @@ def test_wrong_input_is_one_line_and_exit_status_2(run, tmp_path, argv, message)
 
 
 def test_cuda_is_refused_where_there_is_none(run, monkeypatch):
-    monkeypatch.setattr(cli.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(command.torch.cuda, "is_available", lambda: False)
     assert run("--devices", "cuda") == (2, "error: devices: there is no CUDA device here; use --devices cpu\n")
 
 
@@ -110,21 +111,21 @@ def test_an_interrupt_is_not_a_traceback(run, monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.Bench, "run", interrupted)
+    monkeypatch.setattr(command.Bench, "run", interrupted)
     status, err = run("--mixers", "pool", *TINY)
     assert status == 130
     assert "the same command goes on from here" in err
 
 
 def test_quick_changes_only_what_is_not_given():
-    plan = cli.parse(["--quick", "--mixers", "pool,attention", "--grids", "4x5", "--rivals", "none"])
-    assert plan.shapes == [Shape(cli.QUICK["batch"], 4, 5, cli.QUICK["dim"])]
-    assert plan.repeats == cli.QUICK["repeats"]
+    plan = command.parse(["--quick", "--mixers", "pool,attention", "--grids", "4x5", "--rivals", "none"])
+    assert plan.shapes == [Shape(options.QUICK["batch"], 4, 5, options.QUICK["dim"])]
+    assert plan.repeats == options.QUICK["repeats"]
     assert plan.reference == "attention"
 
 
 def test_reference_may_be_named_by_its_mixer():
     argv = ["--mixers", "conv,pool", "--rivals", "none", "--set", "conv.kernel=3,5", "--grids", "4"]
-    assert cli.parse(argv).reference == "conv[kernel=3]"
-    assert cli.parse([*argv, "--reference", "conv"]).reference == "conv[kernel=3]"
-    assert cli.parse([*argv, "--reference", "conv[kernel=5]"]).reference == "conv[kernel=5]"
+    assert command.parse(argv).reference == "conv[kernel=3]"
+    assert command.parse([*argv, "--reference", "conv"]).reference == "conv[kernel=3]"
+    assert command.parse([*argv, "--reference", "conv[kernel=5]"]).reference == "conv[kernel=5]"

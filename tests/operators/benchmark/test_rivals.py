@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from operators import InputError
+from operators.benchmark import options
 from operators.benchmark.rivals import RIVALS, rival_arms
-from operators.benchmark.workload import BOTH, FORWARD, Place, Shape, functions
+from operators.benchmark.workload import BOTH, DTYPES, FORWARD, Place, Shape, functions
 from operators.scan import cuda, selective_scan
 from tests.checks import assert_close
 from tests.operators.benchmark.cases import CPU
@@ -23,6 +24,11 @@ def module(monkeypatch, name, **members):
         made.__path__ = []
         monkeypatch.setitem(sys.modules, made.__name__, made)
     vars(made).update(members)
+
+
+def test_the_command_line_knows_their_names():
+    assert tuple(BY_NAME) == options.RIVALS
+    assert tuple(DTYPES) == options.DTYPES
 
 
 def test_choice():
