@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from ablations.masking import masked
 from operators.errors import InputError, check_names, check_number
 from operators.idle import limit_spinning
 
@@ -121,7 +122,7 @@ def _directory(text: str) -> Path:
 
 
 def _whole(name: str, text: str, most: int) -> int:
-    value = int(text) if text.isdecimal() and len(text) < 20 else text
+    value = int(text) if text.isdecimal() and len(text) < 20 else text[:30]
     check_number(f"study.{name}", value, least=1, most=most, integer=True)
     assert isinstance(value, int)
     return value

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from ablations.masking import MASK, SECRET, masked
 from operators.errors import InputError
 
 JOURNAL = "journal:"
@@ -24,13 +25,6 @@ PATIENCE = 60.0
 CONNECTING = 5
 """Seconds within which a database server has to answer."""
 _ATTEMPTS = 5
-_MASK = "***"
-_SECRET = re.compile(r"pass|pwd|secret|token|credential|dsn|odbc_connect", re.IGNORECASE)
-"""Words in the names of a URL's options that hold passwords, by themselves or inside."""
-_IN_TEXT = (
-    re.compile(r"(://[^\s:/@]*:)[^\s'\"]*(?=@)"),
-    re.compile(r"(\b[\w%-]*(?:pass|pwd|secret|token)[\w%-]*=)('[^']*'|\"[^\"]*\"|[^\s&;,'\"]+)", re.IGNORECASE),
-)
 _FATAL = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|invalid connection option|"
     r"(role|database) \S+ does not exist|permission denied|is not permitted to log in|invalid URI",
@@ -64,21 +58,14 @@ def shown(url: str) -> str:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         scheme, _, rest = url.partition(":")
-        return masked(f"{scheme}:{_MASK}@{rest.rpartition('@')[2]}" if "@" in rest else url)
-    options = {name: _MASK if _SECRET.search(name) else value for name, value in parsed.query.items()}
+        return masked(f"{scheme}:{MASK}@{rest.rpartition('@')[2]}" if "@" in rest else url)
+    options = {name: MASK if SECRET.search(name) else value for name, value in parsed.query.items()}
     hidden = parsed.set(
         query=options,
-        password=None if parsed.password is None else _MASK,
+        password=None if parsed.password is None else MASK,
         host=parsed.host and parsed.host.rpartition("@")[2],  # a password with an @ that is not encoded
     )
-    return hidden.render_as_string(hide_password=False).replace(quote(_MASK), _MASK)
-
-
-def masked(text: str) -> str:
-    """`text` without what looks like the password of a URL or of a connection's options."""
-    for pattern in _IN_TEXT:
-        text = pattern.sub(rf"\g<1>{_MASK}", text)
-    return text
+    return hidden.render_as_string(hide_password=False).replace(quote(MASK), MASK)
 
 
 def reach(url: str) -> None:
@@ -203,11 +190,11 @@ def _without(url: str, text: str) -> str:
     """`text` without the passwords that `url` holds, as they are or percent-encoded."""
     if not url.startswith(JOURNAL):
         parsed = _parsed(url)
-        secrets = [parsed.password, *(value for name, value in parsed.query.items() if _SECRET.search(name))]
+        secrets = [parsed.password, *(value for name, value in parsed.query.items() if SECRET.search(name))]
         for secret in secrets:
             for value in (secret,) if isinstance(secret, str) else secret or ():
                 for spelling in {value, quote(value), quote_plus(value)} - {""}:
-                    text = text.replace(spelling, _MASK)
+                    text = text.replace(spelling, MASK)
     return masked(text)
 
 

@@ -227,7 +227,7 @@ def _check_plan(path: Path, plan: Any) -> None:
     for block in plan.get("blocks") or []:
         _expect(path, "a block", block, Mapping)
         _expect(path, "name of a block", block.get("name"), str)
-        kinds: tuple[tuple[str, Any], ...] = (
+        kinds = (
             ("factors", Mapping),
             ("negative_controls", list),
             ("reference", Mapping | str),
