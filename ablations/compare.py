@@ -38,7 +38,7 @@ from tasks.reading import UnreadableError, reading
 
 PLACES = ("seed", "mode", "ckpt", "init", "data.root", "logger", "hydra")
 """Settings that do not make another arm: the seed, and where things lie."""
-METRICS = dict.fromkeys(("task", "mixer", "data", "status", "backend"), str)
+METRICS: dict[str, type] = dict.fromkeys(("task", "mixer", "data", "status", "backend"), str)
 METRICS |= dict.fromkeys(("params", "macs", "mixer_macs"), int)
 """What every `metrics.json` holds, and of which type."""
 PROVENANCE = {"versions": dict, "data": dict} | dict.fromkeys(
@@ -211,7 +211,7 @@ def _test_size(run: Run) -> int | None:
     if not predictions.exists():
         return None
     try:
-        with reading(str(predictions)), np.load(predictions) as kept:
+        with reading(str(predictions)), predictions.open("rb") as file, np.load(file) as kept:
             return len(kept["label"])
     except UnreadableError:
         raise

@@ -135,7 +135,8 @@ class Block:
         asked = _mapping(f"reference of block {name}", given.get("reference") or {}, by_name)
         reference = {one.name: one.label(asked[one.name]) if one.name in asked else one.labels[0] for one in factors}
         also = [
-            _mapping(f"also of block {name}", one, ("name", "overrides")) for one in _list("also", given.get("also"))
+            _mapping(f"also of block {name}", one, ("name", "overrides"), ("name", "overrides"))
+            for one in _list("also", given.get("also"))
         ]
         budget = given.get("budget")
         if budget is not None:

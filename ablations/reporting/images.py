@@ -66,7 +66,7 @@ def _right(trials: Sequence[Trial], notes: list[str]) -> dict[int, Right]:
 
 
 def _read(path: Path) -> Right:
-    with np.load(path) as saved:
+    with path.open("rb") as file, np.load(file) as saved:
         index, label, logits = (saved[name] for name in ("index", "label", "logits"))
     if logits.ndim != 2 or label.shape != logits.shape[:1] or index.shape != label.shape:
         raise ValueError("the arrays do not fit each other")

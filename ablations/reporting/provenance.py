@@ -28,7 +28,7 @@ def notes(study: Study) -> list[str]:
     absent = sum(trial.provenance is None for trial in ended)
     if absent:
         said.append(
-            f"{absent} of {len(ended)} complete trials have no readable provenance.json: what ran there is not known"
+            f"{absent} of {len(ended)} complete trials have no provenance.json to be read: what ran there is not known"
         )
     return said
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from operators.errors import InputError, check_choice
+from operators.errors import InputError, check_choice, check_names
 from tasks import report
 
 STATES = ("complete", "diverged", "failed", "pruned", "skipped", "running", "waiting")
@@ -89,7 +89,8 @@ class Factor:
         values = list(plan["levels"])
         named = plan.get("labels")
         if isinstance(named, Mapping):
-            named = [named.get(value, named.get(str(value))) for value in values]
+            by_text = {str(value): label for value, label in named.items()}
+            named = [by_text.get(str(value)) for value in values]
         labels = [spell(value) if label is None else _label(label) for value, label in _paired(values, named)]
         spellings = {label: label for label in labels}
         for value, label in zip(values, labels, strict=True):
@@ -140,7 +141,8 @@ class Block:
         factors = {factor.name: factor for factor in self.factors}
         wanted = {name: factor.levels[0] for name, factor in factors.items()}
         for name, level in (asked or {}).items():
-            wanted[check_choice("reference: factor", name, factors)] = factors[name].level(level)
+            check_names("reference", [str(name)], factors)
+            wanted[str(name)] = factors[str(name)].level(level)
         return next((trial.arm for trial in self.trials if wanted and self.cell(trial) == wanted), None)
 
 
@@ -216,29 +218,31 @@ def read(path: Path) -> Study:
 def _check_plan(path: Path, plan: Any) -> None:
     """Raise `InputError` unless everything in the plan that is read has the type that it needs."""
     _expect(path, "the plan", plan, Mapping)
-    for name, kind in (("kind", str), ("objectives", list), ("blocks", list), ("select", Mapping | str)):
+    kinds: dict[str, Any] = {"objectives": list, "blocks": list, "select": Mapping | str, "margin": int | float}
+    for name, kind in (kinds | dict.fromkeys(("name", "question", "kind"), str)).items():
         _expect(path, name, plan.get(name), kind | None)
-    _expect(
-        path, "metric of select", plan["select"].get("metric") if isinstance(plan.get("select"), Mapping) else "", str
-    )
+    if isinstance(plan.get("select"), Mapping):
+        _expect(path, "metric of select", plan["select"].get("metric"), str)
     for objective in plan.get("objectives") or []:
         _expect(path, "an objective", objective, Mapping)
         _expect(path, "metric", objective.get("metric"), str)
     for block in plan.get("blocks") or []:
-        _expect(path, "a block", block, Mapping)
-        _expect(path, "name of a block", block.get("name"), str)
-        kinds = (
-            ("factors", Mapping),
-            ("negative_controls", list),
-            ("reference", Mapping | str),
-            ("margin", int | float),
-        )
-        for name, kind in kinds:
-            _expect(path, f"{name} of a block", block.get(name), kind | None)
-        for name, factor in (block.get("factors") or {}).items():
-            _expect(path, f"factor {name}", factor, Mapping)
-            _expect(path, f"levels of {name}", factor.get("levels"), list)
-            _expect(path, f"labels of {name}", factor.get("labels"), list | Mapping | None)
+        _check_block(path, block)
+
+
+def _check_block(path: Path, block: Any) -> None:
+    _expect(path, "a block", block, Mapping)
+    _expect(path, "name of a block", block.get("name"), str)
+    kinds: dict[str, Any] = {"factors": Mapping, "negative_controls": list, "reference": Mapping | str}
+    for name, kind in (kinds | {"margin": int | float}).items():
+        _expect(path, f"{name} of a block", block.get(name), kind | None)
+    for name, factor in (block.get("factors") or {}).items():
+        _expect(path, "name of a factor", name, str)
+        _expect(path, f"factor {name}", factor, Mapping)
+        _expect(path, f"levels of {name}", factor.get("levels"), list)
+        _expect(path, f"labels of {name}", factor.get("labels"), list | Mapping | None)
+        if not factor["levels"]:
+            raise InputError(f"{path} is damaged, or no plan of a study: factor {name} has no levels")
 
 
 def _expect(path: Path, what: str, value: Any, kind: Any) -> None:
