@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from ablations import runner, worker
+from ablations.storage import StorageError, guard
 from tasks import checkpoint, report
 from tasks.files import LAST, PREVIOUS
 from tasks.reading import UnreadableError
@@ -174,3 +175,21 @@ def test_reason_of_a_trial_that_stays_unreadable_is_told(
     entries = bench.work(node).entries()
     assert [entry.state for entry in entries].count("failed") == 1
     assert "not now" in json.dumps((entries[1].result or {})["reason"])
+
+
+def test_storage_that_will_not_let_anybody_in_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PAUSE", 0.001)
+    asked: list[str] = []
+
+    def ask(reason: str) -> Callable[[], None]:
+        def answer() -> None:
+            asked.append(reason)
+            with guard("postgresql://me@host/db"):
+                raise RuntimeError(reason)
+
+        return answer
+
+    for reason, times in (('FATAL: password authentication failed for user "me"', 1), ("starting up", worker.TRIES)):
+        with pytest.raises(StorageError):
+            worker._patiently(threading.Event(), ask(reason))
+        assert asked.count(reason) == times
