@@ -135,8 +135,6 @@ def _studies() -> list[str]:
 
 
 def _complain(error: Exception, status: int) -> int:
-    from ablations.storage import masked
-
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         sys.stderr.write(masked("".join(traceback.format_exception(error))))
     else:

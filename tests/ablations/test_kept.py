@@ -20,7 +20,7 @@ from tasks import checkpoint, report
 from tasks.files import LAST, PREVIOUS
 from tasks.reading import UnreadableError
 from tests.ablations.conftest import Bench, Runs
-from tests.tasks.test_reading import failing
+from tests.tasks.test_reading import bare, failing
 
 CONFIG = {"mixer": {"name": "pool"}, "seed": 0}
 
@@ -30,7 +30,7 @@ def trial(tmp_path: Path) -> Path:
     """A trial's directory with three good checkpoints."""
     folder = tmp_path / "trials" / "00000"
     (folder / "checkpoints").mkdir(parents=True)
-    content = {checkpoint.KEY: {"config": {**CONFIG, "ckpt": None, "init": None}}, "state_dict": {}, "global_step": 1}
+    content = bare({**CONFIG, "ckpt": None, "init": None}, 1)
     for name in (LAST, PREVIOUS, "best.ckpt"):
         torch.save(content, folder / "checkpoints" / name)
     return folder

@@ -225,9 +225,15 @@ def test_damaged_checkpoint_is_replaced_by_the_one_before(
 ) -> None:
     last, before = copy / LAST, copy / "checkpoints" / "previous.ckpt"
     damage(last)
+    damaged = last.read_bytes() if last.exists() else None
     kept = before.read_bytes()
     assert run.main([f"ckpt={last}"]) == 0
-    (line,) = capsys.readouterr().err.splitlines()
+    line, *others = capsys.readouterr().err.splitlines()
+    if damaged is None:
+        assert others == []
+    else:
+        assert others == [f"warning: the damaged {last} is kept as last.ckpt.aside-1"]
+        assert last.with_name("last.ckpt.aside-1").read_bytes() == damaged
     assert line.startswith(f"warning: {last} is ")
     assert f"{before}, of step {STEPS - 2}" in line
     assert before.read_bytes() == kept  # what is damaged never takes the place of what is not

@@ -25,11 +25,18 @@ from tasks.saving import Files, no_room
 SHORTAGES = [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES]
 
 
+def bare(config: dict[str, Any], step: int) -> dict[str, Any]:
+    """The least that is taken for a checkpoint."""
+    images = {"num_classes": 2, "channels": 1, "image_size": [4, 4], "mean": [0.0], "std": [1.0], "input": [1, 4, 4]}
+    own = {"config": config, "data": images, "scores": {}, "autoencoder": None}
+    return {checkpoint.KEY: own, "state_dict": {}, "global_step": step, "epoch": 0}
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Checkpoints of steps 2 and 1."""
     for step, name in ((2, LAST), (1, PREVIOUS)):
-        torch.save({checkpoint.KEY: {"config": {}}, "state_dict": {}, "global_step": step}, tmp_path / name)
+        torch.save(bare({}, step), tmp_path / name)
     return tmp_path
 
 
