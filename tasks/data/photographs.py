@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tasks.data import keyed
 from tasks.data.augment import Augment
-from tasks.data.decode import CorruptError, Place, centre_box, decode, random_box
+from tasks.data.decode import EXHAUSTED, CorruptError, Place, centre_box, decode, random_box
 from tasks.data.splits import Fetched, Update
 
 
@@ -99,6 +99,8 @@ class Photographs:
         try:
             return self.store.open(int(self.positions[index]))
         except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
             raise CorruptError(error.strerror or str(error)) from error
 
     def _name(self, index: int) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from operators.errors import InputError
+from tasks.data.decode import EXHAUSTED
 from tasks.failure import WorkerError
 
 MOST = max(32, 4 * (os.cpu_count() or 1))
@@ -192,6 +193,8 @@ def _line(error: BaseException) -> str | None:
         return f"a data worker cannot go on ({reason}); data.num_workers=0 needs none"
     if text.startswith("Too many open files") or "ancdata" in text:
         return "the open files that are allowed (ulimit -n) do not suffice for data workers: raise the limit"
+    if isinstance(error, OSError) and error.errno in EXHAUSTED and error.filename is not None:
+        return f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}"
     if isinstance(error, OSError | EOFError):
         # of this process, which itself reads no data where workers do
         return f"data workers cannot be started or reached: {error}; data.num_workers=0 needs none"

@@ -1,12 +1,16 @@
 """Photographs that cannot be decoded: named, counted, replaced, bounded."""
 
+import errno
 import logging
+import os
 from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
 
+from tasks.data.walk import FolderStore
+from tasks.failure import WorkerError
 from tests.tasks import photographs
 from tests.tasks.photographs import (
     SMOKE,
@@ -101,3 +105,16 @@ def test_a_run_goes_through(tree, fit, tmp_path):
     assert metrics["data"] == "imagenet"
     recorded = {line.split("\t")[1] for line in (tmp_path / "run/corrupt.txt").read_text().splitlines()}
     assert recorded == set(names)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM])
+def test_a_process_that_has_run_out_of_something_finds_no_image_corrupt(tree, monkeypatch, code):
+    module = create(tree, splits=SMOKE, val_size=None, num_workers=0, max_corrupt=0.9)
+
+    def exhausted(store, position):
+        raise OSError(code, os.strerror(code), "an_image.JPEG")
+
+    monkeypatch.setattr(FolderStore, "open", exhausted)
+    with pytest.raises(WorkerError, match=f"an_image.JPEG cannot be read: {os.strerror(code)}"):
+        list(module.test_dataloader())
+    assert not module.corrupt.get("test") or not module.corrupt["test"].found
