@@ -109,12 +109,13 @@ def axis_plane_kernel(length: int, diffusion: Tensor | None, velocity: Tensor | 
         sampled = torch.where(far[..., None], torch.zeros_like(sampled), sampled)
         at = seen.nonzero(as_tuple=True)
         if len(at[0]):
-            # One by one: each has as many wave numbers as it is pixels away.
+            # One by one: each has as many wave numbers as it is pixels away. Far away single precision would lose the
+            # angle of v k, and with it the difference of waves that is all there is; the CPU has double precision.
             rows = [
                 _again(partial(_sampled, length, math.ceil(float(v.detach().abs()))), k[None], v[None])
-                for k, v in zip(k_narrow[at], v_narrow[at], strict=True)
+                for k, v in zip(k_narrow[at].cpu().double(), v_narrow[at].cpu().double(), strict=True)
             ]
-            sampled = sampled.index_put(at, torch.cat(rows))
+            sampled = sampled.index_put(at, torch.cat(rows).to(sampled))
     return torch.where(gaussian[..., None], smooth, sampled) + 0 * (spread + drift)[..., None]
 
 
@@ -168,7 +169,7 @@ class _Layout:
 
         def numbers(value: Tensor | None) -> Tensor:
             # What is not finite is not to be integrated: it shows in the kernel.
-            return zero if value is None else value.detach().flatten().double().cpu().nan_to_num(0.0, 0.0, 0.0)
+            return zero if value is None else value.detach().flatten().cpu().double().nan_to_num(0.0, 0.0, 0.0)
 
         kyy, kxx, kxy, vy, vx, r = (numbers(value) for value in vars(coefficients).values())
         digits = _digits(like)
