@@ -48,7 +48,7 @@ def test_forward_mode_is_refused_where_torch_would_give_zero(backend):
         return selective_scan(**given | {"u": u}, backend=served)
 
     u = (given["u"],)
-    with pytest.raises(InputError, match=f"'{backend}' has no forward-mode derivatives, nor those of torch.func; use auto or reference"):
+    with pytest.raises(InputError, match=f"'{backend}' has no forward-mode derivatives, .* use auto or reference"):
         torch.func.jvp(lambda u: scan(u, backend), u, u)
     y, slope = torch.func.jvp(lambda u: scan(u, "reference"), u, u)
     assert_close(slope, y, 1e-12, "derivative along u of what is linear in u")
