@@ -86,7 +86,8 @@ def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False)
                 raise InputError(f"{override.key_or_group} goes with mode=plan, not with mode={plain['mode']}")
     if plain["ckpt"] is not None:
         bounds.check_path("ckpt", plain["ckpt"])
-        _check_checkpoint(plain["ckpt"])
+        if plain["mode"] != "plan":  # which takes none, and says so
+            _check_checkpoint(plain["ckpt"])
     elif check:
         configuration.check(plain)
     plain = budget.settle(plain)

@@ -43,6 +43,7 @@ from tasks.failure import DiskFullError
 from tasks.files import LAST
 from tasks.generation import Generation
 from tasks.overrides import run_directory
+from tasks.reading import UnreadableError
 from tasks.restoring import check_resumable
 from tasks.saving import Files, Saving, no_room, refuse_to_overwrite
 from tasks.signals import Stop, StoppedError
@@ -299,6 +300,8 @@ class _Run:
                 result = self.run_dir / "metrics.json"
                 if before != report.read(path) and result.exists():  # a run that goes on for longer has no result yet
                     files.set_aside(result)
+            except UnreadableError as error:
+                raise InputError(f"{error}; hydra.run.dir=DIR must be a folder that can be written to") from error
             except OSError as error:
                 if files.full(error) is not None:
                     raise

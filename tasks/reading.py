@@ -15,6 +15,7 @@ from operators.errors import InputError
 
 # What the system says of a file that is too short for what its own header promises: damage.
 _OF_THE_CONTENT = (None, errno.EINVAL)
+_FOR_GOOD = (os.strerror(errno.EISDIR), os.strerror(errno.ENOTDIR))
 # PyTorch's allocator raises a RuntimeError of many lines.
 _ALLOCATION = re.compile(r"(can't|cannot|unable to) allocate memory|not enough memory", re.IGNORECASE)
 
@@ -41,6 +42,8 @@ def reading(what: str) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
+        if reason in _FOR_GOOD:
+            raise UnreadableError(f"{what} cannot be read: {reason}") from error
         message = f"{what} cannot be read at the moment: {reason}; nothing says that it is damaged, so try again later"
         raise UnreadableError(message) from error
 

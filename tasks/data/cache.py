@@ -44,7 +44,7 @@ def decoded(
     path = cache_dir(name) / f"{key.hexdigest()}.u8"
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         _log.warning("%s cannot be read, and is left as it is: %s", path, error)
