@@ -94,6 +94,7 @@ def test_every_custom_operator_refuses_forward_mode():
     names = {
         name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "operator_zoo" in name
     }
+    names.discard("counted_in_tests")  # of the test of the counter
     sources = "".join(inspect.getsource(module) for module in modules)
     assert len(names) == 10
     assert all(name in sources for name in names)

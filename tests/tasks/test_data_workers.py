@@ -45,7 +45,8 @@ def tree(tmp_path_factory):
 
 
 def limited(files):
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # which cannot be raised again
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
 
 
 def test_a_long_test_set_keeps_no_files_open(tree, tmp_path):
@@ -128,6 +129,8 @@ def test_a_bug_in_a_worker_keeps_its_traceback():
     assert not isinstance(caught.value, WorkerError)
 
 
+@pytest.mark.slow  # signals of workers that other tests have killed may reach it
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch's loader, as it is deleted
 def test_workers_that_cannot_start_end_in_one_line(monkeypatch):
     def fork():
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -144,6 +147,7 @@ def test_too_many_workers_are_refused(tree):
     assert described.num_classes == 2, "a plan may be for another machine"
 
 
+@pytest.mark.slow  # signals of workers that other tests have killed may reach it
 def test_too_few_files_or_too_little_memory_is_told_before_training(tree, tmp_path):
     def work():
         module = data.create("image_folder", root=str(tree), batch_size=2, resolution=16, num_workers=2)
