@@ -75,7 +75,7 @@ class Averaging(WeightAveraging):
         checkpoint["state_dict"] = {name: value.to(current[name].dtype) for name, value in whole.items()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take both over."""
+        """Put the average back in full precision, where the checkpoint kept it so, in place of the rounded one."""
         state = checkpoint.get("averaging_state", {})
         kept = {name.removeprefix(_WHOLE): value for name, value in state.items() if name.startswith(_WHOLE)}
         rest = {name: value for name, value in state.items() if not name.startswith(_WHOLE)}
