@@ -7,9 +7,12 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,19 @@ from tests.tasks.photographs import refusal
 FOLDER = ("data=image_folder", "data.resolution=16", "data.batch_size=2", "data.num_workers=2", "model.patch=8")
 SHORT = (*(o for o in TINY if o not in ("trainer=smoke", "data.batch_size=32")), *FOLDER, "trainer.max_epochs=1")
 
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload([__name__])
+
+
+def apart(work: Callable[..., object], *given: object) -> object:
+    """What `work` returns in a process where no other test has loaded anything, or killed who did."""
+    with ProcessPoolExecutor(1, CLEAN, fork_workers) as pool:
+        return pool.submit(work, *given).result()
+
+
+def fork_workers():
+    multiprocessing.set_start_method("fork", force=True)
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
@@ -51,13 +67,12 @@ def limited(files):
 
 def test_a_long_test_set_keeps_no_files_open(tree, tmp_path):
     """120 batches of the test split, and 128 open files are allowed."""
+    assert apart(status_with_few_files, tree, tmp_path / "run") == "ok"
 
-    def work():
-        limited(128)
-        metrics = execute(compose([*SHORT, f"data.root={tree}"]), tmp_path / "run")
-        return int(metrics["status"] != "ok")
 
-    assert ended(forked(work, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+def status_with_few_files(root, run_dir):
+    limited(128)
+    return execute(compose([*SHORT, f"data.root={root}"]), run_dir)["status"]
 
 
 @pytest.mark.parametrize("number", [0, 2])
@@ -79,7 +94,9 @@ class Broken(torch.utils.data.Dataset):
 
     def __getitems__(self, pairs):
         if self.problem == "files":
-            limited(len(os.listdir("/proc/self/fd")) - 1)
+            lowest = os.open(os.devnull, os.O_RDONLY)
+            os.close(lowest)
+            limited(lowest)
         if self.problem == "import":
             import no_such_package  # noqa: F401
         if self.problem == "killed":
@@ -111,33 +128,45 @@ def broken(problem):
     ],
 )
 def test_workers_that_cannot_deliver_end_in_one_line(problem, line):
-    start = time.monotonic()
-    with pytest.raises(WorkerError) as caught:
-        list(broken(problem))
-    status, text = explain(caught.value)
+    status, text, seconds, left = apart(failure, problem)
     assert (status, "\n" in text) == (FAILED, False)
     assert line in text
-    assert time.monotonic() - start < 20
-    for child in multiprocessing.active_children():
+    assert seconds < 20
+    assert not left
+
+
+def failure(problem):
+    """How a loader with this problem ends, in how many seconds, and how many of its workers outlive it."""
+    start = time.monotonic()
+    try:
+        list(broken(problem))
+    except WorkerError as error:
+        told = explain(error)
+    seconds = time.monotonic() - start
+    children = multiprocessing.active_children()
+    for child in children:
         child.join(timeout=10)
-    assert not multiprocessing.active_children()
+    return *told, seconds, sum(child.is_alive() for child in children)
 
 
 def test_a_bug_in_a_worker_keeps_its_traceback():
     with pytest.raises(RuntimeError, match=r"in __getitems__[\s\S]*this is a bug") as caught:
-        list(broken("bug"))
+        apart(list, broken("bug"))
     assert not isinstance(caught.value, WorkerError)
 
 
-@pytest.mark.slow  # signals of workers that other tests have killed may reach it
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch's loader, as it is deleted
-def test_workers_that_cannot_start_end_in_one_line(monkeypatch):
+def test_workers_that_cannot_start_end_in_one_line():
+    status, text, *_ = apart(failure_without_processes)
+    assert (status, "\n" in text) == (FAILED, False)
+    assert re.search("cannot be started or reached: .*Resource temporarily unavailable", text)
+
+
+def failure_without_processes():
     def fork():
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(os, "fork", fork)
-    with pytest.raises(WorkerError, match=r"cannot be started or reached: .*Resource temporarily unavailable"):
-        list(broken("none"))
+    os.fork = fork
+    return failure("none")
 
 
 def test_too_many_workers_are_refused(tree):
@@ -147,21 +176,17 @@ def test_too_many_workers_are_refused(tree):
     assert described.num_classes == 2, "a plan may be for another machine"
 
 
-@pytest.mark.slow  # signals of workers that other tests have killed may reach it
-def test_too_few_files_or_too_little_memory_is_told_before_training(tree, tmp_path):
-    def work():
-        module = data.create("image_folder", root=str(tree), batch_size=2, resolution=16, num_workers=2)
-        limited(32)
-        try:
-            module.train_dataloader()
-        except InputError as error:
-            return int("open, and 32 are allowed: raise the limit (ulimit -n" not in str(error))
-        return 1
-
-    assert ended(forked(work, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+def test_too_few_files_or_too_little_memory_is_told_before_training(tree):
+    assert "open, and 32 are allowed: raise the limit (ulimit -n" in apart(refused_with_few_files, tree)
     line = refusal(lambda: workers.check(2, 3, 2**50, 100))
     assert "keeps up to 5 batches of 1.07e+09 MiB in shared memory, and /dev/shm has" in line
     workers.check(0, 3, 2**50, 100)
+
+
+def refused_with_few_files(root):
+    module = data.create("image_folder", root=str(root), batch_size=2, resolution=16, num_workers=2)
+    limited(32)
+    return refusal(module.train_dataloader)
 
 
 def small_shared_memory():
@@ -173,30 +198,32 @@ def small_shared_memory():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting takes a privileged process")
-@pytest.mark.parametrize("told", ["before", "while"])
-def test_full_shared_memory_ends_in_one_line(tree, tmp_path, told, monkeypatch):
-    if told == "while":  # something else has filled it since
-        monkeypatch.setattr(workers, "SHARED", Path("/nowhere"))
-    skipped = 70 - 1
-
-    def work():
-        if not small_shared_memory():
-            return skipped
-        module = data.create("image_folder", root=str(tree), batch_size=2, resolution=128, num_workers=1)
-        try:
-            list(module.test_dataloader())
-        except (InputError, WorkerError) as error:
-            print(explain(error)[1])  # noqa: T201 - into the log
-            return 3 if isinstance(error, InputError) else 4
-        return 0
-
-    status = ended(forked(work, tmp_path / "log"))
-    if status == skipped:
+@pytest.mark.parametrize(
+    ("looked_at", "kind", "line"),
+    [
+        ("/dev/shm", InputError, "MiB in shared memory, and /dev/shm has 0.0625 MiB free"),
+        ("/nowhere", WorkerError, "data.num_workers"),  # as where something else has filled it since
+    ],
+)
+def test_full_shared_memory_ends_in_one_line(tree, looked_at, kind, line):
+    error = apart(error_with_small_shared_memory, tree, looked_at)
+    if error is PermissionError:
         pytest.skip("this system lets nobody mount")
-    log = (tmp_path / "log").read_text()
-    assert status == {"before": 3, "while": 4}[told], log
-    expected = "MiB in shared memory, and /dev/shm has 0.0625 MiB free" if told == "before" else "data.num_workers"
-    assert expected in log.splitlines()[-1]
+    raised, text = error
+    assert raised is kind
+    assert line in text
+    assert "\n" not in text
+
+
+def error_with_small_shared_memory(root, looked_at):
+    if not small_shared_memory():
+        return PermissionError
+    workers.SHARED = Path(looked_at)
+    module = data.create("image_folder", root=str(root), batch_size=2, resolution=128, num_workers=1)
+    try:
+        list(module.test_dataloader())
+    except (InputError, WorkerError) as error:
+        return type(error), explain(error)[1]
 
 
 class Killer(Callback):
