@@ -13,6 +13,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
+from operators.command_line import Parser
+from operators.errors import InputError
 from operators.idle import limit_spinning
 from tasks.overrides import check, normalise
 from tasks.signals import Stop
@@ -35,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     limit_spinning()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = get_args_parser().parse_args(given)
+    try:
+        parsed = Parser(prog="run.py", parents=[get_args_parser()], add_help=False).parse_intermixed_args(given)
+    except InputError as error:
+        return _complain(error)
     overrides = parsed.overrides
     program, environment = sys.argv, os.environ.get(_TRACEBACK)
     statuses, stop = [OK], Stop()
@@ -69,7 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _job(config: DictConfig, stop: Stop) -> int:
     from omegaconf import OmegaConf
 
-    from operators.errors import InputError
     from tasks import report
 
     if stop.name is not None:  # as the process began, or in an earlier job of a --multirun

@@ -116,8 +116,8 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
 
 def _directory(text: str) -> Path:
     try:
-        return Path(text).resolve()
-    except (OSError, RuntimeError, ValueError) as error:
+        return Path(os.path.realpath(text))
+    except (OSError, ValueError) as error:
         raise InputError(f"study.dir={text!r} cannot be a folder: {error}") from error
 
 

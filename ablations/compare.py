@@ -12,7 +12,6 @@ from operators.idle import limit_spinning
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
 
-import argparse
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ablations.statistics import Interval, t_interval
+from operators.command_line import Parser
 from operators.errors import InputError, check_choice
 from tasks import report
 from tasks.files import is_aside
@@ -281,7 +281,7 @@ def show(interval: Interval | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; exit status 2 with one line on wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m ablations.compare", description=__doc__)
+    parser = Parser(prog="python -m ablations.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="run directories, or folders of runs")
     parser.add_argument(
         "--metric",
@@ -289,8 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a key of metrics.json; may be given again (default: test/accuracy, or test/loss and Fréchet distances)",
     )
     parser.add_argument("--reference", help="the arm that others are compared with, as the table names it")
-    given = parser.parse_args(arguments)
     try:
+        given = parser.parse_args(arguments)
         runs = find(given.runs)
         text = table(runs, given.metric or headline(runs), given.reference)
         notes = warnings(runs)

@@ -9,6 +9,7 @@ Optuna's own heartbeats are not used: journals have none, and they compare the c
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import warnings
@@ -102,7 +103,7 @@ class Ledger:
 
     def __init__(self, storage: BaseStorage, url: str, name: str, locks: Path) -> None:
         self.url, self.name, self._storage = url, name, storage
-        self._locks = locks.resolve()
+        self._locks = Path(os.path.realpath(locks))
         self._host = f"{socket.gethostname()} {_boot()} {self._locks}"
         self._seen: dict[int, tuple[int, float]] = {}
         with guard(url):

@@ -11,7 +11,6 @@ from operators.idle import limit_spinning
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 from ablations.analysis import analyse
 from ablations.reporting import html, search_sections, sections, tables
+from operators.command_line import Parser
 from operators.errors import InputError
 from tasks.files import write_text
 
@@ -96,10 +96,10 @@ def _arm_tables(study_dir: Path, summary: Mapping[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the report and say where it is; exit status 2 with one line on wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m ablations.report", description=__doc__)
+    parser = Parser(prog="python -m ablations.report", description=__doc__)
     parser.add_argument("study", type=Path, metavar="DIR", help="a study's directory")
-    given = parser.parse_args(arguments)
     try:
+        given = parser.parse_args(arguments)
         path = build(given.study)
     except InputError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class StorageError(RuntimeError):
 
 def default_url(directory: Path) -> str:
     """The SQLite file of a study."""
-    return f"sqlite:///{(directory / 'study.db').resolve()}"
+    return f"sqlite:///{os.path.realpath(directory / 'study.db')}"
 
 
 def shown(url: str) -> str:

@@ -316,7 +316,11 @@ def _one_line(error: BaseException) -> str:
 
 def main() -> int:
     """Do what standard input says; exit status 1 with a last line that begins with `error:` if that cannot go on."""
-    task = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        sys.stderr.write("error: a study starts this process: give python -m ablations study=NAME\n")
+        return FAILED
+    task = json.loads(line)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -12,7 +12,6 @@ from operators.idle import limit_spinning
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from models.spec import PRESETS
 from operators.benchmark import options
+from operators.command_line import Parser
 from operators.errors import InputError, check_choice
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def read(argv: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         InputError: anything that is wrong with it on any machine, in one line.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(prog="python -m models.benchmark", add_help=False, allow_abbrev=False)
     parser.add_argument("--model")
     chosen, rest = parser.parse_known_args(argv)
     if chosen.model is None:

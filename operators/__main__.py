@@ -7,7 +7,6 @@ from operators.idle import limit_spinning
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
 
-import argparse
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from operators import registry
 from operators.card import MixerCard
+from operators.command_line import Parser
 from operators.errors import InputError
 from operators.shell_spec import COMMON
 
@@ -82,8 +82,9 @@ def print_zoo(console: Console) -> None:
         try:
             cost = registry.create(name, EXAMPLE_DIM, grid=EXAMPLE_GRID, cond_dim=EXAMPLE_DIM).cost(*EXAMPLE_GRID)
             numbers = [short_number(number) for number in asdict(cost).values()]
-        except InputError as error:
-            notes.append((name, f"no cost for the example: {error}"))
+        except Exception as error:  # noqa: BLE001 - a stranger's mixer may fail in any way; the others are shown
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            notes.append((name, f"no cost for the example: {reason}"))
         costs.append((name, *numbers, usable or "none"))
     notes += [(name, f"installed, but does not load: {reason}") for name, reason in sorted(registry.broken().items())]
 
@@ -131,13 +132,13 @@ def print_card(console: Console, name: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, or 2 for wrong input (one line on standard error)."""
-    parser = argparse.ArgumentParser(prog="python -m operators", description="List the zoo of token mixers.")
+    parser = Parser(prog="python -m operators", description="List the zoo of token mixers.")
     commands = parser.add_subparsers(dest="command", metavar="command")
     describe = commands.add_parser("describe", help="print one mixer's card")
     describe.add_argument("name", metavar="NAME")
-    options = parser.parse_args(argv)
     console = Console(markup=False, highlight=False)
     try:
+        options = parser.parse_args(argv)
         if options.command == "describe":
             print_card(console, options.name)
         else:

@@ -96,11 +96,16 @@ class Mixer(nn.Module):
         """Mix the tokens of x (B, H, W, C), given cond (B, cond_dim) where the mixer takes one.
 
         Raises:
-            InputError: a grid or a conditioning vector that this mixer cannot serve.
+            InputError: a grid or a conditioning vector that this mixer cannot serve, or a core that breaks its
+                contract: its output is no tensor of its input's shape.
         """
         self._check(x, cond)
         u, z = self.shell.enter(x)
-        return self.shell.leave(self.core(u, x=x, cond=cond), z).to(x.dtype)
+        mixed = self.core(u, x=x, cond=cond)
+        if not isinstance(mixed, Tensor) or mixed.shape != u.shape:
+            made = tuple(mixed.shape) if isinstance(mixed, Tensor) else type(mixed).__name__
+            raise InputError(f"mixer {self.card.name}: its core made {made} of {tuple(u.shape)}, not the same shape")
+        return self.shell.leave(mixed, z).to(x.dtype)
 
     def inspect(self, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         """What pictures need of a call with x and cond: kernels, coefficients, maps."""
@@ -111,7 +116,10 @@ class Mixer(nn.Module):
     def cost(self, height: int, width: int) -> Cost:
         """Cost of the whole mixer for one image of height × width tokens."""
         own = sum(parameter.numel() for parameter in self.core.parameters())
-        return self.shell.cost(height, width) + replace(self.core.core_cost(height, width), parameters=own)
+        cost = self.core.core_cost(height, width)
+        if not isinstance(cost, Cost):
+            raise InputError(f"mixer {self.card.name}: its core_cost gives {cost!r}, not a Cost")
+        return self.shell.cost(height, width) + replace(cost, parameters=own)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that an optimiser must not decay."""

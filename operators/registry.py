@@ -76,7 +76,12 @@ def _load() -> None:
 
 
 def _load_entry_points() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
+    try:
+        points = list(entry_points(group=ENTRY_POINTS))
+    except Exception as error:  # noqa: BLE001 - raised for an entry of any package that is malformed
+        _broken["entry points"] = f"those that are installed cannot be read: {type(error).__name__}: {error}"
+        return
+    for point in points:
         try:
             point.load()
         except Exception as error:  # noqa: BLE001 - a stranger's package may fail in any way; the zoo names it and goes on

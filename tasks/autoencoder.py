@@ -6,6 +6,7 @@ Latents are scaled as the autoencoder's own configuration says: (z − shift_fac
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -173,6 +174,7 @@ def _diffusers(path: str) -> Iterator[Any]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of two libraries, about each other
+        logging.getLogger("xformers").setLevel(logging.ERROR)  # seven lines where it is built for another torch
         try:
             import diffusers
         except ImportError as error:

@@ -148,7 +148,7 @@ class _Run:
         self.run_dir, self.tuned = run_dir, tuned
         if settings.mode == "fit" and settings.ckpt is not None:
             own = run_directory(Path(settings.ckpt))
-            if own != run_dir.resolve():
+            if own != Path(os.path.realpath(run_dir)):
                 raise InputError(f"ckpt={settings.ckpt} continues the run in {own}, not in {run_dir}: try init=PATH")
         else:
             refuse_to_overwrite(run_dir)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from operators.errors import InputError
 from tasks import files
+from tasks.failure import FAILED, explain
 from tasks.files import KEY
 
 if TYPE_CHECKING:
@@ -74,8 +75,13 @@ def export(ckpt: str | Path, out: str | Path) -> None:
     recorded = {"version": VERSION, **{key: content[KEY][key] for key in ("config", "data", "scores")}}
     # Tensors that share memory, which the format refuses, are none of the models'.
     packed = save(weights, metadata={KEY: json.dumps(recorded)})
-    with files.replacing(target) as file:
-        file.write(packed)
+    try:
+        with files.replacing(target) as file:
+            file.write(packed)
+    except OSError as error:
+        if files.full(error):
+            raise
+        raise InputError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -97,16 +103,20 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
     Raises:
         InputError: as `describe`, or weights that do not fit the configuration.
     """
+    import torch
+
     from tasks import checkpoint
 
     recorded, weights = _read(path)
     try:
-        model = _build(recorded, str(path))
+        with torch.device("meta"):  # takes no memory, whatever sizes the file claims
+            claimed = _build(recorded, str(path))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} does not say which model it holds") from error
-    checkpoint.check_weights(model, weights, str(path))
+    checkpoint.check_weights(claimed, weights, str(path))
+    model = _build(recorded, str(path))
     # Assigned, not copied: in the type in which they were trained.
     model.load_state_dict(weights, assign=True)
     return model.to(device).eval()
@@ -161,8 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         export(*given)
     except (InputError, OSError) as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2 if isinstance(error, InputError) else 1
+        if isinstance(error, OSError) and files.full(error):
+            sys.stderr.write(f"error: {given[1]}: {error.strerror}\n")
+            return FAILED
+        status, text = explain(error)
+        sys.stderr.write(f"{text}\n")
+        return status
     sys.stdout.write(f"{given[1]}: {os.path.getsize(given[1]) / 1e6:.1f} MB\n")
     return 0
 

@@ -6,6 +6,7 @@ without a word. So every other process leaves a note in the run directory, and t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ TRACEBACK = "HYDRA_FULL_ERROR"
 ECHO = 0.5
 """Seconds in which a failure is found that another process' error, a broken connection, is the echo of."""
 
+# What the system says of a path that cannot be used as it is asked to be, whatever is done about it later.
+_OF_THE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.EACCES, errno.EPERM)
 _PERIOD, _PATIENCE = 0.1, 60.0
 _FOLDER = ".failures"
 
@@ -47,6 +50,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     """Exit status and text: one line for what is understood, the traceback for the rest or where it is asked for."""
     if isinstance(error, StoppedError | DiskFullError | WorkerError):
         return FAILED, str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
+        name = os.fsdecode(error.filename or "")
+        error = InputError(f"{name if len(name) < 200 else name[:200] + '…'}: {os.strerror(error.errno)}")
     wrong_input = isinstance(error, InputError)
     if wrong_input and os.environ.get(TRACEBACK) != "1":
         return WRONG_INPUT, f"error: {' '.join(str(error).split())}"

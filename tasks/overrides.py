@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -20,6 +21,7 @@ PDE_MIXER = "pde_ssm"
 MOST_RUNS = 10_000
 """Of a --multirun: Hydra lists all of them before it begins."""
 
+_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 _GENERATORS = ("sample.", "task.network", "task.weights", "task.judge", "task.autoencoder")
 """How the keys begin that only generators have."""
 
@@ -33,7 +35,7 @@ def check(arguments: Namespace) -> None:
     """Refuse what would fill the memory while Hydra composes it, of a command line as its parser reads it.
 
     Raises:
-        InputError: too many runs, or a file of the user's that cannot be read.
+        InputError: too many runs, no folder for them, or a file of the user's that cannot be read.
         hydra.errors.OverrideParseException: an override that cannot be read.
     """
     runs, folders = 1, [arguments.config_dir, arguments.config_path]
@@ -41,6 +43,8 @@ def check(arguments: Namespace) -> None:
         if override.is_sweep_override() and override.is_discrete_sweep():
             runs *= max(1, sum(1 for _ in islice(override.sweep_iterator(), MOST_RUNS + 1)))
         value = None if override.is_sweep_override() else override.value()
+        if override.key_or_group in _FOLDERS and value == "":
+            raise InputError(f"{override.key_or_group}= names no folder: give one, such as .")
         if override.key_or_group == "hydra.searchpath" and isinstance(value, list):
             folders += [str(place).removeprefix("file://") for place in value]
         if runs > MOST_RUNS:
@@ -57,6 +61,10 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
     * with `ckpt=PATH`, `mode=sample` and what only generators have mean a generator, so that its nodes exist;
     * `ckpt=PATH` in mode fit continues in the directory of that run.
+
+    Raises:
+        InputError: such a PATH lies in no run.
+        hydra.errors.OverrideParseException: an override that cannot be read.
     """
     result = [f"++{text}" if text.startswith("mixer.params.") else text for text in overrides]
     given = {override.key_or_group: override for override in parse(result)}
@@ -72,11 +80,16 @@ def normalise(overrides: Sequence[str]) -> list[str]:
         result.insert(0, "task=generation")
     if ckpt is not None and values.get("mode", "fit") == "fit" and "hydra.run.dir" not in given:
         path = Path(str(ckpt))
-        if path.is_file() or path.with_name(PREVIOUS).is_file():
+        if os.path.isfile(path) or os.path.isfile(path.with_name(PREVIOUS)):
+            if path.absolute().parent.name != "checkpoints":
+                raise InputError(
+                    f"ckpt={path} continues a run only from where the run has put it, RUN/checkpoints/NAME.ckpt: "
+                    "move it back, or start a new run from its weights with init=PATH"
+                )
             result.insert(0, f"hydra.run.dir={QuotedString(str(run_directory(path)), Quote.single).with_quotes()}")
     return result
 
 
 def run_directory(checkpoint: Path) -> Path:
     """The run that wrote `RUN/checkpoints/NAME.ckpt`."""
-    return checkpoint.resolve().parent.parent
+    return Path(os.path.realpath(checkpoint)).parent.parent  # which, unlike `Path.resolve`, bears a link to itself

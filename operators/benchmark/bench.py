@@ -20,7 +20,7 @@ from operators.benchmark import gate, roofline
 from operators.benchmark.arms import MixerArm
 from operators.benchmark.clock import Lane, round_robin
 from operators.benchmark.guard import Guard
-from operators.benchmark.memory import freed_memory_kept, give_back
+from operators.benchmark.memory import allocation_errors, freed_memory_kept, give_back
 from operators.benchmark.statistics import quartiles
 from operators.benchmark.table import KEY, PACKAGE, Row, Table, code_digest, hardware_name, key
 from operators.benchmark.workload import FORWARD, WORKS, Arm, Place, Shape, Workload, functions
@@ -246,16 +246,13 @@ class Bench:
         try:
             reason = arm.absent(shape, place) or self.guard.refusal(arm, shape, place)
             if reason is None:
-                return self._warm(arm, shape, place)
+                with allocation_errors():
+                    return self._warm(arm, shape, place)
         except Failure as failure:
             listed, reason = self.outcome.failed, str(failure)
         except InputError as error:
             reason = str(error)
-        except (torch.OutOfMemoryError, MemoryError):
-            reason = "out of memory"
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
-                raise
+        except MemoryError:
             reason = "out of memory"
         places = listed.setdefault((arm.label, reason), [])
         where = f"{place.device} {place.dtype} {shape.grid}"

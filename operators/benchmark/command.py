@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from rich.console import Console
@@ -15,6 +16,7 @@ from operators.benchmark import plots, report
 from operators.benchmark.arms import MixerArm, mixer_arms
 from operators.benchmark.bare import bare_arms
 from operators.benchmark.bench import Bench, Outcome, Plan
+from operators.benchmark.memory import allocation_errors
 from operators.benchmark.options import REFERENCE
 from operators.benchmark.rivals import rival_arms
 from operators.benchmark.workload import Arm, Place, Shape
@@ -55,10 +57,14 @@ def parse(argv: Sequence[str] | None) -> Plan:
 
 
 def _try(arm: MixerArm, shapes: Sequence[Shape], place: Place) -> None:
-    """Make the arm once at the smallest grid that it takes: wrong values are found before anything is measured."""
+    """Make the arm once at the smallest grid that it takes: wrong values are found before anything is measured.
+
+    One that memory does not suffice for is left to the measurement, which says so.
+    """
     fitting = [shape for shape in shapes if arm.absent(shape, place) is None]
     if fitting:
-        arm.module(min(fitting, key=lambda shape: shape.tokens))
+        with suppress(MemoryError), allocation_errors():
+            arm.module(min(fitting, key=lambda shape: shape.tokens))
 
 
 def _states(arm: MixerArm) -> int:
@@ -110,13 +116,14 @@ def carry_out(plan: Plan, console: Console) -> int:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+    bench = Bench(plan)
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("starting")
 
         def advance(share: float, doing: str) -> None:
             progress.update(task, advance=share, description=doing or None)
 
-        bench = Bench(plan, advance=advance)
+        bench.advance = advance
         progress.update(task, total=bench.total)
         outcome = bench.run()
         if not outcome.left:

@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 _USUAL = {_TRIM_THRESHOLD: 64 << 20, _MMAP_MAX: 65536}
 
@@ -38,3 +40,14 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def allocation_errors() -> Iterator[None]:
+    """Raise `MemoryError` where one of PyTorch's allocators finds too little memory."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            raise MemoryError from error
+        raise

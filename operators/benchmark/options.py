@@ -8,9 +8,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from operators import registry
+from operators.command_line import Parser
 from operators.errors import InputError, check_choice, check_names, check_number
 
 DESCRIPTION = """Time, memory, share of the roofline and growth with the number of tokens of every mixer, forward and
@@ -29,13 +30,8 @@ MOST_THREADS = 1024
 """More than any machine has cores; OpenMP ends the process where it cannot start as many as it is told."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m operators.benchmark", description=DESCRIPTION)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m operators.benchmark", description=DESCRIPTION)
     add = parser.add_argument
     add("--mixers", help="names between commas (all)")
     add("--grids", help=f"sides between commas, 16 for 16x16, or 32x48 ({DEFAULTS['grids']})")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 
+MOST_OPS = 100
+"""Random operations for each image: two are usual, and nothing is left of one after so many."""
+
+
 @dataclass(frozen=True)
 class RandAugment:
     """`ops` random operations per image at `magnitude` (0 … 10), see `tasks.data.randaugment`."""
@@ -27,7 +31,7 @@ class RandAugment:
     magnitude: float
 
     def __post_init__(self) -> None:
-        check_number("data.augment.randaugment.ops", self.ops, least=1, integer=True)
+        check_number("data.augment.randaugment.ops", self.ops, least=1, most=MOST_OPS, integer=True)
         check_number("data.augment.randaugment.magnitude", self.magnitude, least=0, most=10)
 
 
@@ -39,7 +43,8 @@ class Augment:
         flip: mirror half of the images left to right.
         crop_scale: photographs only: smallest share of the area that a random resized crop takes (see
             `tasks.data.decode.random_box`); 0 crops the centre as in evaluation, None is the pipeline's own.
-        crop_pad: pad by this many native pixels of black on each side, then crop to the native size.
+        crop_pad: pad by this many native pixels of black on each side, at most the image's own, then crop to the
+            native size.
         randaugment: None, or operations and magnitude.
         erasing: probability of replacing a random box (2 % to a third of the image) by Gaussian noise.
         mixup, cutmix: α of the Beta(α, α) that mixes neighbouring images; 0 switches it off.

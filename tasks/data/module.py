@@ -114,6 +114,7 @@ class ImageData(lightning.LightningDataModule):
         self.mean, self.std = source.mean, source.std
         self.num_classes = len(source.class_names)
         self.channels, height, width = source.shape
+        check_number("data.augment.crop_pad", self.augment.crop_pad, most=min(height, width))
         self.image_size = (resolution, resolution) if resolution else (height, width)
 
     @cached_property

@@ -46,6 +46,7 @@ class Case:
         moves: patterns of files that it may move, but whose content must stay somewhere.
         seconds: after which it counts as hanging.
         lines: of its message on standard error, at most.
+        traces: file of the user's own code whose error has to show its traceback, for whoever writes it.
         area: name of the table that it stands in.
     """
 
@@ -64,6 +65,7 @@ class Case:
     moves: tuple[str, ...] = ()
     seconds: float = 150.0
     lines: int = 1
+    traces: str = ""
     area: str = ""
 
     @property

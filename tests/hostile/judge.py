@@ -13,7 +13,7 @@ MEMORY = 3 * 2**30
 """Bytes of memory that no command needs here."""
 CROWD = 40
 """Processes that no command needs here."""
-_WARNING = re.compile(r"warning: ")
+_WARNING = re.compile(r"warning: |compiling kernels for this processor")
 _DUMPS = {
     "traceback": re.compile(r"Traceback \(most recent call last\)|^\s+File \".*\", line \d+", re.MULTILINE),
     "class of an error": re.compile(r"^(?:\w+\.)*_?[A-Z]\w*(?:Error|Exception|Interrupt)\b(?::|$)", re.MULTILINE),
@@ -62,8 +62,12 @@ def faults(case: Case, outcome: Outcome) -> list[str]:
     elif outcome.status not in case.allowed:
         lines.append(f"exit status {outcome.status}, allowed {', '.join(map(str, case.allowed))}")
     output = f"{outcome.stderr}\n{outcome.stdout}"
-    lines += [f"{what}: {excerpt(output, match)}" for what, of in _DUMPS.items() if (match := of.search(output))]
-    lines += _message(case, outcome) + _files(case, outcome)
+    if not case.traces:
+        lines += [f"{what}: {excerpt(output, match)}" for what, of in _DUMPS.items() if (match := of.search(output))]
+        lines += _message(case, outcome)
+    elif case.traces not in output:
+        lines.append(f"no traceback that leads to {case.traces}")
+    lines += _files(case, outcome)
     if case.says and not re.search(case.says, output):
         lines.append(f"the output does not say {case.says!r}")
     if case.secret and case.secret in output:

@@ -54,6 +54,7 @@ def test_good_answer_has_no_faults(case: Case, judged: Callable[[Case], list[str
     [
         (python("raise KeyError('config')"), "traceback: KeyError: 'config'"),
         (python("sys.stderr.write('ValueError: no\\n'); sys.exit(2)"), "class of an error: ValueError: no"),
+        (python(REFUSES, traces="mine.py"), "no traceback that leads to mine.py"),
         (python("import ctypes; ctypes.string_at(0)"), "exit status -11"),
         (python("time.sleep(60)", seconds=1.0), "hang: still running after 1 s"),
         (python("sys.exit(0)"), "exit status 0, allowed 2"),

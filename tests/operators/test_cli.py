@@ -71,18 +71,25 @@ def test_broken_entry_points_are_listed_with_their_reason(show, monkeypatch):
     assert "third_party  installed, but does not load: ImportError: no such thing" in out
 
 
-def test_a_mixer_that_cannot_be_made_for_the_example_says_so(show, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (operators.InputError("not for this grid"), "not for this grid"),
+        (ZeroDivisionError("of a stranger"), "ZeroDivisionError: of a stranger"),
+    ],
+)
+def test_a_mixer_that_cannot_be_made_for_the_example_says_so(show, monkeypatch, error, reason):
     create = registry.create
 
     def refuse(name, *args, **kwargs):
         if name == "pool":
-            raise operators.InputError("not for this grid")
+            raise error
         return create(name, *args, **kwargs)
 
     monkeypatch.setattr(registry, "create", refuse)
     status, out, _ = show(columns=120)
     assert status == 0
-    assert "pool no cost for the example: not for this grid" in " ".join(out.split())
+    assert f"pool no cost for the example: {reason}" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -126,3 +133,11 @@ def test_runs_as_a_module_into_a_pipe(argv, status):
     assert done.returncode == status
     assert ("pool" in done.stdout) == (status == 0)
     assert done.stderr.count("\n") == (0 if status == 0 else 1), done.stderr
+
+
+@pytest.mark.parametrize("argv", [["list"], ["describe"], ["describe", "pool", "--full"]])
+def test_a_wrong_command_line_is_one_line(show, argv):
+    status, out, err = show(*argv)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1

@@ -131,6 +131,17 @@ def test_registering_a_name_twice_is_refused(clean):
     assert registry.core_class("identity").__module__ == "operators.controls"
 
 
+@pytest.mark.parametrize(("made", "said"), [(lambda u: u[:, :1], r"\(1, 1, 5, 8\)"), (lambda u: None, "NoneType")])
+def test_a_core_that_breaks_its_contract_is_told(made, said):
+    mixer = operators.create("identity", 8)
+    mixer.core.forward = lambda u, *, x, cond=None: made(u)
+    with pytest.raises(InputError, match=rf"identity: its core made {said} of \(1, 4, 5, 8\), not the same shape"):
+        mixer(torch.zeros(1, 4, 5, 8))
+    mixer.core.core_cost = lambda height, width: None
+    with pytest.raises(InputError, match="mixer identity: its core_cost gives None, not a Cost"):
+        mixer.cost(4, 5)
+
+
 THIRD_PARTY = """
 from operators import Core, Cost, MixerCard, register
 
@@ -142,6 +153,16 @@ class Negation(Core):
     def core_cost(self, height, width):
         return Cost()
 """
+
+
+def test_installed_metadata_that_is_damaged_breaks_nothing_of_ours(clean, monkeypatch):
+    def damaged(group):
+        raise TypeError("Pair.__new__() missing 1 required positional argument: 'value'")
+
+    monkeypatch.setattr(registry, "entry_points", damaged)
+    monkeypatch.setattr(registry, "_loaded", False)
+    assert "pool" in registry.names()
+    assert registry.broken()["entry points"].startswith("those that are installed cannot be read: TypeError: Pair")
 
 
 def test_entry_points_register_or_say_why_not(clean, monkeypatch, tmp_path):

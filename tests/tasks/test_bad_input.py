@@ -65,6 +65,15 @@ BAD = [
     ),
     # checkpoints
     (f"mode=test {LAST} data=image_folder data.root=tree", r"data=image_folder has num_classes=3, the checkpoint 10"),
+    (f"ckpt={'x' * 300}", r"x+…: File name too long"),
+    (f"init={'x' * 300}", r"x+…: File name too long"),
+    (f"data=cifar10 data.root={'x' * 300}", r"x+…: File name too long"),
+    ("data.augment.crop_pad=29", r"data.augment.crop_pad=29 must be a number <= 28"),
+    ("hydra.run.dir=", r"hydra.run.dir= names no folder: give one, such as \."),
+    ("--multirunn", r"unrecognized arguments: --multirunn; did you mean '--multirun'\?; see run.py --help"),
+    ("ckpt=odd/loop.ckpt", r"ckpt=odd/loop.ckpt does not exist"),
+    ("mode=test ckpt=odd/loop.ckpt", r"ckpt=odd/loop.ckpt does not exist"),
+    ("ckpt=odd/cut.ckpt", r"ckpt=odd/cut.ckpt continues a run only from where the run has put it, RUN/checkpoints/NAME.ckpt: .*"),
     ("ckpt=nowhere.ckpt", r"ckpt=nowhere.ckpt does not exist"),
     ("ckpt=good", r"ckpt=good is a directory: give a file, such as good/checkpoints/last.ckpt"),
     ("mode=test ckpt=odd/cut.ckpt", r"ckpt=odd/cut.ckpt is not a readable checkpoint: damaged, cut off, or no checkpoint"),
@@ -109,6 +118,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "flat" / "a.jpg").write_bytes(photographs.jpeg(0))
     (root / "file").touch()
     (root / "odd" / "cut.ckpt").write_bytes((root / "good" / "checkpoints" / "last.ckpt").read_bytes()[:2000])
+    (root / "odd" / "loop.ckpt").symlink_to("loop.ckpt")
     torch.save({"state_dict": {}}, root / "odd" / "foreign.ckpt")
     torch.save({"state_dict": Evil(root / "marker")}, root / "odd" / "evil.ckpt")
     (root / "odd" / "evil.pickle").write_bytes(pickle.dumps(Evil(root / "marker")))

@@ -74,7 +74,7 @@ def test_interrupted_run_continues_in_its_directory(capsys: pytest.CaptureFixtur
 
 
 def test_every_job_of_a_multirun_has_its_own_directory(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
-    status, _, err = main(capsys, "--multirun", *TINY, "mixer=pool,identity")
+    status, _, err = main(capsys, *TINY, "--multirun", "mixer=pool,identity")
     assert (status, err) == (0, "")
     (sweep,) = (elsewhere / "outputs" / "classification").iterdir()
     found = {path.name: json.loads((path / "metrics.json").read_text())["mixer"] for path in sweep.glob("[0-9]")}

@@ -235,6 +235,7 @@ def test_parse_accepts_what_configuration_gives():
         ({"mixup_switch": 2}, "mixup_switch=2"),
         ({"randaugment": {"ops": 2}}, "both ops and magnitude"),
         ({"randaugment": {"ops": 0, "magnitude": 9}}, "ops=0"),
+        ({"randaugment": {"ops": 10**9, "magnitude": 9}}, "ops=1000000000 must be an integer >= 1 and <= 100"),
         ({"randaugment": {"ops": 2, "magnitude": 11}}, "magnitude=11"),
         ({"randaugment": {"opps": 2, "magnitude": 9}}, "did you mean 'ops'"),
         ({"randaugment": 9}, "randaugment=9 must be a mapping"),

@@ -136,7 +136,7 @@ CASES = [
     Case("fit: both cut", FIT, (copy("run", "half"), cut(LAST, 0.5), cut("half/checkpoints/previous.ckpt", 0.5))),
     Case("fit: a folder in its place", FIT, (GOOD, remove(LAST), folder(LAST)), (OK, REFUSED), changes=RESUMED, moves=RESUMED),
     Case("fit: config.yaml is binary", FIT, (GOOD, put("half/config.yaml", bytes(range(256)))), (OK, REFUSED), changes=RESUMED),
-    Case("fit: metrics.json is a folder", FIT, (GOOD, remove("half/metrics.json"), folder("half/metrics.json")), (FAILED, REFUSED)),
+    Case("fit: metrics.json is a folder", FIT, (GOOD, remove("half/metrics.json"), folder("half/metrics.json")), (OK, REFUSED), changes=RESUMED),
     Case("fit: of a finished run", "run.py ckpt=run/checkpoints/last.ckpt", (copy("run"),), (OK, REFUSED), changes=("run/*",)),
     Case("fit: moved out of its run", "run.py ckpt=x.ckpt", (GOOD, lambda work, _: (work / LAST).rename(work / "x.ckpt")),
          (OK, FAILED, REFUSED), changes=("*",), moves=("x.ckpt",)),

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from operators.benchmark import __main__ as cli
@@ -52,6 +54,21 @@ def test_wrong_input_is_one_line_and_exit_status_2(run, tmp_path, argv, message)
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_results_that_have_no_place_are_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main([*TINY, "--mixers", "pool", "--out", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: out: ")
+    assert err.count("\n") == 1
+
+
+def test_what_no_memory_holds_is_skipped_with_the_reason(run):
+    status, err = run("--mixers", "pool", *TINY, "--dim", str(10**9))
+    assert status == 0
+    assert len(re.findall(r"skipped: pool \(cpu float32 \dx\d\): would need about", err)) == 2
+    assert "Traceback" not in err
 
 
 def test_cuda_is_refused_where_there_is_none(run, monkeypatch):
