@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from operators.command_line import Parser
 from operators.errors import InputError
 from operators.idle import limit_spinning
+from tasks import environment
 from tasks.overrides import check, normalise
 from tasks.signals import Stop
 
@@ -42,14 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _complain(error)
     overrides = parsed.overrides
-    program, environment = sys.argv, os.environ.get(_TRACEBACK)
+    program, traced = sys.argv, os.environ.get(_TRACEBACK)
     statuses, stop = [OK], Stop()
 
     def job(config: DictConfig) -> None:
-        with _environment(_TRACEBACK, environment):
+        with _environment(_TRACEBACK, traced):
             statuses.append(_job(config, stop))
 
     try:
+        environment.check()  # Lightning and torchmetrics fail of it when they are imported
         check(parsed)
         changed = normalise(overrides)
         first = given.index(overrides[0]) if overrides else len(given)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ablations.masking import masked
 from operators.errors import InputError, check_names, check_number
 from operators.idle import limit_spinning
+from tasks import environment
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 LONGEST = 1000
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(HELP.format(studies=", ".join(_studies())))
         return OK
     try:
+        environment.check()
         request = read(given)
     except InputError as error:
         return _complain(error, WRONG_INPUT)

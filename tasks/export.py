@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from operators.errors import InputError
-from tasks import files
+from tasks import environment, files
 from tasks.failure import FAILED, explain
 from tasks.files import KEY
 
@@ -169,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(_USAGE)
         return 2
     try:
+        environment.check()
         export(*given)
     except (InputError, OSError) as error:
         if isinstance(error, OSError) and files.full(error):

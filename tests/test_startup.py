@@ -55,7 +55,7 @@ REFUSED = {
 }
 
 REFUSALS = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 import run
 from ablations import __main__ as ablations
 answers = {}
@@ -81,6 +81,11 @@ for text in ("study=nope", "study=pde_terms study.sedes=3", "study=pde_terms stu
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr):
         answers[text] = [ablations.main(text.split()), stderr.getvalue()]
+os.environ["LOCAL_RANK"] = "x"
+for command, text in ((run, "seed=0"), (ablations, "study=pde_terms"), (export, "no.ckpt out.safetensors")):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
+        answers["LOCAL_RANK=x " + text] = [command.main(text.split()), stderr.getvalue()]
 print(json.dumps({"answers": answers, "modules": sorted(sys.modules)}))
 """
 
@@ -103,6 +108,12 @@ def test_a_wrong_word_is_answered_in_one_line(refusals, text):
     assert status == 2
     assert REFUSED[text] in answer
     assert answer.count("\n") == 1
+
+
+def test_a_launcher_s_variable_that_is_none_is_answered_before_lightning_fails_of_it(refusals):
+    answers = [answer for text, answer in refusals["answers"].items() if text.startswith("LOCAL_RANK=x")]
+    line = "error: LOCAL_RANK='x' in the environment must be an integer >= 0 and <= 2147483648: unset it\n"
+    assert answers == [[2, line]] * 3
 
 
 def test_wrong_words_are_answered_without_importing_what_takes_seconds(refusals):

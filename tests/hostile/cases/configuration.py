@@ -130,5 +130,5 @@ CASES = [
     Case("plan null", run("mode=plan", "plan=null")),
     Case("classes of a classifier", run("sample.classes=[1]")),
     Case("a device that is missing", run("trainer.accelerator=gpu", "trainer.devices=4")),
-    Case("two devices and one process a run", "run.py --multirun trainer.devices=2 seed=0,1"),
+    Case("two devices and one process a run", "run.py --multirun trainer.devices=2 seed=0,1", lines=2),
 ]  # fmt: skip
