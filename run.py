@@ -13,7 +13,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
-from operators.command_line import Parser
+from operators.command_line import Parser, write_any_character
 from operators.errors import InputError
 from operators.idle import limit_spinning
 from tasks import environment
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit status: 0 every run is ok, 1 one failed or diverged, 2 one was given wrong input.
     """
     limit_spinning()
+    write_any_character()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = Parser(prog="run.py", parents=[get_args_parser()], add_help=False).parse_intermixed_args(given)

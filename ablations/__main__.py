@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.masking import masked
+from operators.command_line import write_any_character
 from operators.errors import InputError, check_names, check_number
 from operators.idle import limit_spinning
 from tasks import environment
@@ -44,6 +45,7 @@ Exit status: 0 every trial has a result; 1 one failed, or it was stopped or lost
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; its exit status."""
     limit_spinning()
+    write_any_character()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or "-h" in given or "--help" in given:
         sys.stdout.write(HELP.format(studies=", ".join(_studies())))

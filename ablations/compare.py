@@ -7,10 +7,12 @@ means over seeds with 95 % t intervals; differences to the reference arm are pai
 
 from __future__ import annotations
 
+from operators.command_line import Parser, write_any_character
 from operators.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
+    write_any_character()
 
 import json
 import os
@@ -30,7 +32,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ablations.statistics import Interval, t_interval
-from operators.command_line import Parser
 from operators.errors import InputError, check_choice
 from tasks import report
 from tasks.files import is_aside

@@ -6,10 +6,12 @@ that is shown or plotted.
 
 from __future__ import annotations
 
+from operators.command_line import Parser, write_any_character
 from operators.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
+    write_any_character()
 
 import re
 import sys
@@ -20,7 +22,6 @@ from typing import Any
 
 from ablations.analysis import analyse
 from ablations.reporting import html, search_sections, sections, tables
-from operators.command_line import Parser
 from operators.errors import InputError
 from tasks.files import write_text
 

@@ -7,10 +7,12 @@ of 256, 512 and 1,024 pixels at the usual eighth, in patches of two.
 
 from __future__ import annotations
 
+from operators.command_line import Parser, write_any_character
 from operators.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
+    write_any_character()
 
 import sys
 from collections.abc import Sequence
@@ -20,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from models.spec import PRESETS
 from operators.benchmark import options
-from operators.command_line import Parser
 from operators.errors import InputError, check_choice
 
 if TYPE_CHECKING:

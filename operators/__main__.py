@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from operators.command_line import Parser, write_any_character
 from operators.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
+    write_any_character()
 
 import re
 import sys
@@ -19,7 +21,6 @@ from rich.table import Table
 
 from operators import registry
 from operators.card import MixerCard
-from operators.command_line import Parser
 from operators.errors import InputError
 from operators.shell_spec import COMMON
 

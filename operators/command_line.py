@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from typing import NoReturn
 
 from operators.errors import InputError, nearest
@@ -16,3 +18,10 @@ class Parser(argparse.ArgumentParser):
         unknown = [word for word in message.split() if word.startswith("-") and "unrecognized" in message]
         guess = nearest(unknown[0].partition("=")[0], self._option_string_actions) if unknown else ""
         raise InputError(f"{message}{guess}; see {self.prog} --help")
+
+
+def write_any_character() -> None:
+    """Let standard output and error write what their encoding lacks as question marks: no error is worth a result."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

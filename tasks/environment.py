@@ -1,4 +1,4 @@
-"""What launchers put into the environment for the processes of a run. Imports no torch."""
+"""What launchers and users put into the environment for the processes of a run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from operators.errors import InputError
 
-_COUNTS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS")
+_COUNTS = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS", "NUMBA_NUM_THREADS")
 _NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 _PSEUDO_STEP = 0xFFFF_FFF0
@@ -21,10 +21,10 @@ def rank() -> int:
 
 
 def check() -> None:
-    """Refuse numbers of processes that are none.
+    """Refuse numbers of processes and threads that are none.
 
     Raises:
-        InputError: names the variable.
+        InputError: names the variable; also of a cache that PyTorch cannot make.
     """
     given = {name: os.environ[name] for name in (*_COUNTS, *_NUMBERS, "MASTER_PORT") if name in os.environ}
     for name, text in given.items():
@@ -33,6 +33,15 @@ def check() -> None:
             raise InputError(
                 f"{name}={text!r} in the environment must be an integer >= {least} and <= {most}: unset it"
             )
+    cache = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if cache:
+        try:
+            os.makedirs(cache, exist_ok=True)  # as importing torch does, which fails of it
+        except OSError as error:
+            raise InputError(
+                f"TORCHINDUCTOR_CACHE_DIR={cache} in the environment is no folder that can be made ({error.strerror}): "
+                "unset it"
+            ) from error
     for number, count in (("RANK", "WORLD_SIZE"), ("LOCAL_RANK", "LOCAL_WORLD_SIZE")):
         if number in given and count in given and int(given[number]) >= int(given[count]):
             raise InputError(f"{number}={given[number]} in the environment must be less than {count}={given[count]}")

@@ -6,10 +6,12 @@ random numbers keyed by image, no scores, no curves. The two take turns, step by
 
 from __future__ import annotations
 
+from operators.command_line import write_any_character
 from operators.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
+    write_any_character()
 
 import sys
 import tempfile

@@ -13,10 +13,11 @@ from tasks.execute import execute
 from tests.tasks.conftest import TINY
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_PORT")
+THREADS = ("NUMBA_NUM_THREADS",)
 SLURM = ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 
 
-@pytest.mark.parametrize("name", [*NAMES, *SLURM])
+@pytest.mark.parametrize("name", [*NAMES, *SLURM, *THREADS])
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "", "²", "99999999999"])
 def test_number_that_is_none_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
@@ -24,6 +25,12 @@ def test_number_that_is_none_is_refused(name: str, value: str, monkeypatch: pyte
         environment.check()
     assert "\n" not in str(caught.value)
     assert environment.rank() >= 0
+
+
+def test_a_cache_that_cannot_be_made_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/dev/null/x")
+    with pytest.raises(InputError, match="TORCHINDUCTOR_CACHE_DIR=/dev/null/x in the environment is no folder"):
+        environment.check()
 
 
 def test_run_refuses_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
