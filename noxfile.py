@@ -14,7 +14,7 @@ def _install(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite, as continuous integration runs it."""
     _install(session)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-n", "2", *session.posargs)
 
 
 @nox.session(python="3.11")

@@ -41,3 +41,11 @@ def row_name(row: Row) -> str:
     return "-".join(
         switches[value].format(key) if isinstance(value, bool) else str(value) for key, value in row.items()
     )
+
+
+def grouped(rows: Sequence[Row], *names: str) -> dict[str, Any]:
+    """`argvalues` and `ids` of tests that each take all rows with the same values of `names`."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row_name({name: row[name] for name in names}), []).append(row)
+    return {"argvalues": list(groups.values()), "ids": list(groups)}

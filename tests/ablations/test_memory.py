@@ -36,6 +36,7 @@ print(json.dumps(memory.megabytes * 1e6 / 2**20))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which tells the peak")
 def test_memory_is_that_of_the_run() -> None:
     def measured(before: str, mebibytes: int) -> float:

@@ -191,6 +191,7 @@ def test_mixed_precision_and_double() -> None:
     assert_close(output.double(), exact, 0.03, "bfloat16")
 
 
+@pytest.mark.slow
 def test_compiled_whole() -> None:
     model = awake("conditioned", depth=1)
     torch._dynamo.reset()

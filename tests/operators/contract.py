@@ -56,7 +56,11 @@ class Contract:
     @classmethod
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
         if "case" in metafunc.fixturenames:
-            metafunc.parametrize("case", cls.cases, ids=str)
+            # Compiling takes seconds, and tells little more in another shell.
+            long = metafunc.function.__name__ == "test_compile"
+            marks = [pytest.mark.slow if long and case.shell != "common" else () for case in cls.cases]
+            cases = [pytest.param(case, marks=mark) for case, mark in zip(cls.cases, marks, strict=True)]
+            metafunc.parametrize("case", cases, ids=[str(case) for case in cls.cases])
 
     @pytest.fixture(autouse=True)
     def _exemption(self, request: pytest.FixtureRequest, case: Case) -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import operators
 
 ROOT = Path(operators.__file__).parents[1]
@@ -47,6 +49,7 @@ for length in map(int, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_code_of_several_processes_is_not_mistaken(tmp_path: Path) -> None:
     script = tmp_path / "transforms.py"
     script.write_text(TRANSFORMS)
@@ -56,6 +59,7 @@ def test_code_of_several_processes_is_not_mistaken(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_forms_of_a_function_share_no_index(tmp_path: Path) -> None:
     """Numba's index of forms is not safe against two processes that add to it: one got the other's code."""
     script = tmp_path / "compiles.py"

@@ -164,6 +164,7 @@ def test_stopped_run_ends_as_one_that_was_not(
     assert differences(outcome(tmp_path / "run"), whole) == []
 
 
+@pytest.mark.slow
 def test_a_process_ends_although_loaders_still_work_for_it() -> None:
     program = (
         "import tasks.data; loader = iter(tasks.data.create('fashion_mnist_mini', num_workers=2).train_dataloader())"

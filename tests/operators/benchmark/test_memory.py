@@ -31,6 +31,7 @@ print(resident >> 20)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc, whose settings these are")
 def test_memory_is_found_again_and_given_back_at_the_end() -> None:
     found = {}

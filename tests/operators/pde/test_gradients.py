@@ -8,7 +8,7 @@ from operators.pde import propagate
 from tests.checks import assert_close
 from tests.operators.pde.cases import COEFFICIENTS, METHODS, coefficients, noise, serves, tensors
 from tests.operators.pde.test_propagate_options import OPTIONS, allowed
-from tests.pairwise import full_product, pairwise, row_name
+from tests.pairwise import full_product, grouped, pairwise, row_name
 
 GRIDS = {"odd": (3, 5), "even": (4, 2), "mixed": (3, 2), "row": (1, 4), "column": (3, 1)}
 
@@ -56,9 +56,14 @@ def test_second_derivatives(grid, method, boundary):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", full_product(OPTIONS, allowed), ids=row_name)
-def test_every_combination_of_options(row):
-    test_every_pair_of_options(row)
+@pytest.mark.parametrize("rows", **grouped(full_product(OPTIONS, allowed), "boundary", "tensor", "forcing"))
+def test_every_combination_of_options(rows):
+    for row in rows:
+        try:
+            test_every_pair_of_options(row)
+        except Exception as error:
+            error.add_note(row_name(row))
+            raise
 
 
 WITHOUT_METHOD = {name: values for name, values in OPTIONS.items() if name != "method"}

@@ -135,6 +135,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_training_takes_bounded_memory():
     """Without pieces one step at 96² takes gigabytes: 32 kernels of 600 × 300 wave numbers and more."""
     ran = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)

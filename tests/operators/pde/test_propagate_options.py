@@ -20,7 +20,7 @@ from tests.operators.pde.cases import (
     serves,
     tensors,
 )
-from tests.pairwise import full_product, pairwise, row_name
+from tests.pairwise import full_product, grouped, pairwise, row_name
 
 TIME = 0.8
 OPTIONS = {
@@ -74,9 +74,14 @@ def test_every_pair_of_options(row):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", full_product(OPTIONS, allowed), ids=row_name)
-def test_every_combination_of_options(row):
-    test_every_pair_of_options(row)
+@pytest.mark.parametrize("rows", **grouped(full_product(OPTIONS, allowed), "boundary", "tensor", "forcing"))
+def test_every_combination_of_options(rows):
+    for row in rows:
+        try:
+            test_every_pair_of_options(row)
+        except Exception as error:
+            error.add_note(row_name(row))
+            raise
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)

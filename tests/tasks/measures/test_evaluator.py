@@ -156,6 +156,7 @@ def test_wrong_samples_are_refused(toy):
         measures.Evaluator(toy, split="tests")
 
 
+@pytest.mark.slow
 @needs_lite0
 def test_distances_order_what_eyes_order():
     """With the real network and 100 embedded images: noise costs more, the more there is."""
