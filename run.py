@@ -15,10 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 
 from operators.command_line import Parser, write_any_character
 from operators.errors import InputError
-from operators.idle import limit_spinning
-from tasks import environment
-from tasks.overrides import check, normalise
-from tasks.signals import Stop
+from operators.runtime.idle import limit_spinning
+from tasks.config.overrides import check, normalise
+from tasks.system import environment
+from tasks.system.signals import Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _environment(_TRACEBACK, "1"), stop:
             hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(job)()
     except Exception as error:  # noqa: BLE001 - nobody else sees it; `_complain` tells wrong input from a bug
-        from tasks.composition import refuses, translate
+        from tasks.config.composition import refuses, translate
 
         problem = error
         if refuses(error):
@@ -77,19 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _job(config: DictConfig, stop: Stop) -> int:
     from omegaconf import OmegaConf
 
-    from tasks import report
+    from tasks.system import results
 
     if stop.name is not None:  # as the process began, or in an earlier job of a --multirun
-        report.say(f"stopped by {stop.name} before it began: give the same command again")
+        results.say(f"stopped by {stop.name} before it began: give the same command again")
         return FAILED
-    from tasks.composition import settle
+    from tasks.config.composition import settle
 
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
     try:
         overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
         settled = settle(config, cast(list[str], overrides), check=True)
-        from tasks.execute import execute  # takes seconds, for which wrong input need not wait
+        from tasks.run.execute import execute  # takes seconds, for which wrong input need not wait
 
         metrics = execute(settled, run_dir, stop=stop)
     except InputError as error:
@@ -99,18 +99,18 @@ def _job(config: DictConfig, stop: Stop) -> int:
     except Exception as error:  # noqa: BLE001 - the other jobs of a --multirun go on
         return _complain(error)
     if metrics["status"] != "ok":
-        report.say(f"diverged at step {metrics['diverged/step']}: first non-finite in {metrics['diverged/layer']}")
+        results.say(f"diverged at step {metrics['diverged/step']}: first non-finite in {metrics['diverged/layer']}")
         return FAILED
     return OK
 
 
 def _complain(error: Exception) -> int:
-    """Report `error` in the way of `tasks.failure.explain`; returns the exit status."""
-    from tasks import report
-    from tasks.failure import explain
+    """Report `error` in the way of `tasks.system.failure.explain`; returns the exit status."""
+    from tasks.system import results
+    from tasks.system.failure import explain
 
     status, text = explain(error)
-    report.say(text)
+    results.say(text)
     return status
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from ablations.masking import masked
 from operators.command_line import write_any_character
 from operators.errors import InputError, check_names, check_number
-from operators.idle import limit_spinning
-from tasks import environment
+from operators.runtime.idle import limit_spinning
+from tasks.system import environment
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 LONGEST = 1000
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         request = read(given)
     except InputError as error:
         return _complain(error, WRONG_INPUT)
-    from ablations.runner import run
-    from ablations.storage import StorageError, disk_is_full
+    from ablations.scheduling.runner import run
+    from ablations.scheduling.storage import StorageError, disk_is_full
 
     try:
         return run(request)
@@ -106,14 +106,14 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
     name = plan.check_study_name(node["name"])
     workers = _whole("workers", options.get("workers", "1"), most=max(8, 4 * (os.cpu_count() or 1)))
     directory = _directory(options.get("dir") or str(Path("outputs", "studies", name)))
-    from ablations import storage
+    from ablations.scheduling import storage
 
     url = options.get("storage") or storage.default_url(directory)
     try:
         storage.reach(url)
     except storage.StorageError as error:
         raise InputError(str(error)) from error
-    from ablations.runner import Request
+    from ablations.scheduling.runner import Request
 
     return Request(node=node, given=tuple(overrides), directory=directory, storage=url, workers=workers)
 

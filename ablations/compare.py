@@ -8,7 +8,7 @@ means over seeds with 95 % t intervals; differences to the reference arm are pai
 from __future__ import annotations
 
 from operators.command_line import Parser, write_any_character
-from operators.idle import limit_spinning
+from operators.runtime.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
@@ -33,9 +33,9 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ablations.statistics import Interval, t_interval
 from operators.errors import InputError, check_choice
-from tasks import report
-from tasks.files import is_aside
-from tasks.reading import UnreadableError, reading
+from tasks.system import results
+from tasks.system.atomic_files import is_aside
+from tasks.system.reading import UnreadableError, reading
 
 PLACES = ("seed", "mode", "ckpt", "init", "data.root", "logger", "hydra")
 """Settings that do not make another arm: the seed, and where things lie."""
@@ -93,7 +93,7 @@ def read(path: Path) -> Run:
 
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    text = report.read(path)
+    text = results.read(path)
     if text is None:
         raise InputError(f"{path.parent} is not the directory of a run that has ended: it has no {path.name}")
     try:

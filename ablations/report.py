@@ -7,7 +7,7 @@ that is shown or plotted.
 from __future__ import annotations
 
 from operators.command_line import Parser, write_any_character
-from operators.idle import limit_spinning
+from operators.runtime.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
@@ -20,10 +20,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ablations.analysis import analyse
+from ablations.analysis.summary import analyse
 from ablations.reporting import html, search_sections, sections, tables
 from operators.errors import InputError
-from tasks.files import write_text
+from tasks.system.atomic_files import write_text
 
 LONGEST = 120
 """Characters of a figure's file name, without its ending."""

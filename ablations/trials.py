@@ -17,9 +17,9 @@ import tasks.data
 from ablations.designs import Design
 from ablations.plan import Block, Extra, Plan
 from operators.errors import InputError
-from tasks import configuration
-from tasks.composition import REFUSALS, compose, translate
-from tasks.overrides import parse
+from tasks.config import schema
+from tasks.config.composition import REFUSALS, compose, translate
+from tasks.config.overrides import parse
 
 TUNING, MAIN, SEARCH = "tuning", "main", "search"
 RESERVED = ("seed", "mode", "ckpt", "init", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
@@ -237,7 +237,7 @@ def _parse(text: str) -> Override:
 
 
 def _build(config: Mapping[str, Any]) -> None:
-    settings = configuration.parse(config)
+    settings = schema.parse(config)
     channels, image_size, classes = _data_shape(json.dumps({"seed": settings.seed, **settings.data}))
     models.create(
         **settings.model,

@@ -12,7 +12,7 @@ Everything constructs in plain Python:
 
 from typing import TYPE_CHECKING
 
-from operators.lazy import attributes
+from operators.runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from models.cost import ModelCost

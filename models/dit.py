@@ -25,8 +25,8 @@ from models.mixing import build_mixers
 from models.spec import DiTSpec, MixerSpec
 from models.trunk import Trunk
 from operators import InputError
-from operators.fakes import valueless
 from operators.precision import full_precision
+from operators.runtime.fakes import valueless
 
 TIME_SLACK = 1e-3
 """How far a time may lie outside [0, 1]: a solver that adds up its steps misses the end by rounding."""

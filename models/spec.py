@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from operators.errors import check_choice, check_names, check_number
-from operators.shell_spec import ShellSpec
+from operators.shell.spec import ShellSpec
 
 NORMS = ("layer", "rms")
 POSITIONS = ("sincos", "learned", "none")

@@ -7,7 +7,7 @@ y = mixer(x)                       # x, y: (B, H, W, 64)
 from typing import TYPE_CHECKING
 
 from operators.errors import InputError
-from operators.lazy import attributes
+from operators.runtime.lazy import attributes
 
 if TYPE_CHECKING:
     from operators import pde
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from operators.cost import Cost
     from operators.mixer import Core, Mixer
     from operators.registry import create, describe, names, register
-    from operators.shell_spec import BARE, COMMON, ShellSpec
+    from operators.shell.spec import BARE, COMMON, ShellSpec
 
 __all__ = [
     "BARE",
@@ -40,7 +40,7 @@ __getattr__ = attributes(
     {
         **dict.fromkeys(("MixerCard", "Published", "Site"), "operators.card"),
         **dict.fromkeys(("create", "describe", "names", "register"), "operators.registry"),
-        **dict.fromkeys(("BARE", "COMMON", "ShellSpec"), "operators.shell_spec"),
+        **dict.fromkeys(("BARE", "COMMON", "ShellSpec"), "operators.shell.spec"),
         **dict.fromkeys(("Core", "Mixer"), "operators.mixer"),
         "Cost": "operators.cost",
         "pde": "operators.pde",

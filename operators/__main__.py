@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operators.command_line import Parser, write_any_character
-from operators.idle import limit_spinning
+from operators.runtime.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
@@ -22,7 +22,7 @@ from rich.table import Table
 from operators import registry
 from operators.card import MixerCard
 from operators.errors import InputError
-from operators.shell_spec import COMMON
+from operators.shell.spec import COMMON
 
 EXAMPLE_DIM = 192
 EXAMPLE_GRID = (14, 14)

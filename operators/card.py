@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from operators.shell_spec import ShellSpec
+from operators.shell.spec import ShellSpec
 
 
 @dataclass(frozen=True)

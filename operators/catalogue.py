@@ -16,8 +16,7 @@ from typing import Any
 
 from operators.card import MixerCard
 
-_ROOT = Path(__file__).parent
-_NO_MIXERS = "benchmark"
+_ROOT = Path(__file__).parent / "mixers"
 _MARK = "@register("
 
 
@@ -40,13 +39,13 @@ class Entry:
 
 @cache
 def entries() -> Mapping[str, Entry]:
-    """The mixers in this package by name."""
+    """The mixers of `operators.mixers` by name."""
     found = {}
     for path in sorted(_ROOT.rglob("*.py")):
         place = path.relative_to(_ROOT)
-        text = path.read_text(encoding="utf-8") if place.parts[0] != _NO_MIXERS else ""
+        text = path.read_text(encoding="utf-8")
         if f"\n{_MARK}" in text:
-            module = ".".join(("operators", *place.with_suffix("").parts))
+            module = ".".join(("operators.mixers", *place.with_suffix("").parts))
             found.update({entry.card.name: entry for entry in _read(ast.parse(text, str(path)), module)})
     return found
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from operators.card import MixerCard, Site
 from operators.cost import Cost
 from operators.errors import InputError
-from operators.shell import Shell
-from operators.shell_spec import ShellSpec
+from operators.shell.shell import Shell
+from operators.shell.spec import ShellSpec
 
 
 class Core(nn.Module):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from operators import catalogue, value_types
 from operators.card import MixerCard
 from operators.errors import InputError, check_choice, check_names, check_number
-from operators.shell_spec import ShellSpec, resolve
+from operators.shell.spec import ShellSpec, resolve
 
 if TYPE_CHECKING:
     from operators.mixer import Core, Mixer

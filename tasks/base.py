@@ -17,9 +17,9 @@ from torchmetrics import Metric
 
 from models.blocks import DropPath
 from tasks import optim
-from tasks.configuration import OptimizerConfig
+from tasks.config.schema import OptimizerConfig
 from tasks.data import keyed
-from tasks.divergence import DivergedError, first_nonfinite
+from tasks.run.divergence import DivergedError, first_nonfinite
 
 Batch = dict[str, Tensor]
 
@@ -55,7 +55,7 @@ class Task(LightningModule):
 
     @abstractmethod
     def repeat(self, batch: Batch) -> None:
-        """Run the model on `batch` once more, for `tasks.divergence` to watch."""
+        """Run the model on `batch` once more, for `tasks.run.divergence` to watch."""
 
     @abstractmethod
     def conclude(self, run_dir: Path) -> None:

@@ -13,7 +13,7 @@ validation `scores`.
 from __future__ import annotations
 
 from operators.command_line import write_any_character
-from operators.idle import limit_spinning
+from operators.runtime.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from operators.errors import InputError
-from tasks import environment, files
-from tasks.failure import FAILED, explain
-from tasks.files import KEY
+from tasks.system import atomic_files, environment
+from tasks.system.atomic_files import KEY
+from tasks.system.failure import FAILED, explain
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def export(ckpt: str | Path, out: str | Path) -> None:
     import torch
     from safetensors.torch import save
 
-    from tasks import checkpoint
+    from tasks.system import checkpoint
 
     content = checkpoint.load(ckpt)
     with torch.device("meta"):
@@ -78,10 +78,10 @@ def export(ckpt: str | Path, out: str | Path) -> None:
     # Tensors that share memory, which the format refuses, are none of the models'.
     packed = save(weights, metadata={KEY: json.dumps(recorded)})
     try:
-        with files.replacing(target) as file:
+        with atomic_files.replacing(target) as file:
             file.write(packed)
     except OSError as error:
-        if files.full(error):
+        if atomic_files.full(error):
             raise
         raise InputError(f"{target} cannot be written: {error.strerror}") from error
 
@@ -107,7 +107,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
     """
     import torch
 
-    from tasks import checkpoint
+    from tasks.system import checkpoint
 
     recorded, weights = _read(path)
     try:
@@ -126,7 +126,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
 
 def _build(recorded: Mapping[str, Any], where: str) -> models.Trunk:
     import models
-    from tasks import checkpoint
+    from tasks.system import checkpoint
 
     run = checkpoint.check_config(recorded["config"], where)
     channels, height, width = recorded["data"]["input"]
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         environment.check()
         export(*given)
     except (InputError, OSError) as error:
-        if isinstance(error, OSError) and files.full(error):
+        if isinstance(error, OSError) and atomic_files.full(error):
             sys.stderr.write(f"error: {given[1]}: {error.strerror}\n")
             return FAILED
         status, text = explain(error)

@@ -7,7 +7,7 @@ random numbers keyed by image, no scores, no curves. The two take turns, step by
 from __future__ import annotations
 
 from operators.command_line import write_any_character
-from operators.idle import limit_spinning
+from operators.runtime.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
@@ -26,13 +26,13 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from operators.benchmark.statistics import quartiles
+from operators.benchmark.measuring.statistics import quartiles
 from operators.errors import InputError
-from tasks import failure, report
 from tasks.base import Batch
-from tasks.composition import compose
-from tasks.configuration import OptimizerConfig
-from tasks.execute import execute
+from tasks.config.composition import compose
+from tasks.config.schema import OptimizerConfig
+from tasks.run.execute import execute
+from tasks.system import failure, results
 
 STEPS = 40
 WARM = 5
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
             raise InputError(f"trainer.max_steps must be more than {WARM}: the first {WARM} steps are left out")
     except Exception as error:  # noqa: BLE001 - `explain` tells wrong input from a bug
         status, text = failure.explain(error)
-        report.say(text)
+        results.say(text)
         return status
     lines = []
     for name, values in (("our step", [own for own, _ in pairs]), ("bare loop", [bare for _, bare in pairs])):

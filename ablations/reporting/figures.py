@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.analysis.words import Scale, minus
 from ablations.reporting.svg import SERIES, Axis, Canvas, clip, tick_text
-from ablations.reporting.words import Scale, minus
 
 WIDE, NARROW = 760, 350
 ROW = 26

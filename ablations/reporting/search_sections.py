@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ablations.analysis.words import DASH, Scale, seconds
 from ablations.reporting import figures, html
 from ablations.reporting.figures import NARROW, Dot
 from ablations.reporting.sections import MOST_PLOTS, MOST_ROWS, Named, samples
 from ablations.reporting.svg import Canvas
-from ablations.reporting.words import DASH, Scale, seconds
 
 
 def results(summary: Mapping[str, Any]) -> Iterator[str]:

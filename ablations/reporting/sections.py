@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ablations.analysis.answer import scale_of
+from ablations.analysis.study import STATES
+from ablations.analysis.words import DASH, Scale, minus, p_said, p_value, plural, seconds
 from ablations.reporting import figures, html, tables
-from ablations.reporting.answer import scale_of
 from ablations.reporting.figures import NARROW, Bar
-from ablations.reporting.study import STATES
 from ablations.reporting.svg import SERIES, Canvas
-from ablations.reporting.words import DASH, Scale, minus, p_said, p_value, plural, seconds
 
 MOST_SHEETS = 12
 MOST_PLOTS = 6

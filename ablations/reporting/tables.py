@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.reporting.answer import scale_of
-from ablations.reporting.words import DASH, MINUS, count, p_value
+from ablations.analysis.answer import scale_of
+from ablations.analysis.words import DASH, MINUS, count, p_value
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operators.command_line import write_any_character
-from operators.idle import limit_spinning
+from operators.runtime.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.benchmark import gate, roofline
+from operators.benchmark import gate
 from operators.benchmark.arms import MixerArm
-from operators.benchmark.clock import Lane, round_robin
-from operators.benchmark.guard import Guard
-from operators.benchmark.memory import allocation_errors, freed_memory_kept, give_back
-from operators.benchmark.statistics import quartiles
+from operators.benchmark.measuring import roofline
+from operators.benchmark.measuring.clock import Lane, round_robin
+from operators.benchmark.measuring.guard import Guard
+from operators.benchmark.measuring.memory import allocation_errors, freed_memory_kept, give_back
+from operators.benchmark.measuring.statistics import quartiles
 from operators.benchmark.table import KEY, PACKAGE, Row, Table, code_digest, hardware_name, key
 from operators.benchmark.workload import FORWARD, WORKS, Arm, Place, Shape, Workload, functions
 from operators.errors import InputError

@@ -16,7 +16,7 @@ from operators.benchmark import plots, report
 from operators.benchmark.arms import MixerArm, mixer_arms
 from operators.benchmark.bare import bare_arms
 from operators.benchmark.bench import Bench, Outcome, Plan
-from operators.benchmark.memory import allocation_errors
+from operators.benchmark.measuring.memory import allocation_errors
 from operators.benchmark.options import REFERENCE
 from operators.benchmark.rivals import rival_arms
 from operators.benchmark.workload import Arm, Place, Shape

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 import operators
-from operators.benchmark.statistics import Power, fit_power
+from operators.benchmark.measuring.statistics import Power, fit_power
 from operators.benchmark.table import Row
 from operators.benchmark.workload import FORWARD, WORKS
 

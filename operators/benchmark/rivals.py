@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.attention import default_heads, xformers_refusal
 from operators.benchmark.bare import SCAN_STATES
 from operators.benchmark.workload import DTYPES, Place, Shape, Workload, leaf, noise
 from operators.cost import fft_macs
 from operators.errors import check_choice
+from operators.mixers.attention.attention import default_heads, xformers_refusal
 from operators.scan import cuda
 
 MODES = 16
@@ -129,7 +129,7 @@ def _spectral(shape: Shape, place: Place) -> Workload:
 
 
 def _scan(function: str) -> Callable[[Shape, Place], Workload]:
-    """mamba-ssm's scan of that name, along rows, in one direction; the count of `operators.scan.branch`."""
+    """mamba-ssm's scan of that name, along rows, in one direction; the count of `operators.mixers.scan.branch`."""
 
     def make(shape: Shape, place: Place) -> Workload:
         interface: Any = importlib.import_module("mamba_ssm.ops.selective_scan_interface")

@@ -33,7 +33,7 @@ class Row:
             the ratios of samples of the same round; None without a reference.
         code: digest of the sources, see `code_digest`.
         error: of the gate (see `operators.benchmark.gate`); None for arms that have no gate.
-        share: of the roofline (see `operators.benchmark.roofline`).
+        share: of the roofline (see `operators.benchmark.measuring.roofline`).
     """
 
     run: str

@@ -1,6 +1,5 @@
-"""Convection, diffusion and reaction on an image grid: a pure function, and the mixer `pde_ssm` made of it."""
+"""Convection, diffusion and reaction on an image grid, as a pure function."""
 
-from operators.pde.core import PdeSsm
 from operators.pde.propagate import propagate
 
-__all__ = ["PdeSsm", "propagate"]
+__all__ = ["propagate"]

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from operators.differentiation import transformed
-from operators.fakes import valueless
 from operators.pde.symbols import Coefficients, axis_response, respond, symbol
-from operators.tracing import untraced
+from operators.runtime.differentiation import transformed
+from operators.runtime.fakes import valueless
+from operators.runtime.tracing import untraced
 
 PIECE_BYTES = 2**27
 """Memory that making one piece of kernels, with what its gradient needs, may take."""

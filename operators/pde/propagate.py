@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_choice, check_number
-from operators.pde.filtered import serves
+from operators.mixers.equations.options import BOUNDARIES, FORCINGS, METHODS, UNITS, why_not_separable
+from operators.pde.filter_op import serves
 from operators.pde.plane import reaches_too_far
 from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
 from operators.pde.reference import propagate_reference
 from operators.pde.symbols import LEAST_DECAY, Coefficients, respond
-from operators.pde_options import BOUNDARIES, FORCINGS, METHODS, UNITS, why_not_separable
 from operators.precision import full_precision
 
 COMPILED_LIMITS = {"periodic": 80, "neumann": 192, "dirichlet": 192, "absorbing": 192}

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.differentiation import transformed
-from operators.fakes import valueless
 from operators.pde.plane import axis_plane_kernel, summed_plane_kernel
 from operators.pde.symbols import (
     Coefficients,
@@ -23,7 +21,9 @@ from operators.pde.symbols import (
     grid_response,
     half_axis,
 )
-from operators.tensors import ordinary_tensors
+from operators.runtime.differentiation import transformed
+from operators.runtime.fakes import valueless
+from operators.runtime.tensors import ordinary_tensors
 
 MOST_BY_PRODUCT = 64
 """Pixels along an axis up to which its matrices are products with a table of waves, of 4 length³ numbers at most."""

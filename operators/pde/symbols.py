@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.differentiation import transformed
 from operators.errors import InputError
-from operators.fakes import valueless
-from operators.tracing import untraced
+from operators.runtime.differentiation import transformed
+from operators.runtime.fakes import valueless
+from operators.runtime.tracing import untraced
 
 LEAST_DECAY = 1e-4
 """Steady forcing needs a reaction of at most minus this."""

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.differentiation import differentiated
 from operators.errors import InputError, check_choice
 from operators.precision import full_precision, wide
+from operators.runtime.differentiation import differentiated
 from operators.scan import cuda, ops, reference
 
 BACKENDS = ("mamba_ssm", "chunked", "cpu", "reference")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError
-from operators.once import once
+from operators.runtime.once import once
+from operators.runtime.tensors import check_tensors
 from operators.scan.chunked import CHUNK, Gradients
-from operators.tensors import check_tensors
 
 VECTOR = 16
 """Channels come in multiples of this number: the lanes of the widest vector unit in float32."""
@@ -26,7 +26,7 @@ THREAD_LEAST = 1 << 16
 @once
 def _kernels(dtype: torch.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
     # Here and not above: importing numba takes half a second, which those who do not scan need not wait for.
-    from operators.scan.kernels import compiled
+    from operators.cpu.selective_scan import compiled
 
     return compiled(str(dtype).removeprefix("torch."))
 

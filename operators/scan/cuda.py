@@ -13,9 +13,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from operators.runtime.tensors import ordinary_tensors
+from operators.runtime.tracing import constant
 from operators.scan.chunked import Gradients
-from operators.tensors import ordinary_tensors
-from operators.tracing import constant
 
 KERNEL = "selective_scan_cuda"
 """The compiled module behind `selective_scan_fn`. A mamba_ssm without it may fall back on plain torch, in silence."""

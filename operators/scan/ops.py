@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.differentiation import refuse_forward_mode
 from operators.errors import InputError
+from operators.runtime.differentiation import refuse_forward_mode
 from operators.scan import chunked, cpu, cuda
 
 ENGINES: dict[str, ModuleType] = {"cpu": cpu, "chunked": chunked, "mamba_ssm": cuda}

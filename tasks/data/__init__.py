@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from operators import catalogue, value_types
 from operators.errors import InputError, check_choice, check_names
-from operators.lazy import attributes
-from tasks.data import folder, imagenet
+from operators.runtime.lazy import attributes
 from tasks.data.augment import Augment, RandAugment
-from tasks.data.cifar10 import CIFAR10
-from tasks.data.fashion_mnist import FASHION_MNIST, FASHION_MNIST_MINI
-from tasks.data.layout import Opener, Options
+from tasks.data.files.layout import Opener, Options
 from tasks.data.mix import BatchMix
+from tasks.data.sources import folder, imagenet
+from tasks.data.sources.cifar10 import CIFAR10
+from tasks.data.sources.fashion_mnist import FASHION_MNIST, FASHION_MNIST_MINI
 from tasks.data.splits import Source
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ arrays; the compressed bytes depend on the version of zlib.
 
 from __future__ import annotations
 
-from operators.idle import limit_spinning
+from operators.runtime.idle import limit_spinning
 
 if __name__ == "__main__":
     limit_spinning()  # before torch is imported
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tasks.data import fashion_mnist
+from tasks.data.sources import fashion_mnist
 from tasks.data.splits import Images, Splits, stratified
 
 ABOUT = {

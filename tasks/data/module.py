@@ -15,14 +15,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
-from tasks.data import identical, workers
+from tasks.data import workers
 from tasks.data.augment import Augment, Transform
-from tasks.data.corrupt import Corrupt
 from tasks.data.decode import MOST_SIDE
+from tasks.data.files import identical
+from tasks.data.files.corrupt import Corrupt
 from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
 from tasks.data.splits import Source, Split, Splits, carve
-from tasks.files import LAST
-from tasks.signals import shield
+from tasks.system.atomic_files import LAST
+from tasks.system.signals import shield
 
 Batch = dict[str, Any]
 
@@ -56,7 +57,7 @@ class ImageData(lightning.LightningDataModule):
 
     In place of a photograph that cannot be decoded comes another, keyed by (epoch, index), with its label. The
     corrupt ones are named in a warning, in `corrupt` and in `corrupt.txt` in the trainer's directory; how many are
-    tolerated is a matter of the whole run, see `tasks.data.corrupt`.
+    tolerated is a matter of the whole run, see `tasks.data.files.corrupt`.
 
     Args:
         source: what data set this is; `tasks.data.create` looks it up by name.
@@ -129,7 +130,7 @@ class ImageData(lightning.LightningDataModule):
 
     @cached_property
     def identical(self) -> dict[str, int] | None:
-        """See `tasks.data.identical`; None of images in memory. Says it, where there are any."""
+        """See `tasks.data.files.identical`; None of images in memory. Says it, where there are any."""
         return identical.count(self.splits)
 
     def prepare_data(self) -> None:

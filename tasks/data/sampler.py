@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from operators.errors import InputError
 from tasks.data import keyed, workers
-from tasks.data.corrupt import Corrupt
+from tasks.data.files.corrupt import Corrupt
 
 Pairs = list[tuple[int, int]]
 

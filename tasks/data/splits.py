@@ -109,7 +109,7 @@ class Source:
         require: raises `InputError` if a root the user gave cannot be this data set; cheap, downloads nothing.
         load: reads (and where needed downloads) {"train", "test"} and, without a `val_size`, "val".
         crop: the crop augmentation that it serves, `crop_pad` (in memory) or `crop_scale` (photographs).
-        max_corrupt: as given, see `tasks.data.photographs.Photographs`.
+        max_corrupt: as given, see `tasks.data.sources.photographs.Photographs`.
     """
 
     name: str

@@ -25,7 +25,7 @@ from torch.utils.data._utils import signal_handling
 
 from operators.errors import InputError
 from tasks.data.decode import EXHAUSTED
-from tasks.failure import WorkerError
+from tasks.system.failure import WorkerError
 
 MOST = max(32, 4 * (os.cpu_count() or 1))
 """Most workers of a process: beyond a few for each core they only wait for one another."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import check_choice
-from tasks import choices
+from tasks.config import choices
 from tasks.flow.paths import Path, per_sample
 
 KINDS = choices.PREDICTIONS

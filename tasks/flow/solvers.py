@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_choice, check_number
-from tasks.choices import SOLVERS
+from tasks.config.choices import SOLVERS
 from tasks.flow.dopri5 import dopri5
 from tasks.flow.prediction import WHOLE, Span
 

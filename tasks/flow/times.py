@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import check_choice, check_number
-from tasks.choices import DISTRIBUTIONS
+from tasks.config.choices import DISTRIBUTIONS
 from tasks.flow.prediction import WHOLE, Span
 
 

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 
 from operators.errors import InputError
 from tasks.data import Augment, ImageData, keyed, workers
-from tasks.data.corrupt import Corrupt
-from tasks.data.photographs import Photographs
+from tasks.data.files.corrupt import Corrupt
 from tasks.data.sampler import Loader, Pairs
+from tasks.data.sources.photographs import Photographs
 from tasks.data.splits import Images
-from tasks.signals import shield
+from tasks.system.signals import shield
 
 Split = Literal["train", "val", "test"]
 _CHUNK = 256

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from ablations import plan as plans
-from ablations import worker
-from ablations.ledger import Ledger
 from ablations.plan import Plan
-from ablations.storage import close, default_url, open_storage
+from ablations.scheduling import worker
+from ablations.scheduling.ledger import Ledger
+from ablations.scheduling.storage import close, default_url, open_storage
 from ablations.trials import expand, sections
-from tasks import report
+from tasks.system import results
 
 TINY = (
     "mixer=pool",
@@ -80,7 +80,7 @@ class Runs:
         self.begun.append(run_dir.name)
         self.tuned[run_dir.name] = tuned
         run_dir.mkdir(parents=True)
-        report.write_yaml(run_dir / "config.yaml", config)
+        results.write_yaml(run_dir / "config.yaml", config)
         status = self.acts.get(run_dir.name, lambda: None)() or "ok"
         lr = config["optimizer"]["lr"]
         score = 1 - abs(lr - 1e-3) + int(config["given"]["seed"]) / 8
@@ -89,7 +89,7 @@ class Runs:
             metrics |= {"val/accuracy": score}
             if config["given"].get("trainer.test") != "false":
                 metrics |= {"test/accuracy": score}
-        report.write_json(run_dir / "metrics.json", metrics)
+        results.write_json(run_dir / "metrics.json", metrics)
         return metrics
 
 

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from ablations import __main__ as cli
-from ablations import compare, report, runner, storage
+from ablations import compare, report
 from ablations import plan as plans
+from ablations.scheduling import runner, storage
 from ablations.trials import expand, sections
 from operators import InputError
 from tests.ablations import fake_study
@@ -220,7 +221,7 @@ def test_failures_of_the_storage_hold_no_password() -> None:
 
 
 def test_what_a_study_writes_holds_no_password(tmp_path: Path) -> None:
-    from ablations import files
+    from ablations.scheduling import files
 
     files.write_plan(tmp_path, plans.read(NODE), [], storage.shown("postgresql://me:s3cret@h/db?password=s3cret"))
     assert "s3cret" not in (tmp_path / "study.yaml").read_text()

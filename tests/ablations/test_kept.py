@@ -14,13 +14,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablations import runner, worker
-from ablations.storage import StorageError, guard
-from tasks import checkpoint, report
-from tasks.files import LAST, PREVIOUS
-from tasks.reading import UnreadableError
+from ablations.scheduling import runner, worker
+from ablations.scheduling.storage import StorageError, guard
+from tasks.system import checkpoint, results
+from tasks.system.atomic_files import LAST, PREVIOUS
+from tasks.system.reading import UnreadableError
 from tests.ablations.conftest import Bench, Runs
-from tests.tasks.test_reading import bare, failing
+from tests.tasks.system.test_reading import bare, failing
 
 CONFIG = {"mixer": {"name": "pool"}, "seed": 0}
 
@@ -120,8 +120,8 @@ def test_folder_without_checkpoint_and_result_makes_room(trial: Path) -> None:
 
 @pytest.mark.parametrize("name", ["metrics.json", "config.yaml"])
 def test_result_that_cannot_be_read_now_is_not_absent(trial: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    report.write_yaml(trial / "config.yaml", CONFIG)
-    report.write_json(trial / "metrics.json", {"status": "ok"})
+    results.write_yaml(trial / "config.yaml", CONFIG)
+    results.write_json(trial / "metrics.json", {"status": "ok"})
     with monkeypatch.context() as patch:
         failing(patch, OSError(errno.EIO, "I/O"), name)
         with pytest.raises(UnreadableError):

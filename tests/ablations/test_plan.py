@@ -12,9 +12,9 @@ import operators
 from ablations import plan as plans
 from ablations.trials import MAIN, SEARCH, TUNING, check, expand, literal, merge, sections
 from operators import InputError
-from tasks.composition import compose
-from tasks.configuration import parse as parse_run
-from tasks.overrides import parse
+from tasks.config.composition import compose
+from tasks.config.overrides import parse
+from tasks.config.schema import parse as parse_run
 from tests.ablations.conftest import TINY
 
 STUDIES = sorted(path.stem for path in (Path(conf.__file__).parent / "study").glob("*.yaml"))

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from ablations import report
+from ablations.analysis.answer import scale_of
+from ablations.analysis.words import Scale, p_value
 from ablations.reporting import figures, tables
-from ablations.reporting.answer import scale_of
 from ablations.reporting.figures import Bar, Dot
 from ablations.reporting.svg import Axis, tick_text
-from ablations.reporting.words import Scale, p_value
 from tests.ablations import fake_study
 
 VOID = {"meta", "img", "br", "wbr"}

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from operators import InputError, Mixer, orders
+from operators import InputError, Mixer
+from operators.scan import orders
 from tests.checks import assert_close, assert_differs
 from tests.operators.cases import CHANNELS, Case, call, noise, run, tokens
 from tests.operators.contract import Contract, MixerContract

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import operators
-from operators import BARE, InputError, Mixer, orders
+from operators import BARE, InputError, Mixer
 from operators.pictures import impulse_response, receptive_field, spectrum
+from operators.scan import orders
 from tests.checks import assert_close, assert_differs
 
 GRID = (7, 10)

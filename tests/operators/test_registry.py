@@ -126,9 +126,10 @@ def test_registrations_of_a_test_end_with_it():
 
 
 def test_registering_a_name_twice_is_refused(clean):
-    with pytest.raises(InputError, match=r"'identity' is registered twice: by operators\.controls and .*test_registry"):
+    line = r"'identity' is registered twice: by operators\.mixers\.controls\.controls and .*test_registry"
+    with pytest.raises(InputError, match=line):
         registry.register(card("identity"))(Doubling)
-    assert registry.core_class("identity").__module__ == "operators.controls"
+    assert registry.core_class("identity").__module__ == "operators.mixers.controls.controls"
 
 
 @pytest.mark.parametrize(("made", "said"), [(lambda u: u[:, :1], r"\(1, 1, 5, 8\)"), (lambda u: None, "NoneType")])

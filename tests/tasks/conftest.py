@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks.composition import compose
-from tasks.execute import execute
+from tasks.config.composition import compose
+from tasks.run.execute import execute
 
 TINY = (
     "mixer=pool",

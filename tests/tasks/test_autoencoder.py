@@ -19,16 +19,17 @@ from torch import Tensor
 import models
 from models import MixerSpec
 from operators import InputError
-from tasks import autoencoder, checkpoint
-from tasks.composition import compose
-from tasks.configuration import GenerationConfig, OptimizerConfig, SampleConfig, parse
-from tasks.execute import execute
+from tasks import autoencoder
+from tasks.config.composition import compose
+from tasks.config.schema import GenerationConfig, OptimizerConfig, SampleConfig, parse
 from tasks.export import describe, export, load
 from tasks.generation import Generation
-from tasks.plan import make as make_plan
+from tasks.planning.plan import make as make_plan
+from tasks.run.execute import execute
+from tasks.system import checkpoint
 from tests.checks import assert_close, assert_differs
-from tests.tasks.photographs import write_folder
-from tests.tasks.test_run import Kill, timeless, weights
+from tests.tasks.data.photographs import write_folder
+from tests.tasks.run.test_execute import Kill, timeless, weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

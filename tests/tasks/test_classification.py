@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tasks import optim
 from tasks.base import step_seed
 from tasks.classification import Scores
-from tasks.configuration import OptimizerConfig
-from tasks.divergence import DivergedError, first_nonfinite
+from tasks.config.schema import OptimizerConfig
+from tasks.run.divergence import DivergedError, first_nonfinite
 from tests.tasks.conftest import Fit
 
 

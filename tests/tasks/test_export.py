@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from operators import InputError
-from tasks import checkpoint, export
+from tasks import export
+from tasks.system import checkpoint
 from tests.tasks.conftest import Fit
 
 

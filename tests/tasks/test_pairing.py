@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import operators
-from tasks.composition import compose
-from tasks.execute import execute
+from tasks.config.composition import compose
+from tasks.run.execute import execute
 
 SMALL = (
     "model.dim=16",

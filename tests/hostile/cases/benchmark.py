@@ -69,6 +69,6 @@ CASES = [
     Case("zoo: a command of nothing", "-m operators list"),
     Case("zoo: a name with markup", "-m operators describe '[bold]x[/]'"),
     Case("zoo: a name of bytes", "-m operators describe \udcff"),
-    Case("worker by itself", "-m ablations.worker", allowed=(FAILED, REFUSED)),
+    Case("worker by itself", "-m ablations.scheduling.worker", allowed=(FAILED, REFUSED)),
     Case("benchmark: results where a folder is a table", f"-m operators.benchmark {SMALL}", (folder("outputs/bench"),), (OK,)),
 ]  # fmt: skip

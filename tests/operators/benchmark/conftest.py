@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from operators import registry
-from operators.benchmark import clock, roofline
+from operators.benchmark.measuring import clock, roofline
 from tests.operators.benchmark.cases import CARD
 
 

@@ -7,9 +7,9 @@ from operators.errors import InputError
 from tasks import data, measures
 from tasks.measures import networks, pixels
 from tasks.measures.frechet import Gaussian
+from tests.tasks.data.photographs import write_folder
 from tests.tasks.measures.test_networks import needs_lite0
 from tests.tasks.measures.toys import toy_data
-from tests.tasks.photographs import write_folder
 
 KEYS = {
     "n",

@@ -1,0 +1,1 @@
+"""From a directory of trials to a summary."""

@@ -1,0 +1,147 @@
+"""The answer to a study's question in one sentence, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ablations.analysis.study import Objective, Study
+from ablations.analysis.words import Scale, effect_finding, minus, p_said, plural, title
+
+MOST_EFFECTS = 3
+MOST_CLOSE = 3
+
+
+def sentence(study: Study, summary: Mapping[str, Any]) -> str:
+    """What the first objective says, block by block; the search's best, or front, of the other kinds."""
+    objective = study.objectives[0]
+    if study.kind != "factorial":
+        return _search(study, summary["search"], summary["level"])
+    parts = []
+    for block in summary["blocks"]:
+        said = _block(block["objectives"][0], objective, block, summary["level"])
+        parts.append(f"block {block['name']}: {said}" if len(summary["blocks"]) > 1 else said)
+    text = "; ".join(parts)
+    # A name of code keeps its case: pde_ssm.
+    return f"{text[0].upper() if text.partition(' ')[0].strip(':').isalpha() else text[0]}{text[1:]}."
+
+
+def scale_of(result: Mapping[str, Any]) -> Scale:
+    """Digits by the intervals of the block: of effects and differences first, of means where there are none."""
+    arms = result["arms"]
+    halves = [one["half"] for one in result["effects"]] + [row["difference_half"] for row in arms]
+    known = [half for half in halves if half is not None]
+    return Scale.of(result["metric"], known or [row["half"] for row in arms], [row["mean"] for row in arms])
+
+
+def _block(result: Mapping[str, Any], objective: Objective, block: Mapping[str, Any], level: float) -> str:
+    scale = scale_of(result)
+    if all(row["mean"] is None for row in result["arms"]):
+        return f"no trial has a {scale.title} yet"
+    effects = [one for one in result["effects"] if one["kind"] == "main"]
+    if effects and len(effects) == len(block["factors"]):
+        return _effects(result, effects, objective, scale, level)
+    return _winner(result, scale, level, objective)
+
+
+def _effects(
+    result: Mapping[str, Any], effects: Sequence[Mapping[str, Any]], objective: Objective, scale: Scale, level: float
+) -> str:
+    plain = sorted((one for one in effects if not one["control"]), key=lambda one: -abs(one["estimate"]))
+    told = [*plain[:MOST_EFFECTS], *(one for one in effects if one["control"])]
+    parts = [effect_finding(one, objective, scale, level, place == 0) for place, one in enumerate(told)]
+    parts[0] = parts[0].replace(")", f", {plural(result['fit']['seeds'], 'seed')})", 1)
+    rest = plain[MOST_EFFECTS:]
+    if rest:
+        shown = sum(one["p_holm"] < 1 - level for one in rest)
+        parts.append(f"of {len(rest)} further factors, all smaller, {shown} have an effect that is shown")
+    joint = [one for one in result["effects"] if one["kind"] == "interaction" and one["p_holm"] < 1 - level]
+    if joint:
+        most = max(joint, key=lambda one: abs(one["estimate"]))
+        where = scale.interval(most["low"], most["high"])
+        parts.append(f"they interact ({most['subject']} {scale.signed(most['estimate'])}{scale.points}, {where})")
+    return "; ".join(parts)
+
+
+def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Objective) -> str:
+    """The best arm, what it is worth over the reference, and which arms cannot be told apart from it.
+
+    The scores chose the arm, so all but its own mean is said with intervals that hold for all pairs of arms together.
+    """
+    scored = [row for row in result["arms"] if row["mean"] is not None]
+    best = scored[0]
+    which = "highest" if objective.sign > 0 else "lowest"
+    known = best["half"] is not None
+    around = f"{100 * level:g} % interval {scale.interval(best['low'], best['high'])}" if known else "no interval"
+    said = [
+        f"the {which} {scale.title} is that of {best['title']}: {_with_unit(scale, best['mean'])} "
+        f"({around}, {plural(best['n'], 'seed')})"
+    ]
+    pairs = {one["arm"]: one for one in result["against_best"]}
+    reference = next((row for row in scored if row["reference"]), None)
+    if best["reference"] and len(scored) > 1:
+        said.append("it is the reference")
+    elif reference is not None:
+        pair = pairs[reference["arm"]]
+        where = scale.interval(_negative(pair["high"]), _negative(pair["low"]))
+        shown = "" if pair["low"] is None else f", Tukey {p_said(pair['p'])}"
+        size = f"{scale.signed(_negative(pair['difference']))}{scale.points}"
+        said.append(f"{size} against {reference['title']} ({where}{shown})")
+    close = [one["title"] for one in pairs.values() if not one["told_apart"]]
+    if close:
+        more = f" and {len(close) - MOST_CLOSE} more" if len(close) > MOST_CLOSE else ""
+        said.append(f"not told apart from {', '.join(close[:MOST_CLOSE])}{more}")
+    elif len(scored) > 1:
+        said.append(f"told apart from each of the {len(scored) - 1} others")
+    return "; ".join(said)
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _search(study: Study, found: Mapping[str, Any], level: float) -> str:
+    candidates = found["candidates"]
+    if not candidates:
+        return "No trial has ended with a score yet."
+    first, *others = study.objectives
+    scale = Scale.of(first.metric, (), [row["values"][first.metric] for row in candidates])
+    if study.kind == "pareto" and others:
+        members = [row for row in candidates if row["front"]]
+        ends = [members[0], members[-1]] if len(members) > 1 else members
+        told = " to ".join(f"{row['arm']} ({_values(study, candidates, row)})" for row in ends)
+        each = "one run each, no interval" if all(row["n"] == 1 for row in members) else "means over seeds"
+        number = f"{len(members)} of {plural(len(candidates), 'candidate')}"
+        return f"{number} are on the front of {_titles(study)}, from {told}; {each}."
+    best = candidates[0]
+    settings = ", ".join(f"{name} = {_short(value)}" for name, value in best["parameters"].items())
+    value = _with_unit(scale, best["values"][first.metric])
+    half = best["halves"][first.metric]
+    if half is None:
+        spread = "one run, so without an interval, and chosen as the best of all, so more likely too good than too bad"
+    else:
+        spread = (
+            f"{100 * level:g} % interval {scale.half(half)}, {plural(best['n'], 'seed')}, chosen as the best of all"
+        )
+    number = plural(len(candidates), "candidate")
+    return f"The best of {number} reaches {scale.title} {value} ({spread}) with {settings or best['arm']}."
+
+
+def _titles(study: Study) -> str:
+    return " against ".join(title(one.metric) for one in study.objectives)
+
+
+def _values(study: Study, candidates: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> str:
+    texts = []
+    for one in study.objectives:
+        scale = Scale.of(one.metric, (), [other["values"][one.metric] for other in candidates])
+        texts.append(f"{scale.title} {_with_unit(scale, row['values'][one.metric])}")
+    return ", ".join(texts)
+
+
+def _with_unit(scale: Scale, value: float) -> str:
+    return f"{scale.value(value)}{' ' if scale.unit else ''}{scale.unit}"
+
+
+def _short(value: float | str) -> str:
+    return minus(f"{value:.3g}") if isinstance(value, float) else value

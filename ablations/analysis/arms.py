@@ -1,0 +1,231 @@
+"""The arms of a block: means with intervals, paired differences to the reference, costs, and how they ended."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from ablations.analysis import curves
+from ablations.analysis.study import STATES, Block, Objective, Study, Trial
+from ablations.analysis.words import ON, is_switch, p_said
+from ablations.statistics import PairedDifference, compare_with, loudest, paired_differences, seeds_needed, t_interval
+from operators.errors import InputError
+
+COSTS = {
+    "params": "params",
+    "macs": "macs",
+    "mixer_macs": "mixer_macs",
+    "images_per_second": "train/images_per_second",
+    "seconds": "train/seconds",
+    "memory_mb": "train/memory_mb",
+}
+"""Cost in the summary -> key of metrics.json; the median over seeds is what is told."""
+
+POWER = 0.8
+
+
+def rows(block: Block, objective: Objective, level: float) -> list[dict[str, Any]]:
+    """One row per arm, the best first; arms without a score last."""
+    arms, reference = block.arms, block.reference
+    differences = _differences(block, objective, level)
+    found = []
+    for name, trials in arms.items():
+        values = scores(trials, objective.metric)
+        states = Counter(trial.state for trial in trials)
+        row = {
+            "arm": name,
+            "title": title(block, trials),
+            "levels": block.cell(trials[0]),
+            "reference": name == reference,
+            "values": {str(seed): value for seed, value in values.items()},
+            **_mean(list(values.values()), level),
+            **_difference(differences.get(name), level),
+            **{state: states[state] for state in STATES},
+            **costs(trials),
+            "tuning": tuning(trials),
+            "learning_rates": sorted({rate for t in trials if math.isfinite(rate := t.score("learning_rate"))}),
+            "metrics": _means(trials),
+        }
+        found.append(row)
+    return sorted(found, key=lambda row: -objective.sign * row["mean"] if row["mean"] is not None else math.inf)
+
+
+def scores(trials: Sequence[Trial], metric: str) -> dict[int, float]:
+    """Seed -> score of the trials that have one."""
+    pairs = [(trial.seed, trial.score(metric)) for trial in trials]
+    return {seed: value for seed, value in pairs if math.isfinite(value)}
+
+
+def costs(trials: Sequence[Trial]) -> dict[str, float | None]:
+    """Median of each cost over the trials that ended well."""
+    return {name: _median([trial.score(key) for trial in trials]) for name, key in COSTS.items()}
+
+
+def tuning(trials: Sequence[Trial]) -> str:
+    """Whether the learning rate was `tuned` on validation, `untuned`, `mixed`, or `unknown` where nothing says it."""
+    said = {told for trial in trials if (told := _tuned(trial)) is not None}
+    if len(said) != 1:
+        return "mixed" if said else "unknown"
+    return "tuned" if said.pop() else "untuned"
+
+
+def _tuned(trial: Trial) -> bool | None:
+    """The study's own word, or else the run's."""
+    own = trial.metrics.get("tuned")
+    if isinstance(own, str):
+        return own.lower() == "true"
+    return None if trial.provenance is None else bool(trial.provenance.get("learning_rate_tuned"))
+
+
+def title(block: Block, trials: Sequence[Trial]) -> str:
+    """The arm as tables name it: its levels, factors that are switches by name where they are on."""
+    cell = block.cell(trials[0])
+    if cell is None:
+        return trials[0].arm
+    if len(cell) == 1:
+        return next(iter(cell.values()))
+    switches = [factor.name for factor in block.factors if is_switch(factor.levels)]
+    on = [name for name in switches if cell[name].lower() in ON]
+    others = [f"{name}={level}" for name, level in cell.items() if name not in switches]
+    if not switches:
+        return " ".join(others)
+    return " ".join(["+".join(on) or "[]", *others])
+
+
+def tuning_runs(study: Study, block: Block, metric: str) -> list[dict[str, Any]]:
+    """What tuning tried for each arm, and its score on validation: trials of the block `tuning of NAME`."""
+    return [
+        {
+            "arm": trial.arm,
+            "level": trial.metrics.get("learning_rate"),
+            "state": trial.state,
+            "score": trial.score(metric),
+        }
+        for trial in study.trials
+        if trial.block == f"tuning of {block.name}" and trial.state != "skipped"
+    ]
+
+
+def against_best(rows: Sequence[Mapping[str, Any]], level: float) -> list[dict[str, Any]]:
+    """Of rows as `rows` orders them, every other arm less the best, by Tukey's method, and whether it is told apart."""
+    scored = [row for row in rows if row["n"]]
+    if len(scored) < 2:
+        return []
+    best, titles = scored[0]["arm"], {row["arm"]: row["title"] for row in scored}
+    return [
+        {
+            "arm": one.arm,
+            "title": titles[one.arm],
+            "best": best,
+            "difference": one.interval.mean,
+            "low": one.interval.low,
+            "high": one.interval.high,
+            "p": one.p,
+            "told_apart": one.p < 1 - level,
+        }
+        for one in compare_with({row["arm"]: _by_seed(row) for row in scored}, best, level)
+    ]
+
+
+def uneven(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
+    """An arm whose scores vary more over seeds than those of others, for which pooled intervals are too short."""
+    found = loudest({row["arm"]: _by_seed(row) for row in rows if row["n"]})
+    if found is None or found.p >= 1 - level:
+        return []
+    name = next(row["title"] for row in rows if row["arm"] == found.arm)
+    return [
+        f"the scores of {name} vary more over seeds than those of other arms ({found.ratio:.2g} times their standard "
+        f"deviation; Cochran's test, {p_said(found.p)}): intervals from the pooled residual are too short for it and "
+        "too long for the others; paired differences are not concerned"
+    ]
+
+
+def _by_seed(row: Mapping[str, Any]) -> dict[int, float]:
+    return {int(seed): value for seed, value in row["values"].items()}
+
+
+def learning_curves(block: Block, metric: str, level: float) -> list[dict[str, Any]]:
+    """Per arm, the metric step by step with its band over seeds; arms without a log are left out."""
+    found = []
+    for name, trials in block.arms.items():
+        logged = [curves.read(trial.run_dir, metric) for trial in trials if trial.run_dir is not None]
+        points = curves.band([curve for curve in logged if curve], level)
+        if points:
+            found.append({"arm": name, "title": title(block, trials), "metric": metric, "points": points})
+    return found
+
+
+def sheets(block: Block) -> list[dict[str, Any]]:
+    """Of each arm that draws samples, the sheet of its first seed that has one."""
+    found = []
+    for name, trials in block.arms.items():
+        for trial in sorted(trials, key=lambda trial: trial.seed):
+            if trial.run_dir is not None and (trial.run_dir / "samples" / "sheet.png").is_file():
+                path = str(trial.run_dir / "samples" / "sheet.png")
+                found.append({"arm": name, "title": title(block, trials), "seed": trial.seed, "path": path})
+                break
+    return found
+
+
+def _differences(block: Block, objective: Objective, level: float) -> dict[str, PairedDifference]:
+    values = {name: scores(trials, objective.metric) for name, trials in block.arms.items()}
+    reference = block.reference
+    if reference is None or len(values) < 2 or not values[reference]:
+        return {}
+    # An arm that has not ended yet is no hypothesis yet: it would only make Holm's adjustment harder.
+    compared = {name: found for name, found in values.items() if name == reference or found}
+    if len(compared) < 2:
+        return {}
+    return {one.arm: one for one in paired_differences(compared, reference, level)}
+
+
+def _mean(values: list[float], level: float) -> dict[str, Any]:
+    if not values:
+        return {"n": 0, "mean": None, "half": None, "low": None, "high": None}
+    interval = t_interval(values, level)
+    return {
+        "n": interval.n,
+        "mean": interval.mean,
+        "half": interval.half,
+        "low": interval.low,
+        "high": interval.high,
+    }
+
+
+def _difference(one: PairedDifference | None, level: float) -> dict[str, Any]:
+    names = ("difference", "difference_half", "difference_low", "difference_high", "p", "p_holm", "g_z")
+    if one is None:
+        return {**dict.fromkeys(names), "pairs": 0, "seeds_needed": None, "unmatched": []}
+    interval = one.interval
+    values = (interval.mean, interval.half, interval.low, interval.high, one.p, one.p_holm, one.g_z)
+    return {
+        **dict(zip(names, values, strict=True)),
+        "pairs": interval.n,
+        "seeds_needed": _seeds_needed(one, level),
+        "unmatched": list(one.unmatched),
+    }
+
+
+def _seeds_needed(one: PairedDifference, level: float) -> int | None:
+    """Seeds at which a difference such as the one observed is found with power 0.8; None if that cannot be said."""
+    if not math.isfinite(one.d_z) or one.d_z == 0:
+        return None
+    try:
+        return seeds_needed(one.d_z, 1.0, level, POWER)
+    except InputError:
+        return None
+
+
+def _means(trials: Sequence[Trial]) -> dict[str, float]:
+    """Mean of every number in metrics.json over the trials that ended well."""
+    keys = dict.fromkeys(key for trial in trials for key, value in trial.metrics.items() if isinstance(value, float))
+    means = {key: [value for trial in trials if math.isfinite(value := trial.score(key))] for key in keys}
+    return {key: fmean(values) for key, values in means.items() if values and key != "seed"}
+
+
+def _median(values: Sequence[float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return median(finite) if finite else None

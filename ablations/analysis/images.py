@@ -1,0 +1,73 @@
+"""Uncertainty from the test images: paired predictions of every arm and the reference."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ablations.analysis.study import Block, Trial
+from ablations.statistics import image_difference_over_seeds
+
+Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+"""Indices of the test images, and which of them the model gets right."""
+_DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+
+
+def differences(block: Block, level: float) -> tuple[list[dict[str, Any]], list[str]]:
+    """Accuracy of each arm less the reference's on the same images, over the seeds both have; and what was left out."""
+    reference = block.reference
+    if reference is None:
+        return [], []
+    notes: list[str] = []
+    base, found = _right(block.arms[reference], notes), []
+    for name, trials in block.arms.items():
+        if name == reference:
+            continue
+        own = _right(trials, notes)
+        shared = sorted(base.keys() & own.keys())
+        if any(not np.array_equal(base[seed][0], own[seed][0]) for seed in shared):
+            notes.append(f"{name} and {reference} were tested on different images: not compared image by image")
+        elif shared and len({len(own[seed][0]) for seed in shared}) == 1:
+            ours, theirs = (np.stack([right[seed][1] for seed in shared]) for right in (own, base))
+            one = image_difference_over_seeds(ours, theirs, level)
+            found.append(
+                {
+                    "arm": name,
+                    "reference": reference,
+                    "difference": one.difference,
+                    "low": one.low,
+                    "high": one.high,
+                    "p": one.p,
+                    "images": one.images,
+                    "seeds": one.seeds,
+                }
+            )
+    return found, notes
+
+
+def _right(trials: Sequence[Trial], notes: list[str]) -> dict[int, Right]:
+    """Seed -> what the run got right, of the trials that ended well and kept their predictions; and notes on others."""
+    found = {}
+    for trial in trials:
+        if trial.state == "complete" and trial.run_dir is not None:
+            path = trial.run_dir / "predictions.npz"
+            try:
+                if path.exists():
+                    found[trial.seed] = _read(path)
+            except _DAMAGE:
+                notes.append(f"{path.parent.name}/{path.name} cannot be read: not compared image by image")
+    return found
+
+
+def _read(path: Path) -> Right:
+    with path.open("rb") as file, np.load(file) as saved:
+        index, label, logits = (saved[name] for name in ("index", "label", "logits"))
+    if logits.ndim != 2 or label.shape != logits.shape[:1] or index.shape != label.shape:
+        raise ValueError("the arrays do not fit each other")
+    return index, logits.argmax(axis=1) == label

@@ -1,0 +1,204 @@
+"""What a study found: from its directory to `summary.json`, which holds all that the report shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ablations.analysis import answer, arms, factorial, images, provenance, search
+from ablations.analysis.study import ENDED, STATES, Block, Objective, Study, read
+from ablations.analysis.words import plural
+from tasks.system.atomic_files import asides
+
+LEVEL = 0.95
+"""Of every interval."""
+
+MATCHED = 0.02
+"""Budgets within this share of each other count as matched."""
+
+
+def analyse(study_dir: Path) -> dict[str, Any]:
+    """Analyse the trials that have ended, and write `summary.json` into the study's directory.
+
+    Numbers that are not finite become null. The result is the same for the same directory.
+
+    Returns:
+        name, question, kind, level, objectives; `answer` (one sentence); `progress` (trials by state); `notes` (what a
+        reader has to know first); `blocks` (see `_block`) of a factorial study; `search` of the other kinds;
+        `provenance`.
+
+    Raises:
+        InputError: `study_dir` is not the directory of a study, or its files do not fit each other.
+    """
+    study = read(study_dir)
+    states = Counter(trial.state for trial in study.trials)
+    summary: dict[str, Any] = {
+        "name": study.plan.get("name") or study_dir.resolve().name,
+        "question": study.plan.get("question") or "",
+        "kind": study.kind,
+        "level": LEVEL,
+        "objectives": [vars(one) for one in study.objectives],
+        "progress": {
+            "planned": len(study.trials),
+            "ended": sum(states[state] for state in ENDED),
+            **{state: states[state] for state in STATES},
+            "seconds": sum(trial.seconds or 0.0 for trial in study.trials),
+        },
+        "blocks": [_block(study, block) for block in study.blocks] if study.kind == "factorial" else [],
+        "search": None,
+        "provenance": provenance.facts(study),
+        "plan": study.plan,
+    }
+    if study.kind != "factorial":
+        everything = Block("", {}, (), study.trials)
+        summary["search"] = {
+            **search.analyse(study, LEVEL),
+            "history": search.history(study),
+            "sheets": arms.sheets(everything),
+        }
+    summary["notes"] = [*_ended_badly(study), *provenance.notes(study), *_study_notes(summary)]
+    # Read by the answer as they will be read from the file.
+    summary = finite(summary)
+    summary["answer"] = answer.sentence(study, summary)
+    text = json.dumps(summary, indent=1, allow_nan=False, default=str)
+    (study_dir / "summary.json").write_text(text + "\n")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def finite(tree: Any) -> Any:
+    """The same containers with null in place of every number that is not finite."""
+    if isinstance(tree, float):
+        return tree if math.isfinite(tree) else None
+    if isinstance(tree, Mapping):
+        return {str(key): finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return tree
+
+
+def _block(study: Study, block: Block) -> dict[str, Any]:
+    """A block: its factors and design, per objective the statistics, learning curves and sheets of samples."""
+    results = [_objective(study, block, objective) for objective in study.objectives]
+    logged = _logged(study)
+    tried = arms.tuning_runs(study, block, logged)
+    return {
+        "name": block.name,
+        "factors": {factor.name: list(factor.levels) for factor in block.factors},
+        "design": _design(block),
+        "reference": block.reference if block.trials else None,
+        "negative_controls": block.controls,
+        "seeds": sorted({trial.seed for trial in block.trials}),
+        "objectives": results,
+        "curves": arms.learning_curves(block, logged, LEVEL),
+        "sheets": arms.sheets(block),
+        "tuning": tried,
+        "tuning_metric": logged,
+        "notes": [*_block_notes(block, results[0]["arms"]), *_ends_of_the_range(results[0]["arms"], tried)],
+    }
+
+
+def _objective(study: Study, block: Block, objective: Objective) -> dict[str, Any]:
+    margin = block.plan.get("margin", study.plan.get("margin"))
+    found = factorial.analyse(block, objective, LEVEL, margin) if block.factors else factorial.nothing()
+    of_images, left_out = images.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
+    rows = arms.rows(block, objective, LEVEL)
+    return {
+        "metric": objective.metric,
+        "direction": objective.direction,
+        "arms": rows,
+        **found,
+        "images": of_images,
+        "against_best": arms.against_best(rows, LEVEL),
+        "notes": [*found["notes"], *_unpaired(rows), *arms.uneven(rows, LEVEL), *left_out],
+    }
+
+
+def _unpaired(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = [f"{row['title']} {', '.join(map(str, row['unmatched']))}" for row in rows if row["unmatched"]]
+    return [f"seeds without a partner, left out of paired differences: {'; '.join(found)}"] if found else []
+
+
+def _logged(study: Study) -> str:
+    """The metric of the learning curves: what is selected by, else the objective on the validation split."""
+    asked = study.plan.get("select") or study.plan.get("selection")
+    return str(
+        asked["metric"] if isinstance(asked, Mapping) else asked or study.objectives[0].metric.replace("test/", "val/")
+    )
+
+
+def _design(block: Block) -> str:
+    if block.plan.get("statement"):
+        return str(block.plan["statement"])
+    cells = len({json.dumps(cell) for trial in block.trials if (cell := block.cell(trial)) is not None})
+    kind = {"full": "full grid", "fraction": "fraction", "one_at_a_time": "one factor at a time"}
+    name = str(block.plan.get("design") or "full")
+    return f"{kind.get(name, name)} of {cells} cells" if cells else "arms without factors"
+
+
+def _ended_badly(study: Study) -> list[str]:
+    """Trials that gave no score, by arm."""
+    said = []
+    if kept := asides(study.path):
+        listed = ", ".join(map(str, kept[:8])) + (", …" if len(kept) > 8 else "")
+        said.append(f"{plural(len(kept), 'earlier run')} could not be continued, damaged or changed: {listed}")
+    waiting = sum(trial.state not in ENDED for trial in study.trials)
+    if waiting:
+        said.append(f"the study is not finished: {waiting} of {len(study.trials)} trials have not ended")
+    for state, meaning in (("diverged", "diverged, which is a result"), ("failed", "failed, which is no result")):
+        named = Counter(trial.arm for trial in study.trials if trial.state == state)
+        if named:
+            listed = ", ".join(f"{arm} ({number})" for arm, number in named.most_common(8))
+            more = f" and {len(named) - 8} more arms" if len(named) > 8 else ""
+            why = dict.fromkeys(str(trial.metrics.get("reason", "")) for trial in study.trials if trial.state == state)
+            more += "".join(f"; {reason}" for reason in list(why)[:3] if reason)
+            said.append(f"{plural(sum(named.values()), 'trial')} {meaning}: {listed}{more}")
+    return said
+
+
+def _study_notes(summary: Mapping[str, Any]) -> list[str]:
+    """The blocks' own, those that all blocks share once."""
+    own = {
+        block["name"]: list(dict.fromkeys([*block["notes"], *(n for one in block["objectives"] for n in one["notes"])]))
+        for block in summary["blocks"]
+    }
+    shared = [line for line in dict.fromkeys(chain(*own.values())) if all(line in lines for lines in own.values())]
+    return [*shared, *(f"block {name}: {line}" for name, lines in own.items() for line in lines if line not in shared)]
+
+
+def _block_notes(block: Block, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    said = []
+    rates = Counter(row["tuning"] for row in rows if row["tuning"] != "unknown")
+    if rates["untuned"] == len(rows) and rows:
+        said.append("untuned: every arm ran at the learning rate it was given, none at one of its own")
+    elif rates["untuned"] or rates["mixed"]:
+        said.append(f"learning rates are tuned in {rates['tuned']} of {len(rows)} arms only: not a fair comparison")
+    spans = {name: _span([row[name] for row in rows]) for name in ("params", "macs")}
+    if all(span is not None and span > 1 + MATCHED for span in spans.values()):
+        told = " and ".join(f"{name} by a factor of {span:.3g}" for name, span in spans.items())
+        said.append(f"the arms' budgets are not matched: they differ in {told}")
+    return said
+
+
+def _ends_of_the_range(rows: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether tuning chose the first or the last of the rates that it tried: a better one may lie beyond."""
+    said = []
+    rates = {row["arm"]: row["learning_rates"][0] for row in rows if len(row["learning_rates"]) == 1}
+    levels = {arm: sorted({run["level"] for run in tried if run["arm"] == arm and run["level"]}) for arm in rates}
+    tuned = [arm for arm in rates if len(levels[arm]) > 1]
+    for word, end in (("highest", -1), ("lowest", 0)):
+        there = [arm for arm in tuned if rates[arm] == levels[arm][end]]
+        if there:
+            number = f"{len(there)} of {plural(len(tuned), 'arm')}"
+            said.append(f"tuning chose the {word} rate that it tried in {number}: a better one may lie beyond")
+    return said
+
+
+def _span(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value]
+    return max(known) / min(known) if known else None

@@ -1,0 +1,1 @@
+"""Who runs which trial, and what is known of it."""

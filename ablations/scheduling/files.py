@@ -1,0 +1,182 @@
+"""What a study leaves in its directory: the plan, and the table of its trials."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from ablations.plan import Block, Plan
+from ablations.scheduling.ledger import Entry
+from ablations.scheduling.worker import run_dir
+from ablations.trials import Trial, lay_out, sections
+from operators.errors import InputError
+from tasks.system import provenance, results
+from tasks.system.reading import UnreadableError
+
+PLAN, TABLE = "study.yaml", "trials.csv"
+_COLUMNS = (
+    "number",
+    "block",
+    "arm",
+    "seed",
+    "state",
+    "run_dir",
+    "attempts",
+    "seconds",
+    "tuned",
+    "learning_rate",
+    "reason",
+)
+
+
+def write_plan(directory: Path, plan: Plan, given: Sequence[str], storage: str) -> None:
+    """`study.yaml`: the plan, and all that follows from it with the overrides `given` on the command line.
+
+    `storage` is the storage's URL without a password.
+    """
+    designs = lay_out(plan)
+    content: dict[str, Any] = {
+        "name": plan.name,
+        "question": plan.question,
+        "kind": plan.kind,
+        "overrides": list(plan.overrides),
+        "given": list(given),
+        "objectives": [vars(one) for one in plan.objectives],
+        "select": vars(plan.select),
+        "storage": storage,
+        "revision": provenance.collect()["git"],
+        "sections": sections(plan, given),
+    }
+    if plan.searches:
+        content |= {
+            "trials": plan.trials,
+            "space": {key: vars(one) for key, one in plan.space.items()},
+            "mixer_space": {name: {k: vars(one) for k, one in of.items()} for name, of in plan.mixer_space.items()},
+            "sampler": plan.sampler,
+            "pruner": plan.pruner,
+        }
+    else:
+        content |= {
+            "seeds": plan.seeds,
+            "tuning": None if plan.tuning is None else vars(plan.tuning),
+            "blocks": [_block(block, designs[block.name]) for block in plan.blocks],
+        }
+    write(directory / PLAN, yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=120))
+
+
+def recorded_sections(directory: Path) -> dict[str, str] | None:
+    """The digests of the design that `study.yaml` was written for; None where there is none yet.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = directory / PLAN
+    try:
+        text = results.read(path)
+        return None if text is None else dict(yaml.safe_load(text)["sections"])
+    except UnreadableError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{path} was not written by a study of this program: choose another study.dir=DIR") from error
+
+
+def write_table(directory: Path, entries: Sequence[Entry]) -> None:
+    """`trials.csv`: a row for each planned trial."""
+    rows = [_row(entry) for entry in entries]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    factors = [key for key in keys if key.startswith(("factor/", "param/"))]
+    metrics = [key for key in keys if key not in _COLUMNS and key not in factors]
+    text = StringIO()
+    table = csv.DictWriter(text, [*_COLUMNS, *factors, *metrics], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write(directory / TABLE, text.getvalue())
+
+
+@contextmanager
+def writable(directory: Path) -> Iterator[None]:
+    """Make `directory`; if what follows is refused, take back what was made.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    try:
+        made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        reason = f"{error.strerror}; choose a folder that can be written to"
+        raise InputError(f"study.dir={directory} cannot be used: {reason}") from error
+    try:
+        yield
+    except InputError:
+        for folder in made:
+            folder.rmdir()
+        raise
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file so that nobody ever reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    trial: Trial = entry.planned
+    result = entry.result or {}
+    row: dict[str, Any] = {
+        "number": trial.number,
+        "block": trial.block,
+        "arm": trial.arm,
+        "seed": trial.seed,
+        "state": entry.state,
+        "run_dir": run_dir(trial),
+        "attempts": entry.started,
+        "seconds": f"{result['seconds']:.2f}" if "seconds" in result else None,
+        "tuned": str(result["tuned"]).lower() if "tuned" in result else None,
+        "learning_rate": result.get("learning_rate"),
+        "reason": result.get("reason"),
+    }
+    row |= {f"factor/{name}": level for name, level in trial.factors.items()}
+    row |= {f"param/{name}": value for name, value in (result.get("params") or {}).items()}
+    # "seed" is a key of both, with the same value.
+    return {**(result.get("metrics") or {}), **row}
+
+
+def _block(block: Block, design: Any) -> dict[str, Any]:
+    return {
+        "name": block.name,
+        "overrides": block.overrides,
+        "factors": {one.name: {"key": one.key, "levels": one.levels, "labels": one.labels} for one in block.factors},
+        "design": block.design,
+        "budget": block.budget,
+        "negative_controls": block.negative_controls,
+        "margin": block.margin,
+        "reference": block.reference,
+        "also": [vars(one) for one in block.also],
+        "statement": design.statement,
+        "cells": design.cells,
+        "aliases": design.aliases(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value

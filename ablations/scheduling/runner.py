@@ -1,0 +1,280 @@
+"""Carrying out a study on this machine: workers, progress, and the report at the end."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ablations import plan as plans
+from ablations.plan import Plan
+from ablations.scheduling import files, storage
+from ablations.scheduling.forecast import time_left
+from ablations.scheduling.ledger import Entry, Ledger, refuse_other
+from ablations.trials import check, expand, sections
+from operators.errors import InputError
+from tasks.system.atomic_files import asides
+
+OK, FAILED = 0, 1
+LOOK = 5.0
+"""Seconds between looks at the storage."""
+PATIENCE = 30.0
+"""Seconds that a worker has to stop in when it is asked to."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A study as the command line asks for it: `node` is its YAML in plain containers, `given` overrides of run.py."""
+
+    node: Mapping[str, Any]
+    given: tuple[str, ...]
+    directory: Path
+    storage: str
+    workers: int
+
+    @property
+    def locks(self) -> Path:
+        """Beside an SQLite file, which several directories may share; else in the study's directory."""
+        if self.storage.startswith("sqlite:///"):
+            file = Path(self.storage.removeprefix("sqlite:///") or "study.db")
+            return file.with_name(f"{file.name}.locks")
+        return self.directory / "locks"
+
+
+def run(request: Request) -> int:
+    """Carry out what is left of a study, and write its report.
+
+    Returns:
+        exit status: 0 if every trial has a result, 1 if one failed or it was stopped.
+
+    Raises:
+        InputError: a plan that cannot be carried out, or a study that is there already with another design.
+        StorageError: the storage does not answer.
+    """
+    console = Console(stderr=True)
+    directory, node = request.directory, dict(request.node)
+    plan = plans.read(node)
+    design = sections(plan, request.given)
+    with files.writable(directory):
+        recorded = files.recorded_sections(directory)
+        if recorded is None:
+            check(plan, expand(plan, request.given))
+        else:
+            refuse_other(str(directory), recorded, design)
+    try:
+        opened = storage.open_storage(request.storage)
+    except storage.StorageError as error:
+        raise InputError(str(error)) from error
+    try:
+        ledger = Ledger.join(
+            opened, request.storage, plan.name, request.locks, sections=design, objectives=plan.objectives
+        )
+        with storage.guard(request.storage):
+            plan = _agree(ledger, plan)
+        ledger.enroll(expand(plan, request.given))
+        files.write_plan(directory, plan, request.given, storage.shown(request.storage))
+        troubles = _Crew(request, plan, ledger, console).carry_out()
+        entries = ledger.entries()
+    finally:
+        storage.close(opened)
+    files.write_table(directory, entries)
+    return conclude(directory, entries, troubles, console)
+
+
+def conclude(directory: Path, entries: Sequence[Entry], troubles: Sequence[str], console: Console) -> int:
+    """Write the report, and say how it went."""
+    for trouble in troubles:
+        console.print(trouble, soft_wrap=True, highlight=False, markup=False)
+    states = Counter(entry.state for entry in entries)
+    for entry in entries:
+        if entry.state == "failed" and entry.result:
+            trial = entry.planned
+            line = f"failed: {trial.block}, {trial.arm}, seed {trial.seed}: {entry.result['reason']}"
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+    said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    console.print(f"{len(entries)} trials: {said}", highlight=False)
+    if kept := asides(directory):
+        line = f"{len(kept)} kept of what could not be continued: {', '.join(map(str, kept))}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    ended = not troubles and all(entry.result for entry in entries)
+    if ended:
+        report = importlib.import_module("ablations.report").build(directory)
+        console.print(f"report: {os.path.relpath(report)}", soft_wrap=True, highlight=False, markup=False)
+    else:
+        console.print("The same command goes on where it stands.", highlight=False)
+    return OK if ended and not states["failed"] else FAILED
+
+
+def _agree(ledger: Ledger, plan: Plan) -> Plan:
+    """Whoever asks for the most seeds, or trials, decides for all."""
+    size = "trials" if plan.searches else "seeds"
+    most = max(int(ledger.study.user_attrs.get(size, 0)), getattr(plan, size))
+    ledger.study.set_user_attr(size, most)
+    return replace(plan, **{size: most})
+
+
+class _Crew:
+    """The workers of this machine."""
+
+    def __init__(self, request: Request, plan: Plan, ledger: Ledger, console: Console) -> None:
+        self._request, self._ledger, self._console = request, ledger, console
+        self._name = plan.name
+        self._task = json.dumps(
+            {
+                "directory": str(request.directory),
+                "storage": request.storage,
+                "locks": str(request.locks),
+                "name": plan.name,
+                "plan": request.node,
+            }
+        )
+        self._workers: dict[int, subprocess.Popen[str]] = {}
+        self._logs = request.directory / "logs"
+        self._stopped = False
+
+    def carry_out(self) -> list[str]:
+        """Run workers until all trials have ended; what stood in the way, a line each."""
+        entries = self._ledger.entries()
+        files.write_table(self._request.directory, entries)
+        if all(entry.result for entry in entries):
+            return []
+        with _stoppable():
+            try:
+                for place in range(self._request.workers):
+                    self._start(place)
+                troubles = self._watch(entries)
+            except KeyboardInterrupt:
+                troubles = ["stopped"]
+            finally:
+                self._stop()
+        return troubles
+
+    def _watch(self, entries: list[Entry]) -> list[str]:
+        known = [entry.state for entry in entries]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console) as progress:
+            bar = progress.add_task(self._name, total=len(entries), completed=_ended(entries), left=time_left(entries))
+            looked = time.monotonic()
+            while True:
+                troubles = self._replace_dead()
+                busy = any(worker.poll() is None for worker in self._workers.values())
+                if time.monotonic() - looked < LOOK and busy and not troubles:
+                    time.sleep(0.2)
+                    continue
+                looked = time.monotonic()
+                try:
+                    entries = self._ledger.entries()
+                except storage.StorageError:
+                    if not busy:
+                        raise
+                    continue  # the workers are patient too, and the first that gives up says why
+                done, left = _ended(entries), time_left(entries)
+                progress.update(bar, completed=done, total=len(entries), left=left)
+                states = [entry.state for entry in entries]
+                if states != known:
+                    known = states
+                    files.write_table(self._request.directory, entries)
+                    if not self._console.is_terminal:
+                        line = f"{self._name}: {done} of {len(entries)} trials  {left}"
+                        self._console.print(line, highlight=False, markup=False)
+                if done == len(entries) or troubles or not busy:
+                    return troubles
+
+    def _start(self, place: int) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with (self._logs / f"{socket.gethostname()}-{place}.log").open("a") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "ablations.scheduling.worker"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                text=True,
+                env=environment(place, self._request.workers),
+                start_new_session=True,  # Ctrl-C is for this process, which passes it on once
+            )
+        pipe: IO[str] | None = worker.stdin
+        assert pipe is not None
+        pipe.write(f"{self._task}\n")
+        pipe.close()
+        self._workers[place] = worker
+
+    def _replace_dead(self) -> list[str]:
+        """Start another worker for one that was killed; say why one gave up."""
+        troubles = []
+        for place, worker in list(self._workers.items()):
+            status = worker.poll()
+            if status is None or status == 0:
+                continue
+            if status < 0:
+                self._start(place)
+            else:
+                troubles.append(self._last_words(place))
+                del self._workers[place]
+        return troubles
+
+    def _last_words(self, place: int) -> str:
+        log = self._logs / f"{socket.gethostname()}-{place}.log"
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("error: ")]
+        return lines[-1] if lines else f"error: a worker gave up: see {log}"
+
+    def _stop(self) -> None:
+        alive = [worker for worker in self._workers.values() if worker.poll() is None]
+        for worker in alive:
+            worker.send_signal(signal.SIGINT)
+        limit = time.monotonic() + PATIENCE
+        for worker in alive:
+            try:
+                worker.wait(max(0.1, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+
+def environment(place: int, workers: int) -> dict[str, str]:
+    """Of one of so many workers: threads that do not crowd each other, a GPU each, nothing of a distributed run."""
+    free = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    # All libraries have as many threads: one with more than there is room for spends its time waiting for itself.
+    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    threads = free.get("OMP_NUM_THREADS", share).split(",")[0]
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        free.setdefault(name, threads)
+    import torch  # here, since refusing a study needs none of it
+
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        free["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
+    free["PYTHONUNBUFFERED"] = "1"
+    return free
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ended(entries: Sequence[Entry]) -> int:
+    return sum(entry.result is not None for entry in entries)

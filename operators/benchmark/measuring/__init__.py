@@ -1,0 +1,1 @@
+"""Times, memory and the ceilings that they are measured against."""

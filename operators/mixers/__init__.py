@@ -1,0 +1,1 @@
+"""The mixers, one file each, in folders by family; the registry finds them here."""

@@ -1,0 +1,1 @@
+"""Mixers whose weights are similarities of tokens."""

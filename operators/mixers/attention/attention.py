@@ -1,0 +1,255 @@
+"""Multi-head softmax attention on a grid, with optional QK normalisation and 2-D rotary positions.
+
+For each head of width d (arXiv 1706.03762, equation 1)
+
+    q, k = W_qk x,   v = u,   y = softmax(q kᵀ / √d) v
+
+Only the backend `reference` and `inspect` store an N × N map.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from operators.card import MixerCard, Published, Site
+from operators.cost import Cost
+from operators.errors import InputError, check_choice, check_number
+from operators.initialisation import linear_init
+from operators.mixer import Core
+from operators.registry import register
+from operators.runtime.differentiation import forward_mode
+from operators.runtime.tensors import ordinary_tensors
+from operators.runtime.tracing import constant
+from operators.shell.spec import ShellSpec
+
+HEAD_WIDTH = 64
+ROPE_BASE = 100.0
+
+
+def _divisors(number: int) -> list[int]:
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+
+
+def default_heads(width: int) -> int:
+    """The divisor of `width` nearest to width/64, the larger one on a tie: 3, 6, 12 heads for DeiT-Ti, S, B."""
+    return min(_divisors(width), key=lambda heads: (abs(heads - width / HEAD_WIDTH), -heads))
+
+
+def check_heads(heads: int, width: int) -> None:
+    """Raise `InputError` unless `heads` divides `width`; names the divisors on either side."""
+    check_number("mixer.heads", heads, least=1, integer=True)
+    if width % heads:
+        below = [str(divisor) for divisor in _divisors(width) if divisor < heads][-1:]
+        above = [str(divisor) for divisor in _divisors(width) if divisor > heads][:1]
+        near = " and ".join(below + above)
+        raise InputError(f"mixer.heads={heads} must divide the width {width}; nearest: {near}")
+
+
+def rope_angles(height: int, width: int, head_width: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Angles (H·W, d/2), in radians, by which the channel pairs of a head of width d turn at each token.
+
+    The first d/4 pairs turn with the row, the others with the column, at 100^(−t/(d/4)) radians per token,
+    t = 0 … d/4 − 1 (axial RoPE for vision transformers, arXiv 2403.13298).
+    """
+    quarter = head_width // 4
+    frequency = ROPE_BASE ** (-torch.arange(quarter, device=device, dtype=dtype) / quarter)
+    rows = torch.arange(height, device=device, dtype=dtype)[:, None, None] * frequency
+    columns = torch.arange(width, device=device, dtype=dtype)[None, :, None] * frequency
+    shape = (height, width, quarter)
+    return torch.cat([rows.expand(shape), columns.expand(shape)], dim=-1).flatten(0, 1)
+
+
+def rotate(q: Tensor, angles: Tensor) -> Tensor:
+    """Turn channel pairs (i, i + d/2) of q (B, N, heads, d) by angles (N, d/2)."""
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    first, second = q.to(angles.dtype).chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+@lru_cache
+def _xformers_trial(device: torch.device, dtype: torch.dtype, head_width: int, deterministic: bool) -> str | None:
+    """Why xformers refuses such a call, or None. `deterministic` is there for the cache: xformers heeds torch's switch.
+
+    Tried on eight zero tokens rather than read off a table: kernels, types and widths differ between its builds.
+    """
+    try:
+        ops = importlib.import_module("xformers.ops")
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # a binary that does not fit fails in any way
+        return f"it does not import ({' '.join(str(error).split())})"
+    with ordinary_tensors(), torch.enable_grad():
+        q = torch.zeros(1, 8, 1, head_width, device=device, dtype=dtype, requires_grad=True)
+        try:
+            ops.memory_efficient_attention(q, q, q).sum().backward()
+        except (RuntimeError, TypeError, AttributeError) as error:
+            # Includes NotImplementedError, by which xformers says that no kernel fits or that it was built without.
+            return " ".join(str(error).split())
+    return None
+
+
+@constant
+def xformers_refusal(device: torch.device, dtype: torch.dtype, head_width: int) -> str | None:
+    """Why xformers cannot serve tensors of that device, type and head width, or None if it can.
+
+    The package is imported only for CUDA tensors.
+    """
+    if device.type != "cuda":
+        return f"it serves CUDA tensors only, and these are on {device.type}"
+    return _xformers_trial(device, dtype, head_width, torch.are_deterministic_algorithms_enabled())
+
+
+def attention_map(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q kᵀ / √d), (B, heads, N, N), from q and k (B, N, heads, d)."""
+    logits = torch.einsum("bnhd,bmhd->bhnm", q, k) / q.shape[-1] ** 0.5
+    return logits.softmax(dim=-1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
+    """softmax(q kᵀ / √d) v for q, k, v (B, N, heads, d), served by `backend`: xformers, sdpa or reference."""
+    if backend == "xformers":
+        return importlib.import_module("xformers.ops").memory_efficient_attention(q, k, v)
+    if backend == "sdpa":
+        return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+    return torch.einsum("bhnm,bmhd->bnhd", attention_map(q, k).to(v.dtype), v)
+
+
+_DEIT = "facebookresearch/deit README_deit.md"
+_DIT = "facebookresearch/DiT README.md"
+
+
+@register(
+    MixerCard(
+        name="attention",
+        title="Softmax attention",
+        source="arXiv 1706.03762, equation 1; shell of DeiT, arXiv 2012.12877",
+        year=2017,
+        equation="y = softmax(q kᵀ / √d) v per head, q, k = W x + b, v = u",
+        position_aware=False,
+        permutation_equivariant=True,
+        translation_equivariant="circular",
+        linear=False,
+        backends=("xformers", "sdpa", "reference"),
+        shells={"published": ShellSpec(gate="none", norm="none", bias=True)},
+        published=(
+            Published("DeiT-Ti", "ImageNet-1k top-1 %, 224 px", 72.2, _DEIT),
+            Published("DeiT-S", "ImageNet-1k top-1 %, 224 px", 79.9, _DEIT),
+            Published("DeiT-B", "ImageNet-1k top-1 %, 224 px", 81.8, _DEIT),
+            Published("DiT-XL/2", "ImageNet 256 px FID-50K, guided", 2.27, _DIT),
+            Published("DiT-XL/2", "ImageNet 512 px FID-50K, guided", 3.04, _DIT),
+        ),
+    )
+)
+class Attention(Core):
+    """Softmax attention over all tokens; q and k come from the mixer's input x, the values are the field u.
+
+    Args:
+        site: where the core stands.
+        backend: `xformers` (CUDA only), `sdpa`, `reference` (stores the N × N map), or `auto`: xformers where it can
+            serve the call, `sdpa` otherwise (`reference` in forward-mode differentiation).
+        heads: number of heads; None for `default_heads`.
+        qk_norm: LayerNorm without bias over each head's q and k (ViT-22B, arXiv 2302.05442, section 2).
+        rope: 2-D rotary positions, see `rope_angles`; needs a head width divisible by 4.
+
+    Raises:
+        InputError: heads that do not divide the width, or a head width that cannot be rotated.
+    """
+
+    def __init__(
+        self, site: Site, *, backend: str = "auto", heads: int | None = None, qk_norm: bool = False, rope: bool = False
+    ) -> None:
+        super().__init__(site, backend=backend)
+        check_choice("mixer.qk_norm", qk_norm, (True, False))
+        check_choice("mixer.rope", rope, (True, False))
+        self.heads = default_heads(site.width) if heads is None else heads
+        check_heads(self.heads, site.width)
+        self.head_width = site.width // self.heads
+        if rope and self.head_width % 4:
+            fitting = [str(h) for h in _divisors(site.width) if site.width // h % 4 == 0]
+            raise InputError(
+                f"mixer.rope=True needs a head width divisible by 4, not {self.head_width}; "
+                f"heads that give one at width {site.width}: {', '.join(fitting) or 'none'}"
+            )
+        self.rope = rope
+        self.qk = nn.Linear(site.dim, 2 * site.width)
+        linear_init(self.qk)
+        self.q_norm: nn.Module = nn.LayerNorm(self.head_width, eps=1e-6, bias=False) if qk_norm else nn.Identity()
+        self.k_norm: nn.Module = nn.LayerNorm(self.head_width, eps=1e-6, bias=False) if qk_norm else nn.Identity()
+        self._last_dtype: torch.dtype | None = None
+
+    @classmethod
+    def availability(cls) -> dict[str, str | None]:
+        """For each backend None, or the reason why it cannot serve here; xformers is judged by float16 heads of 64."""
+        reason: str | None = "it serves CUDA tensors only, and there is no CUDA device"
+        if torch.cuda.is_available():
+            reason = xformers_refusal(torch.device("cuda"), torch.float16, HEAD_WIDTH)
+        return {"xformers": reason, "sdpa": None, "reference": None}
+
+    @property
+    def backend(self) -> str:
+        """The backend that serves on the parameters' device, in the type of the last call's q.
+
+        Before the first call the parameters' type stands in; under mixed precision that is not the type of q, and
+        xformers heeds it.
+        """
+        if self.requested_backend != "auto":
+            return self.requested_backend
+        weight = self.qk.weight
+        return self._serving(weight.device, self._last_dtype or weight.dtype)
+
+    def _serving(self, device: torch.device, dtype: torch.dtype) -> str:
+        if forward_mode() and self.requested_backend != "reference":
+            if self.requested_backend == "auto":
+                return "reference"
+            raise InputError(
+                f"mixer.backend={self.requested_backend!r} has no forward-mode derivatives; use auto or reference"
+            )
+        if self.requested_backend in ("sdpa", "reference"):
+            return self.requested_backend
+        refusal = xformers_refusal(device, dtype, self.head_width)
+        if refusal is None:
+            return "xformers"
+        if self.requested_backend == "auto":
+            return "sdpa"
+        raise InputError(f"mixer.backend='xformers' cannot serve this call: {refusal}; use auto, sdpa or reference")
+
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps q and k (B, N, heads, d), normalised and rotated where asked for, from x (B, H, W, C)."""
+        batch, height, width, _ = x.shape
+        projected = self.qk(x)
+        q, k = projected.view(batch, height * width, 2, self.heads, self.head_width).unbind(2)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope:
+            # Angles need more digits than half precision has.
+            dtype = torch.promote_types(projected.dtype, torch.float32)
+            angles = rope_angles(height, width, self.head_width, device=x.device, dtype=dtype)
+            q, k = rotate(q, angles), rotate(k, angles)
+        return q.to(projected.dtype), k.to(projected.dtype)
+
+    def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        """Attended values (B, H, W, D) in the type of q (under autocast: its type).
+
+        Raises:
+            InputError: the backend asked for cannot serve these tensors; says why.
+        """
+        q, k = self.queries_keys(x)
+        self._last_dtype = q.dtype
+        v = u.to(q.dtype).reshape(q.shape)
+        return attend(q, k, v, self._serving(q.device, q.dtype)).reshape(u.shape)
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        """Maps q and k: 2NCD; scores and weighted sum: N²D each; keys and values: 2ND."""
+        tokens = height * width
+        return Cost(
+            projection_macs=2 * tokens * self.site.dim * self.site.width,
+            mixing_macs=2 * tokens**2 * self.site.width,
+            state_elements=2 * tokens * self.site.width,
+        )
+
+    def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
+        """`map` (B, heads, N, N), rows summing to one, and the `q`, `k` (B, heads, N, d) it comes from."""
+        q, k = self.queries_keys(x)
+        return {"map": attention_map(q, k), "q": q.transpose(1, 2), "k": k.transpose(1, 2)}

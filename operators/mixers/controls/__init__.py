@@ -1,0 +1,1 @@
+"""Controls: what a comparison needs beside real mixers."""

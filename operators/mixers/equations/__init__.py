@@ -1,0 +1,1 @@
+"""Mixers that solve an equation on the grid."""

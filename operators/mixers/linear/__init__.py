@@ -1,0 +1,1 @@
+"""Mixers that read a summary of all tokens, linear in their number."""

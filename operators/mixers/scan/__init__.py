@@ -1,0 +1,1 @@
+"""Mixers that run a selective scan along orders of the grid."""

@@ -1,0 +1,243 @@
+"""One selective scan over the tokens of a grid with maps of its own: what `mamba` and `ss2d` are sums of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from operators import scan
+from operators.card import Site
+from operators.cost import Cost
+from operators.errors import InputError, check_number
+from operators.initialisation import linear_init
+from operators.mixer import Core
+from operators.precision import full_precision, wide
+from operators.scan import orders
+
+STEP = (1e-3, 1e-1)
+"""Least and greatest step size at the start."""
+
+
+class Branch(nn.Module):
+    """S6 on a sequence v (B, N, D), with its step size, input and output maps made from that sequence.
+
+        v = SiLU(causal convolution of v)                                (only with `conv`)
+        [d | B | C] = W_x v,   dt = softplus(W_dt d + b_dt)
+        h_t = exp(dt_t A) h_{t-1} + dt_t B_t v_t,   y_t = C_t · h_t + D v_t,   A = -exp(A_log)
+
+    Initialised as in Mamba (arXiv 2312.00752, section 3.6; `mamba_simple.py` of state-spaces/mamba): W_dt uniform
+    within ± rank^(-1/2), b_dt the inverse of softplus at steps spread evenly in logarithm over `STEP`, A_log_s = log s
+    (S4D-real), D = 1, the convolution as torch does.
+
+    Args:
+        width: channels D.
+        state_dim: states S per channel.
+        rank: rank R of the step's map.
+        conv: width of the causal depthwise convolution; 0 or None for none.
+        backwards: whether the sequence is read from its end (the convolution too).
+        backend: of `operators.scan.selective_scan`.
+    """
+
+    no_weight_decay = ("A_log", "D", "step.bias")
+
+    def __init__(
+        self, width: int, *, state_dim: int, rank: int, conv: int | None, backwards: bool, backend: str
+    ) -> None:
+        super().__init__()
+        self.state_dim, self.rank, self.backwards, self.backend = state_dim, rank, backwards, backend
+        self.conv = nn.Conv1d(width, width, conv, groups=width) if conv else None
+        self.project = nn.Linear(width, rank + 2 * state_dim, bias=False)
+        linear_init(self.project)
+        self.step = nn.Linear(rank, width)
+        low, high = (math.log(step) for step in STEP)
+        with torch.no_grad():
+            self.step.weight.uniform_(-(rank**-0.5), rank**-0.5)
+            start = self.step.bias.uniform_(low, high).exp()
+            self.step.bias.copy_(start + torch.log(-torch.expm1(-start)))
+        self.A_log = nn.Parameter(torch.arange(1, state_dim + 1, dtype=torch.float32).log().repeat(width, 1))
+        self.D = nn.Parameter(torch.ones(width))
+
+    def convolve(self, v: Tensor) -> Tensor:
+        """What is scanned, (B, N, D)."""
+        if self.conv is None:
+            return v
+        reach = self.conv.weight.shape[-1] - 1
+        weight = self.conv.weight
+        if self.backwards:
+            padded, weight = F.pad(v.mT, (0, reach)), weight.flip(-1)
+        else:
+            padded = F.pad(v.mT, (reach, 0))
+        return F.silu(F.conv1d(padded, weight, self.conv.bias, groups=len(weight))).mT
+
+    def maps(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Step before bias and softplus (B, N, D), and the input and output maps (B, N, S), of what is scanned.
+
+        At least in float32, like the recurrence: half precision would round its step and both its maps.
+        """
+        with full_precision(v):
+            dtype = wide(v.dtype)
+            maps = F.linear(v.to(dtype), self.project.weight.to(dtype))
+            low_rank, B, C = maps.split([self.rank, self.state_dim, self.state_dim], dim=-1)
+            return F.linear(low_rank, self.step.weight.to(dtype)), B, C
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Scan v (B, N, D); the same shape, in the type of what is scanned."""
+        v = self.convolve(v)
+        dtype, v = v.dtype, v.to(wide(v.dtype))
+        step, B, C = self.maps(v)
+        y = scan.selective_scan(
+            v.mT, step.mT, self._decay(), B.mT, C.mT, self.D,
+            delta_bias=self.step.bias, delta_softplus=True, backend=self.backend, reverse=self.backwards,
+        )  # fmt: skip
+        assert isinstance(y, Tensor)
+        return y.mT.to(dtype)
+
+    def _decay(self) -> Tensor:
+        with full_precision(self.A_log):
+            return -torch.exp(self.A_log.to(wide(self.A_log.dtype)))
+
+    def influence(self, v: Tensor, token: int) -> tuple[Tensor, Tensor]:
+        """Steps dt (B, N, D), and how much step s of the sequence counts in the output at `token`, (B, N).
+
+        The latter is the masked-attention form of the scan, Σ_n C_t[n] exp(A_n Σ_{s<r≤t} dt_r) B_s[n] dt_s, its
+        absolute value averaged over channels; zero after `token`. Takes memory for N·D·S numbers per image.
+        """
+        v = self.convolve(v)
+        step, B, C = self.maps(v)
+        with full_precision(v):
+            dtype = wide(v.dtype)
+            steps = F.softplus(step.to(dtype) + self.step.bias.to(dtype))
+            in_order = steps.flip(1) if self.backwards else steps
+            elapsed = in_order.cumsum(1).flip(1) if self.backwards else in_order.cumsum(1)
+            gap = elapsed[:, token, None] - elapsed
+            fade = torch.exp(gap.clamp(min=0)[..., None] * self._decay().to(dtype))
+            weight = torch.einsum("bn,bsdn,bsn,bsd->bsd", C[:, token].to(dtype), fade, B.to(dtype), steps)
+            index = torch.arange(v.shape[1], device=v.device)
+            seen = index >= token if self.backwards else index <= token
+            return steps, weight.abs().mean(-1) * seen
+
+    def cost(self, tokens: int) -> Cost:
+        """Per token D (R + 2 S) + R D for the maps, 9 S D / 2 for the scan, D for each tap of the convolution."""
+        width = len(self.D)
+        taps = 0 if self.conv is None else self.conv.weight.shape[-1]
+        return Cost(
+            projection_macs=tokens * (self.project.weight.numel() + self.step.weight.numel()),
+            mixing_macs=tokens * width * (9 * self.state_dim) // 2 + taps * tokens * width,
+            state_elements=width * self.state_dim,
+        )
+
+
+class ScanCore(Core):
+    """Base of cores that add up scans of one grid in several orders, each with maps of its own.
+
+    Args:
+        site: where the core stands.
+        backend: of the scan.
+        along: names of the orders (`operators.scan.orders`), one branch each.
+        state_dim: states S per channel.
+        rank: rank of the step's map; None for a sixteenth of the mixer's width, rounded up.
+        conv: width of a causal convolution along each order, in front of its scan; 0 or None for none.
+
+    Raises:
+        InputError: an unknown order, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        backend: str,
+        along: Sequence[str],
+        state_dim: int,
+        rank: int | None,
+        conv: int | None = None,
+    ) -> None:
+        super().__init__(site, backend=backend)
+        check_number("mixer.state_dim", state_dim, least=1, most=1024, integer=True)
+        if rank is not None:
+            check_number("mixer.rank", rank, least=1, integer=True)
+        if conv is not None:
+            check_number("mixer.conv", conv, least=0, most=64, integer=True)
+        self.along = tuple(along)
+        self.branches = nn.ModuleList(
+            Branch(
+                site.width,
+                state_dim=state_dim,
+                rank=math.ceil(site.dim / 16) if rank is None else rank,
+                conv=conv,
+                backwards=orders.base(name)[1],
+                backend=backend,
+            )
+            for name in self.along
+        )
+        self.no_weight_decay = frozenset(
+            f"branches.{i}.{name}" for i in range(len(self.along)) for name in Branch.no_weight_decay
+        )
+
+    @classmethod
+    def availability(cls) -> dict[str, str | None]:
+        """For each backend None, or the reason why it cannot serve on this machine."""
+        return scan.availability()
+
+    @property
+    def backend(self) -> str:
+        """The scan's backend on the parameters' device."""
+        if self.requested_backend != "auto":
+            return self.requested_backend
+        parameter = next(self.parameters())
+        return scan.serving("auto", parameter.device, wide(parameter.dtype))
+
+    def scans(self, u: Tensor) -> Tensor:
+        """The sum of all branches, (B, H, W, D), of the field u (B, H, W, D)."""
+        height, width = u.shape[1:3]
+        sums: dict[str, Tensor] = {}
+        sequences: dict[str, Tensor] = {}
+        for name, branch in zip(self.along, self.branches, strict=True):
+            # A reversed order is read backwards, not copied; and orders that share a sequence share its way back.
+            base = orders.base(name)[0]
+            if base not in sequences:
+                sequences[base] = orders.gather(u, base)
+            scanned = branch(sequences[base])
+            sums[base] = sums[base] + scanned if base in sums else scanned
+        total: Tensor | None = None
+        for base, sequence in sums.items():
+            grid = orders.scatter(sequence, base, height, width)
+            total = grid if total is None else total + grid
+        assert total is not None
+        return total
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        """The branches' costs, see `Branch.cost`."""
+        return sum((branch.cost(height * width) for branch in self._branches()), Cost())
+
+    def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
+        """`step` (B, orders, H, W), each branch's step size averaged over channels, and `influence` (B, orders, H, W),
+
+        how much each token counts at the grid's centre (`Branch.influence`).
+        """
+        height, width = u.shape[1:3]
+        centre = height // 2 * width + width // 2
+        found: dict[str, list[Tensor]] = {"step": [], "influence": []}
+        for name, branch in zip(self.along, self._branches(), strict=True):
+            base = orders.base(name)[0]
+            token = int(orders.inverse(base, height, width)[centre])
+            steps, influence = branch.influence(orders.gather(u, base), token)
+            for key, sequence in (("step", steps.mean(-1)), ("influence", influence)):
+                found[key].append(orders.scatter(sequence[..., None], base, height, width)[..., 0])
+        return {key: torch.stack(maps, dim=1) for key, maps in found.items()}
+
+    def _branches(self) -> list[Branch]:
+        return [branch for branch in self.branches if isinstance(branch, Branch)]
+
+
+def check_orders(name: str, along: Sequence[str]) -> tuple[str, ...]:
+    """The orders as a tuple. Raises `InputError` unless they are a non-empty sequence of known names."""
+    if isinstance(along, str) or not isinstance(along, Sequence) or not along:
+        raise InputError(f"{name}={along!r} must be a list of scan orders, such as [row, row_r]")
+    for order in along:
+        orders.base(str(order))
+    return tuple(along)

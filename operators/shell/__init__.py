@@ -1,0 +1,1 @@
+"""What stands around every core: projections, expansion, gate, norm; and how it is asked for."""

@@ -1,0 +1,133 @@
+"""Loggers that a run can continue: what was logged stays, except after the step from which it is logged again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from typing_extensions import override
+
+from tasks.system import atomic_files, results
+
+KINDS = ("tensorboard", "csv")
+
+
+def create(kind: str, folder: Path, step: int) -> Logger:
+    """The logger `kind` of `KINDS` that writes to `folder`, where it goes on at `step`."""
+    if kind == "csv":
+        return Table(folder, step)
+    return TensorBoard(folder, name="", version="", purge_step=step)
+
+
+class TensorBoard(TensorBoardLogger):
+    """As Lightning's, but a full disk is the `OSError` it is, and is not told twice."""
+
+    _failed = False
+
+    @override
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log.
+
+        Raises:
+            OSError: the disk is full; names the folder.
+        """
+        with self._watched():
+            super().log_metrics(metrics, step)
+
+    @override
+    def save(self) -> None:
+        """Write what is waiting; raises as `log_metrics` does."""
+        with self._watched():
+            super().save()
+
+    @override
+    def finalize(self, status: str) -> None:
+        """Close, unless writing has failed: the run ends for that reason already."""
+        if not self._failed:
+            super().finalize(status)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._failed = True
+        with atomic_files.named(self.log_dir):
+            yield
+        self._failed = False
+
+
+class Table(CSVLogger):
+    """`metrics.csv` in `folder`, which keeps its rows from before `step`."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(folder, name="", version="")
+        self._step = step
+
+    @override
+    def save(self) -> None:
+        """Write what is waiting.
+
+        Raises:
+            OSError: as `TensorBoard`.
+        """
+        with atomic_files.named(self.log_dir):
+            super().save()
+
+    @property
+    @override
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """What writes the file."""
+        rows = self._experiment
+        if not isinstance(rows, _Rows):
+            self._experiment = rows = _Rows(self.log_dir, self._step)
+        return rows
+
+
+class _Rows(ExperimentWriter):
+    def __init__(self, folder: str, step: int) -> None:
+        self._step = step
+        super().__init__(folder)
+
+    def _check_log_dir_exists(self) -> None:
+        """Keep the rows; Lightning would remove the file."""
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return
+        text = results.read(path) or ""
+        try:
+            whole = [row for row in csv.DictReader(io.StringIO(text, newline="")) if None not in row.values()]
+            kept = [row for row in whole if int(row["step"]) < self._step]  # the last row may be cut off
+        except (csv.Error, LookupError, TypeError, ValueError):
+            results.say(f"warning: the damaged {path} is kept as {atomic_files.set_aside(path).name}")
+            return
+        self.metrics_keys = list(kept[0]) if kept else []
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.metrics_keys)
+        writer.writeheader()
+        writer.writerows(kept)
+        if kept:
+            atomic_files.write_text(path, table.getvalue())
+        else:
+            path.unlink()
+
+
+@contextmanager
+def quiet_threads() -> Iterator[None]:
+    """Leave out the traceback of a thread that finds the disk full: TensorBoard's tells the main thread as well."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is None or atomic_files.full(arguments.exc_value) is None:
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -1,0 +1,1 @@
+"""Files, signals, failures and provenance of a run."""

@@ -1,0 +1,381 @@
+"""The analysis of studies whose truth is known: every number against its definition, every gap said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ablations.analysis import curves, factorial, search, study
+from ablations.analysis.study import Objective
+from ablations.analysis.summary import analyse
+from ablations.analysis.words import minus
+from ablations.statistics import (
+    Observation,
+    compare_with,
+    fit_factorial,
+    image_difference_over_seeds,
+    paired_differences,
+    t_interval,
+    t_power,
+)
+from operators.errors import InputError
+from tests.ablations import fake_study
+from tests.ablations.fake_study import TERMS, FakeStudy
+
+DIFFUSION = "convection=off diffusion=on reaction=off"
+NOTHING = "convection=off diffusion=off reaction=off"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with (path / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_name(found: list[dict[str, Any]], key: str = "name") -> dict[str, dict[str, Any]]:
+    return {row[key]: row for row in found}
+
+
+def simple(path: Path, scores: dict[str, list[float]], **plan: Any) -> FakeStudy:
+    """One factor whose levels are the arms."""
+    factors = {"mixer": {"key": "mixer", "levels": list(scores)}}
+    blocks = [{"name": "main", "factors": factors, **plan.pop("block", {})}]
+    fake = FakeStudy(path, blocks=blocks, objectives=[{"metric": "test/accuracy"}], **plan)
+    for arm, values in scores.items():
+        for seed, value in enumerate(values):
+            fake.trial(f"mixer={arm}", seed, {"test/accuracy": value}, levels={"mixer": arm})
+    return fake
+
+
+def test_the_effects_of_a_constructed_table_are_recovered(tmp_path: Path) -> None:
+    truth = {"diffusion": 0.03, "convection": 0.012, "convection:diffusion": 0.008}
+    path = fake_study.pde_terms(tmp_path / "s", effects=truth, noise=0.0, logs=False)
+    summary = analyse(path)
+    for block in summary["blocks"]:
+        for name, effect in by_name(block["objectives"][0]["effects"]).items():
+            assert effect["estimate"] == pytest.approx(truth.get(name, 0.0), abs=1e-12)
+    arm = by_name(summary["blocks"][0]["objectives"][0]["arms"], "arm")[DIFFUSION]
+    # Half of the effects of diffusion and of its interaction change sign.
+    assert arm["difference"] == pytest.approx(0.03 - 0.008, abs=1e-12)
+    assert "the negative control reaction is zero within its interval" in summary["answer"]
+
+
+def test_numbers_are_those_of_the_statistics(tmp_path: Path) -> None:
+    path = fake_study.pde_terms(tmp_path / "s", logs=False)
+    result = analyse(path)["blocks"][0]["objectives"][0]
+    table = [row for row in rows(path) if row["block"] == "initial"]
+    grid = [row for row in table if row["factor/diffusion"]]
+    cells = [{name: row[f"factor/{name}"] for name in TERMS} for row in grid]
+    observations = [
+        Observation(cell, int(row["seed"]), float(row["test/accuracy"])) for cell, row in zip(cells, grid, strict=True)
+    ]
+    fit = fit_factorial(observations, dict.fromkeys(TERMS, ("off", "on")))
+    found = by_name(result["effects"])
+    for term in fit.terms:
+        (effect,) = term.effects
+        told = found[term.name]
+        assert (told["estimate"], told["low"]) == pytest.approx((effect.interval.mean, effect.interval.low), abs=1e-12)
+        assert (told["p"], told["p_holm"]) == pytest.approx((effect.p, term.p_holm), abs=1e-12)
+    scores: dict[str, dict[int, float]] = {}
+    for row in table:
+        scores.setdefault(row["arm"], {})[int(row["seed"])] = float(row["test/accuracy"])
+    arms = by_name(result["arms"], "arm")
+    for one in paired_differences(scores, NOTHING):
+        told = arms[one.arm]
+        assert (told["difference"], told["difference_half"]) == pytest.approx((one.interval.mean, one.interval.half))
+        assert told["p_holm"] == pytest.approx(one.p_holm)
+    own = t_interval(list(scores["identity"].values()))
+    assert (arms["identity"]["mean"], arms["identity"]["half"]) == pytest.approx((own.mean, own.half))
+    assert arms["identity"]["levels"] is None
+    assert [arms[name]["title"] for name in (NOTHING, DIFFUSION, "identity")] == ["[]", "diffusion", "identity"]
+    assert [row["mean"] for row in result["arms"]] == sorted((row["mean"] for row in result["arms"]), reverse=True)
+
+
+def test_the_answer_names_what_is_shown_and_what_is_not(tmp_path: Path) -> None:
+    summary = analyse(fake_study.pde_terms(tmp_path / "s", blocks=("initial",), logs=False))
+    effects = by_name(summary["blocks"][0]["objectives"][0]["effects"])
+    one = effects["diffusion"]
+    low, high = (f"{100 * one[side]:.1f}" for side in ("low", "high"))
+    said = (
+        f"Diffusion adds {100 * one['estimate']:.1f} points of test accuracy (95 % interval {low} to {high}, 3 seeds)"
+    )
+    assert summary["answer"].startswith(said)
+    nothing = {"diffusion": 0.0}
+    summary = analyse(fake_study.pde_terms(tmp_path / "n", effects=nothing, blocks=("constant",), logs=False))
+    assert summary["answer"].lower().count("no effect of") == 3
+
+
+def test_a_control_that_is_not_nothing_is_called_out(tmp_path: Path) -> None:
+    path = fake_study.pde_terms(tmp_path / "s", effects={"reaction": 0.03}, blocks=("initial",), logs=False)
+    summary = analyse(path)
+    assert "the negative control reaction is NOT zero" in summary["answer"]
+    (control,) = summary["blocks"][0]["objectives"][0]["controls"]
+    assert not control["zero_inside"]
+    assert control["smallest_margin"] > 0.03 - 0.005
+    assert control["margin"] is None
+
+
+def test_trials_that_give_no_score_are_counted_and_left_out(tmp_path: Path) -> None:
+    states = {
+        (DIFFUSION, 1): "diverged",
+        ("identity", 0): "failed",
+        ("identity", 1): "running",
+        (NOTHING, 2): "waiting",
+    }
+    path = fake_study.pde_terms(
+        tmp_path / "s", state=lambda block, arm, seed: states.get((arm, seed), "complete"), blocks=("initial",)
+    )
+    summary = analyse(path)
+    progress = summary["progress"]
+    assert [progress[key] for key in ("planned", "ended", "diverged", "failed", "running", "waiting")] == [
+        27, 25, 1, 1, 1, 1,
+    ]  # fmt: skip
+    arms = by_name(summary["blocks"][0]["objectives"][0]["arms"], "arm")
+    assert (arms[DIFFUSION]["n"], arms[DIFFUSION]["diverged"]) == (2, 1)
+    assert arms[DIFFUSION]["pairs"] == 1
+    assert arms[DIFFUSION]["difference_half"] is None
+    assert (arms["identity"]["n"], arms["identity"]["half"]) == (1, None)
+    notes = "\n".join(summary["notes"])
+    for said in ("2 of 27 trials have not ended", f"1 trial diverged, which is a result: {DIFFUSION}", "1 trial failed",
+                 "convection=off diffusion=on reaction=off at seed 1", "left out of paired differences"):  # fmt: skip
+        assert said in notes
+
+
+def test_a_study_that_has_only_begun(tmp_path: Path) -> None:
+    path = fake_study.pde_terms(tmp_path / "s", state=lambda block, arm, seed: "waiting", logs=False)
+    summary = analyse(path)
+    assert "no trial has a test accuracy yet" in summary["answer"]
+    assert summary["blocks"][0]["objectives"][0]["effects"] == []
+
+
+def test_one_seed_gives_no_interval_and_strict_json(tmp_path: Path) -> None:
+    path = simple(tmp_path / "s", {"identity": [0.7], "attention": [0.8]}).write()
+    analyse(path)
+
+    def refuse(text: str) -> None:
+        raise AssertionError(f"{text} is no JSON")
+
+    summary = json.loads((path / "summary.json").read_text(), parse_constant=refuse)
+    result = summary["blocks"][0]["objectives"][0]
+    assert [row["half"] for row in result["arms"]] == [None, None]
+    assert any("no degree of freedom" in line for line in summary["notes"])
+    said = "Mixer attention rather than identity adds 10.00 points of test accuracy"
+    assert summary["answer"] == f"{said} (too few runs for an interval, 1 seed)."
+
+
+def test_more_levels_are_compared_with_the_reference(tmp_path: Path) -> None:
+    scores = {"a": [0.5, 0.51, 0.52], "b": [0.6, 0.611, 0.62], "c": [0.8, 0.81, 0.821]}
+    summary = analyse(simple(tmp_path / "s", scores, block={"reference": {"mixer": "b"}}).write())
+    effects = by_name(summary["blocks"][0]["objectives"][0]["effects"])
+    assert effects.keys() == {"mixer: a - b", "mixer: c - b"}
+    assert effects["mixer: c - b"]["estimate"] == pytest.approx(0.2)
+    best = summary["blocks"][0]["objectives"][0]["against_best"]
+    assert [(one["arm"], one["best"], one["told_apart"]) for one in best] == [
+        ("mixer=b", "mixer=c", True),
+        ("mixer=a", "mixer=c", True),
+    ]
+    assert best[1]["difference"] == pytest.approx((1.53 - 2.431) / 3)
+    assert summary["answer"].startswith("The highest test accuracy is that of c: 81.0")
+
+
+def test_answer_allows_for_the_choice_of_the_best(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    seeds = rng.normal(scale=0.01, size=3)
+    means = {"a": 0.5, "b": 0.609, "c": 0.61, "d": 0.4, "e": 0.55}
+    scores = {arm: (mean + seeds + rng.normal(scale=0.004, size=3)).tolist() for arm, mean in means.items()}
+    summary = analyse(simple(tmp_path / "s", scores).write())
+    result = summary["blocks"][0]["objectives"][0]
+    found = {one["arm"]: one for one in result["against_best"]}
+    assert [arm for arm, one in found.items() if not one["told_apart"]] == ["mixer=b"]
+    truth = {one.arm: one for one in compare_with({a: dict(enumerate(v)) for a, v in scores.items()}, "c")}
+    assert found["mixer=a"]["low"] == pytest.approx(truth["a"].interval.low)
+    assert found["mixer=a"]["p"] == pytest.approx(truth["a"].p)
+    less = minus(f"{-100 * truth['a'].interval.high:.2f} to {-100 * truth['a'].interval.low:.2f}")
+    assert f"against a ({less}, Tukey p < 0.001); not told apart from b." in summary["answer"]
+    one_seed = analyse(simple(tmp_path / "one", {arm: values[:1] for arm, values in scores.items()}).write())
+    assert "(no interval, 1 seed); +" in one_seed["answer"]
+    assert "against a (no interval); not told apart from b, e, a and 1 more" in one_seed["answer"]
+
+
+def test_arm_that_varies_more_than_others_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    scores = {arm: (0.5 + rng.normal(scale=0.002, size=5)).tolist() for arm in "abcdefgh"}
+    assert not any("Cochran" in line for line in analyse(simple(tmp_path / "s", scores).write())["notes"])
+    scores["c"] = [0.4, 0.6, 0.45, 0.55, 0.5]
+    (said,) = (line for line in analyse(simple(tmp_path / "t", scores).write())["notes"] if "Cochran" in line)
+    assert said.startswith("the scores of c vary more over seeds than those of other arms (")
+
+
+def test_test_images_are_told_apart(tmp_path: Path) -> None:
+    fake = simple(tmp_path / "s", {"a": [0.5, 0.5], "b": [0.6, 0.6], "c": [0.7, 0.7]})
+    right = np.random.default_rng(0).random((6, 50)) < 0.6
+    for number in range(5):
+        fake_study.predictions(tmp_path / "s" / "trials" / f"{number:05d}", right[number].tolist())
+    fake_study.predictions(tmp_path / "s" / "trials" / "00005", right[5, :40].tolist())
+    summary = analyse(fake.write())
+    result = summary["blocks"][0]["objectives"][0]
+    (one,) = result["images"]
+    truth = image_difference_over_seeds(right[2:4], right[0:2])
+    assert (one["arm"], one["images"], one["seeds"]) == ("mixer=b", 50, 2)
+    assert (one["difference"], one["low"], one["high"]) == pytest.approx((truth.difference, truth.low, truth.high))
+    assert "mixer=c and mixer=a were tested on different images: not compared image by image" in summary["notes"]
+
+
+def test_what_differs_between_runs_is_said(tmp_path: Path) -> None:
+    fake = simple(tmp_path / "s", {"a": [0.5, 0.5], "b": [0.6, 0.6]})
+    other = fake_study.provenance(1, git={"revision": "f" * 40, "dirty": True}, data={"name": "m", "fingerprint": "x"})
+    (tmp_path / "s" / "trials" / "00001" / "provenance.json").write_text(json.dumps(other))
+    (tmp_path / "s" / "trials" / "00003" / "provenance.json").unlink()
+    fake.rows[2] |= {"params": 300_000, "macs": 20_000_000}
+    summary = analyse(fake.write())
+    notes = "\n".join(summary["notes"])
+    for said in ("2 different revisions", "2 different contents (fingerprints) of mini", "no provenance.json",
+                 "budgets are not matched"):  # fmt: skip
+        assert said in notes
+    assert {one["value"]: one["runs"] for one in summary["provenance"]["revision"]} == {
+        fake_study.REVISION: 2,
+        f"{'f' * 40} with uncommitted changes": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("tuned", "words", "note"),
+    [
+        (("true", "true"), ["tuned", "tuned"], ""),
+        (("false", "false"), ["untuned", "untuned"], "untuned: every arm"),
+        (("false", "true"), ["untuned", "tuned"], "tuned in 1 of 2 arms only"),
+    ],
+)
+def test_untuned_learning_rates_are_said(tmp_path: Path, tuned: tuple[str, str], words: list[str], note: str) -> None:
+    fake = simple(tmp_path / "s", {"a": [0.5, 0.5], "b": [0.6, 0.6]})
+    for row in fake.rows:
+        row["tuned"] = tuned[row["arm"] == "mixer=b"]
+    summary = analyse(fake.write())
+    arms = by_name(summary["blocks"][0]["objectives"][0]["arms"], "arm")
+    assert [arms[f"mixer={name}"]["tuning"] for name in "ab"] == words
+    said = [line for line in summary["notes"] if "tuned" in line]
+    assert (note in said[0]) if note else not said
+
+
+def test_rates_at_the_end_of_their_range_are_said(tmp_path: Path) -> None:
+    fake = simple(tmp_path / "s", {"a": [0.5, 0.5], "b": [0.6, 0.6], "c": [0.7, 0.7]})
+    chosen = {"mixer=a": 0.004, "mixer=b": 0.002, "mixer=c": 0.001}
+    for row in fake.rows:
+        row["learning_rate"] = chosen[row["arm"]]
+    block = fake.rows[0]["block"]
+    for number, (arm, rate) in enumerate((arm, rate) for arm in chosen for rate in (0.001, 0.002, 0.004)):
+        row = {**fake.rows[0], "number": 100 + number, "block": f"tuning of {block}", "arm": arm, "learning_rate": rate}
+        fake.rows.append(row)
+    notes = [line for line in analyse(fake.write())["notes"] if "tuning chose" in line]
+    assert notes == [
+        f"tuning chose the {word} rate that it tried in 1 of 3 arms: a better one may lie beyond"
+        for word in ("highest", "lowest")
+    ]
+
+
+def test_generation_less_loss_is_better_and_tuning_is_kept(tmp_path: Path) -> None:
+    summary = analyse(fake_study.mixers(tmp_path / "s"))
+    (block,) = summary["blocks"]
+    assert block["objectives"][0]["arms"][0]["title"] == "pde_ssm"
+    assert [row["level"] for row in block["tuning"][:2]] == [0.002, 0.004]
+    assert [one["title"] for one in block["sheets"]] == ["identity", "attention", "pde_ssm", "mamba", "pom"]
+    assert {line["title"]: len(line["points"]) for line in block["curves"]}["pom"] == 8
+    assert "lowest test loss is that of pde_ssm" in summary["answer"]
+
+
+def test_curves_are_read_from_both_logs_though_still_being_written(tmp_path: Path) -> None:
+    fake_study.events(tmp_path, "val/accuracy", [0.1, 0.2, 0.3], cut=9)
+    assert curves.read(tmp_path, "val/accuracy") == {10: pytest.approx(0.1), 20: pytest.approx(0.2)}
+    assert curves.read(tmp_path, "val/loss") == {}
+    table = tmp_path / "csv"
+    table.mkdir()
+    (table / "metrics.csv").write_text("epoch,step,val/accuracy\n0,9,\n0,10,0.5\n1,20,0.75\n")
+    assert curves.read(table, "val/accuracy") == {10: 0.5, 20: 0.75}
+
+
+def test_bands_are_over_the_curves_that_reach_so_far() -> None:
+    band = curves.band([{1: 0.1, 2: 0.4}, {1: 0.3}], 0.95)
+    interval = t_interval([0.1, 0.3])
+    assert band[0] == {"step": 1, "mean": 0.2, "low": interval.low, "high": interval.high, "n": 2}
+    assert (band[1]["step"], band[1]["n"]) == (2, 1)
+    # Logged at other steps: no mean over whichever curves happen to be there.
+    assert [point["step"] for point in curves.band([{1: 0.1, 3: 0.4}, {2: 0.3, 3: 0.3}], 0.95)] == [3]
+
+
+def test_seeds_needed_for_an_effect_follow_from_the_noncentral_t(tmp_path: Path) -> None:
+    path = fake_study.pde_terms(tmp_path / "s", blocks=("initial",), logs=False)
+    result = analyse(path)["blocks"][0]["objectives"][0]
+    sd, effect = result["fit"]["residual_sd"], by_name(result["effects"])["convection"]["estimate"]
+
+    def power(n: int) -> float:
+        # 8 cells: 8 n runs, of which 7 terms, n - 1 blocks and the mean are taken.
+        return t_power(effect, 2 * sd / math.sqrt(8 * n), 8 * n - 8 - (n - 1))
+
+    n = result["power"]["seeds_needed"]["convection"]
+    assert power(n) >= factorial.POWER
+    assert n == 2 or power(n - 1) < factorial.POWER
+    smallest = result["power"]["smallest_effect"]
+    assert t_power(smallest, 2 * sd / math.sqrt(24), 14) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_tuning_finds_the_best_and_what_matters(tmp_path: Path) -> None:
+    path = fake_study.search(tmp_path / "s", "tune")
+    found = analyse(path)["search"]
+    ended = [row for row in rows(path) if row["state"] == "complete"]
+    best = max(ended, key=lambda row: float(row["val/accuracy"]))
+    assert found["candidates"][0]["arm"] == best["arm"]
+    assert len(found["candidates"]) == len(ended) == 36
+    shares = found["importances"]["val/accuracy"]
+    assert next(iter(shares)) == "optimizer.lr"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert found["history"][-1]["best"] == pytest.approx(float(best["val/accuracy"]))
+    assert "one run, so without an interval" in analyse(path)["answer"]
+
+
+def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
+    path = fake_study.search(tmp_path / "s", "pareto")
+    found = analyse(path)["search"]["candidates"]
+    points = [(row["values"]["val/accuracy"], -row["values"]["macs"]) for row in found]
+    for row, (quality, thrift) in zip(found, points, strict=True):
+        beaten = any(q >= quality and t >= thrift and (q, t) != (quality, thrift) for q, t in points)
+        assert row["front"] is not beaten
+    objectives = [Objective("a", "maximize"), Objective("b", "minimize")]
+    assert search.front([[1, 1], [1, 1], [0, 2]], objectives) == [True, True, False]
+
+
+def test_too_few_trials_have_no_importances() -> None:
+    assert search.importances([({"x": float(n)}, float(n)) for n in range(9)], Objective("a")) == {}
+    assert search.importances([({"x": 1.0}, float(n)) for n in range(20)], Objective("a")) == {}
+
+
+def test_levels_are_known_however_they_are_written() -> None:
+    factor = study.Factor.of("terms", {"levels": [[], ["convection", "diffusion"]]})
+    assert factor.levels == ("[]", "convection, diffusion")
+    assert factor.level('["convection", "diffusion"]') == factor.level(["convection", "diffusion"]) == factor.levels[1]
+    assert study.Factor.of("x", {"levels": [False, True], "labels": [False, True]}).levels == ("off", "on")
+    with pytest.raises(InputError, match="labels"):
+        study.Factor.of("x", {"levels": [1, 2], "labels": ["one"]})
+
+
+def test_wrong_directories_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not the directory of a study: it has no study\.yaml"):
+        analyse(tmp_path)
+    path = simple(tmp_path / "s", {"a": [0.5], "b": [0.6]}).write()
+    table = (path / "trials.csv").read_text()
+    for old, new, message in [
+        (",complete,", ",done,", r"trial 0: state='done'.*complete"),
+        ("mixer=a,0", "mixer=a,zero", "trial 0: "),
+        ("number,", "n,", "lacks the columns number"),
+    ]:
+        (path / "trials.csv").write_text(table.replace(old, new, 1))
+        with pytest.raises(InputError, match=message):
+            analyse(path)
+    fake = simple(tmp_path / "t", {"a": [0.5], "b": [0.6]})
+    fake.rows[0]["factor/mixer"] = "z"
+    with pytest.raises(InputError, match="factor mixer"):
+        analyse(fake.write())
