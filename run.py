@@ -13,9 +13,9 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
-from operators.command_line import Parser, write_any_character
+from operators.command_line import Parser, begin
 from operators.errors import InputError
-from operators.runtime.idle import limit_spinning
+from tasks.config import mixers
 from tasks.config.overrides import check, normalise
 from tasks.system import environment
 from tasks.system.signals import Stop
@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         exit status: 0 every run is ok, 1 one failed or diverged, 2 one was given wrong input.
     """
-    limit_spinning()
-    write_any_character()
+    begin()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         parsed = Parser(prog="run.py", parents=[get_args_parser()], add_help=False).parse_intermixed_args(given)
@@ -53,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         environment.check()  # Lightning and torchmetrics fail of it when they are imported
+        mixers.offer()
         check(parsed)
         changed = normalise(overrides)
         first = given.index(overrides[0]) if overrides else len(given)

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.masking import masked
-from operators.command_line import write_any_character
+from operators.command_line import begin
 from operators.errors import InputError, check_names, check_number
-from operators.runtime.idle import limit_spinning
-from tasks.system import environment
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 LONGEST = 1000
@@ -44,12 +42,13 @@ Exit status: 0 every trial has a result; 1 one failed, or it was stopped or lost
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; its exit status."""
-    limit_spinning()
-    write_any_character()
+    begin()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or "-h" in given or "--help" in given:
         sys.stdout.write(HELP.format(studies=", ".join(_studies())))
         return OK
+    from tasks.system import environment
+
     try:
         environment.check()
         request = read(given)

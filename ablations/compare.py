@@ -7,12 +7,10 @@ means over seeds with 95 % t intervals; differences to the reference arm are pai
 
 from __future__ import annotations
 
-from operators.command_line import Parser, write_any_character
-from operators.runtime.idle import limit_spinning
+from operators.command_line import Parser, begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
-    write_any_character()
+    begin()  # before torch is imported
 
 import json
 import os
@@ -22,6 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
@@ -33,9 +32,10 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ablations.statistics import Interval, t_interval
 from operators.errors import InputError, check_choice
+from tasks.config import userfiles
 from tasks.system import results
 from tasks.system.atomic_files import is_aside
-from tasks.system.reading import UnreadableError, reading
+from tasks.system.reading import UnreadableError, check_file, reading
 
 PLACES = ("seed", "mode", "ckpt", "init", "data.root", "logger", "hydra")
 """Settings that do not make another arm: the seed, and where things lie."""
@@ -68,7 +68,7 @@ def _is_place(key: str) -> bool:
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, leaf) of a nested mapping, sorted."""
-    for key, value in sorted(tree.items()):
+    for key, value in sorted(tree.items(), key=lambda item: str(item[0])):
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
         else:
@@ -81,15 +81,20 @@ def read(path: Path) -> Run:
     Raises:
         InputError: a file of a run is missing, cannot be read, or lacks what every run has.
     """
-    settings = _mapping(path / "config.yaml", lambda text: OmegaConf.to_container(OmegaConf.create(text)))
+    settings = _mapping(path / "config.yaml", partial(_settings, path / "config.yaml"))
     metrics = _mapping(path / "metrics.json", json.loads)
     provenance = _mapping(path / "provenance.json", json.loads)
     _check_kinds(path / "config.yaml", settings, {"seed": int})
     _check_kinds(path / "metrics.json", metrics, METRICS)
     _check_kinds(path / "provenance.json", provenance, PROVENANCE)
-    _check_kinds(path / "provenance.json", provenance["versions"], {"torch": object})
-    _check_kinds(path / "provenance.json", provenance["data"], {"fingerprint": object})
-    return Run(path, dict(flatten({str(key): value for key, value in settings.items()})), metrics, provenance)
+    _check_kinds(path / "provenance.json", provenance["versions"], {"torch": str})
+    _check_kinds(path / "provenance.json", provenance["data"], {"fingerprint": str | None})
+    return Run(path, dict(flatten(settings)), metrics, provenance)
+
+
+def _settings(path: Path, text: str) -> Any:
+    userfiles.check_text(str(path), text)
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
@@ -98,6 +103,8 @@ def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
         raise InputError(f"{path.parent} is not the directory of a run that has ended: it has no {path.name}")
     try:
         content = parse(text)
+    except InputError:
+        raise
     except (ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise InputError(f"{path} is damaged, or no file of a run: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -105,7 +112,7 @@ def _mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     return content
 
 
-def _check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+def _check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     for key, kind in kinds.items():
         if key not in content or not isinstance(content[key], kind):
             raise InputError(f"{path} is damaged, or no file of a run: it lacks {key!r}, or holds something else there")
@@ -172,8 +179,8 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         "revisions of the code": lambda run: str(run.provenance["git"]),
         "versions of torch": lambda run: run.provenance["versions"]["torch"],
         "processors": lambda run: str(run.provenance["hardware"]),
-        "effective batches": lambda run: run.provenance["effective_batch"],
-        "precisions": lambda run: run.provenance["precision"],
+        "effective batches": lambda run: str(run.provenance["effective_batch"]),
+        "precisions": lambda run: str(run.provenance["precision"]),
     }
     said = [
         f"{len(kinds)} different {what}" for what, of in facts.items() if len(kinds := {of(run) for run in runs}) > 1
@@ -212,6 +219,7 @@ def _test_size(run: Run) -> int | None:
     if not predictions.exists():
         return None
     try:
+        check_file(predictions)
         with reading(str(predictions)), predictions.open("rb") as file, np.load(file) as kept:
             return len(kept["label"])
     except UnreadableError:

@@ -6,12 +6,10 @@ that is shown or plotted.
 
 from __future__ import annotations
 
-from operators.command_line import Parser, write_any_character
-from operators.runtime.idle import limit_spinning
+from operators.command_line import Parser, begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
-    write_any_character()
+    begin()  # before torch is imported
 
 import re
 import sys

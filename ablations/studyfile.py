@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from operators.errors import InputError
+from tasks.config import userfiles
+from tasks.system.reading import check_file
 
 LARGEST_FILE, MOST_VALUES, DEEPEST, LONGEST = 2**20, 20_000, 20, 10_000
 """Bytes of the file; values in it, those behind aliases counted at each; levels; characters of a text."""
@@ -27,13 +29,13 @@ def read(path: Path) -> dict[str, Any]:
         InputError: it cannot be read, is too large, or holds something else.
     """
     try:
+        check_file(path)
         if path.stat().st_size > LARGEST_FILE:
             raise InputError(f"study={path} is too large: at most {LARGEST_FILE:,} bytes are allowed")
         text = path.read_text(encoding="utf-8")
-        document = yaml.compose(text, Loader=yaml.SafeLoader)
-        if document is None or _written_out(document, {}) > MOST_VALUES:
-            problem = "is empty" if document is None else f"holds more than {MOST_VALUES:,} values, aliases written out"
-            raise InputError(f"study={path} {problem}")
+        if not text.strip():
+            raise InputError(f"study={path} is empty")
+        userfiles.check_text(f"study={path}", text, MOST_VALUES)
         loaded = OmegaConf.create(text)
         _check_values(OmegaConf.to_container(loaded, resolve=False), "the study")
         content = OmegaConf.to_container(loaded, resolve=True)
@@ -46,17 +48,6 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"study={path} holds no plan: it must be a mapping with name, question, objectives and blocks")
     return {str(key): value for key, value in content.items()}
-
-
-def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """How many values `node` holds, those behind aliases counted at each."""
-    if id(node) not in sizes:
-        sizes[id(node)] = MOST_VALUES + 1  # until it is known: what holds itself has no end
-        inside = list(node.value) if isinstance(node, yaml.CollectionNode) else []
-        if isinstance(node, yaml.MappingNode):
-            inside = [part for pair in inside for part in pair]
-        sizes[id(node)] = 1 + sum(_written_out(part, sizes) for part in inside)
-    return sizes[id(node)]
 
 
 def _check_values(value: Any, where: str, depth: int = 0) -> None:

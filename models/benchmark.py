@@ -7,12 +7,10 @@ of 256, 512 and 1,024 pixels at the usual eighth, in patches of two.
 
 from __future__ import annotations
 
-from operators.command_line import Parser, write_any_character
-from operators.runtime.idle import limit_spinning
+from operators.command_line import Parser, begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
-    write_any_character()
+    begin()  # before torch is imported
 
 import sys
 from collections.abc import Sequence

@@ -36,7 +36,8 @@ def register(card: MixerCard) -> Callable[[C], C]:
     The core's keyword-only constructor parameters, `backend` apart, become `card.defaults`.
 
     Raises:
-        InputError: another core already has that name.
+        InputError: another core already has that name; a parameter has no default, or one that no configuration can
+            hold.
     """
 
     def enter(core: C) -> C:
@@ -51,11 +52,25 @@ def register(card: MixerCard) -> Callable[[C], C]:
         defaults = {
             p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "backend"
         }
+        odd = next((key for key, value in defaults.items() if not _is_plain(value)), None)
+        if odd is not None:
+            raise InputError(
+                f"mixer {card.name!r}: {odd} needs a default that a configuration can hold: null, a number, a text, or "
+                "a list or mapping of these"
+            )
         core.card = replace(card, defaults=defaults)
         _cores[card.name] = core
         return core
 
     return enter
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value) and all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _load() -> None:
@@ -187,6 +202,8 @@ def create(
     preset = shell.get("name") if isinstance(shell, Mapping) else shell
     meant = core.card.preset_params.get(preset, {}) if isinstance(preset, str) else {}
     params.update({key: value for key, value in meant.items() if params.get(key) is None})
+    signature = inspect.signature(core).parameters
+    params = {key: value_types.as_annotated(value, signature[key].annotation) for key, value in params.items()}
     try:
         mixer = Mixer(core, spec, dim=dim, grid=grid, cond_dim=cond_dim, backend=backend, params=params)
     except InputError:

@@ -25,6 +25,14 @@ def check(what: str, value: Any, annotation: Any) -> None:
         raise InputError(f"{what}={value!r} must be {_word(hint)}{nearest(value, literals)}")
 
 
+def as_annotated(value: Any, annotation: Any) -> Any:
+    """`value`, an integer as a float where only a float is meant: a command line writes 2 for both."""
+    hint = _resolved(annotation)
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in parts and int not in parts else value
+
+
 def _resolved(annotation: Any) -> Any:
     if not isinstance(annotation, str):
         return annotation

@@ -12,12 +12,10 @@ validation `scores`.
 
 from __future__ import annotations
 
-from operators.command_line import write_any_character
-from operators.runtime.idle import limit_spinning
+from operators.command_line import begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
-    write_any_character()
+    begin()  # before torch is imported
 
 import json
 import os

@@ -6,12 +6,10 @@ random numbers keyed by image, no scores, no curves. The two take turns, step by
 
 from __future__ import annotations
 
-from operators.command_line import write_any_character
-from operators.runtime.idle import limit_spinning
+from operators.command_line import begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
-    write_any_character()
+    begin()  # before torch is imported
 
 import sys
 import tempfile

@@ -149,8 +149,8 @@ def entry_points():
 def test_every_entry_point_limits_spinning_before_torch_is_imported(path):
     """First of all below `__main__`, or first in a `main` of a module that imports no torch."""
     tree = ast.parse(path.read_text())
-    call = "limit_spinning()"
-    harmless = ("__future__", "operators.command_line", "operators.runtime.idle")
+    call = "begin()"
+    harmless = ("__future__", "operators.command_line")
     body = [node for node in tree.body[1:] if not (isinstance(node, ast.ImportFrom) and node.module in harmless)]
     if ast.unparse(body[0]).startswith(f"if __name__ == '__main__':\n    {call}"):
         return

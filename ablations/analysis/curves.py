@@ -16,6 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-unty
 
 from ablations.statistics import t_interval
 from tasks.system import results
+from tasks.system.reading import check_file
 
 Curve = Mapping[int, float]
 """Step -> value."""
@@ -25,6 +26,7 @@ def read(run_dir: Path, metric: str) -> dict[int, float]:
     """The metric at every step at which the run logged it, in order; empty if it did not."""
     found: dict[int, float] = {}
     for path in sorted(run_dir.glob("events.out.tfevents.*")):
+        check_file(path)
         found.update(_scalars(path, metric))
     text = None if found else results.read(run_dir / "metrics.csv")
     for row in csv.DictReader(io.StringIO(text or "", newline="")):

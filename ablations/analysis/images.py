@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ablations.analysis.study import Block, Trial
 from ablations.statistics import image_difference_over_seeds
+from tasks.system.reading import check_file
 
 Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """Indices of the test images, and which of them the model gets right."""
@@ -66,6 +67,7 @@ def _right(trials: Sequence[Trial], notes: list[str]) -> dict[int, Right]:
 
 
 def _read(path: Path) -> Right:
+    check_file(path)
     with path.open("rb") as file, np.load(file) as saved:
         index, label, logits = (saved[name] for name in ("index", "label", "logits"))
     if logits.ndim != 2 or label.shape != logits.shape[:1] or index.shape != label.shape:

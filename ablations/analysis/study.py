@@ -15,6 +15,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from operators.errors import InputError, check_choice, check_names
+from tasks.config import userfiles
 from tasks.system import results
 
 STATES = ("complete", "diverged", "failed", "pruned", "skipped", "running", "waiting")
@@ -191,6 +192,7 @@ def read(path: Path) -> Study:
     for name, text in texts.items():
         if text is None:
             raise InputError(f"{path} is not the directory of a study: it has no {name}")
+    userfiles.check_text(str(path / "study.yaml"), texts["study.yaml"] or "")
     try:
         plan = yaml.safe_load(texts["study.yaml"] or "")
     except (yaml.YAMLError, ValueError, RecursionError) as error:

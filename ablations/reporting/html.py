@@ -13,6 +13,7 @@ from PIL import Image
 
 from ablations.reporting.figures import NARROW, WIDE
 from ablations.reporting.svg import COLOURS, STYLE, Canvas
+from tasks.system.reading import check_file
 
 SHEET = 480
 """Widest sheet of samples, in pixels."""
@@ -118,6 +119,7 @@ def small(canvas: Canvas, caption: str) -> str:
 def sheet(found: Mapping[str, Any]) -> str:
     """A sheet of samples, inside the page."""
     try:
+        check_file(Path(found["path"]))
         with Image.open(Path(found["path"])) as image:
             image.load()
             if image.width > SHEET:

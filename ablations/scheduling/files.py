@@ -18,8 +18,8 @@ from ablations.scheduling.ledger import Entry
 from ablations.scheduling.worker import run_dir
 from ablations.trials import Trial, lay_out, sections
 from operators.errors import InputError
+from tasks.config import userfiles
 from tasks.system import provenance, results
-from tasks.system.reading import UnreadableError
 
 PLAN, TABLE = "study.yaml", "trials.csv"
 _COLUMNS = (
@@ -81,8 +81,11 @@ def recorded_sections(directory: Path) -> dict[str, str] | None:
     path = directory / PLAN
     try:
         text = results.read(path)
-        return None if text is None else dict(yaml.safe_load(text)["sections"])
-    except UnreadableError:
+        if text is None:
+            return None
+        userfiles.check_text(str(path), text)
+        return dict(yaml.safe_load(text)["sections"])
+    except InputError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path} was not written by a study of this program: choose another study.dir=DIR") from error

@@ -5,10 +5,10 @@ Started by `python -m ablations`, which tells it on standard input, as JSON, whe
 
 from __future__ import annotations
 
-from operators.runtime.idle import limit_spinning
+from operators.command_line import begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
+    begin()  # before torch is imported
 
 import json
 import os

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from operators.command_line import write_any_character
-from operators.runtime.idle import limit_spinning
+from operators.command_line import begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
-    write_any_character()
+    begin()  # before torch is imported
 
 import sys
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from operators.errors import InputError, nearest
-from tasks.config import bounds, budget, schema
+from tasks.config import bounds, budget, mixers, schema
 from tasks.config.overrides import PDE_MIXER, normalise, parse, run_directory
 from tasks.system.atomic_files import PREVIOUS
 
@@ -135,6 +135,7 @@ def translate(error: Exception, overrides: Sequence[str]) -> InputError:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
+    mixers.offer()
     with initialize_config_module("conf", version_base="1.3", job_name="run"):
         return hydra.compose("config", list(overrides))
 

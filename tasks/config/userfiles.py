@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-untyped]
 
 from operators.errors import InputError
 from tasks.config.bounds import DEEPEST
+from tasks.system.reading import check_file
 
 LARGEST_FILE, MOST_NODES = 2**20, 100_000
 """Bytes of a file, and values in it, those repeated by aliases counted again."""
@@ -29,19 +30,30 @@ def check(folders: Iterable[str]) -> None:
 
 def _check_file(path: Path) -> None:
     try:
+        check_file(path)
         if path.stat().st_size > LARGEST_FILE:
             raise InputError(f"{path} is larger than {LARGEST_FILE:,} bytes: no configuration needs that")
-        size = _written_out(path.read_text(encoding="utf-8"))
+        check_text(str(path), path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
+
+
+def check_text(what: str, text: str, most: int = MOST_NODES) -> None:
+    """Refuse YAML, called `what`, that has more than `most` values once its aliases are written out, or that is none.
+
+    Raises:
+        InputError: names it.
+    """
+    try:
+        size = _written_out(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{what} is not readable as YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
-        raise InputError(f"{path} has more than {DEEPEST} levels, or one that holds itself") from error
-    if size > MOST_NODES:
-        raise InputError(
-            f"{path} has {size:,} values once its aliases are written out: at most {MOST_NODES:,} are read"
-        )
+        raise InputError(f"{what} has more than {DEEPEST} levels, or one that holds itself") from error
+    if size > most:
+        raise InputError(f"{what} has {size:,} values once its aliases are written out: at most {most:,} are read")
 
 
 def _written_out(text: str) -> int:

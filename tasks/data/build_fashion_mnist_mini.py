@@ -7,10 +7,10 @@ arrays; the compressed bytes depend on the version of zlib.
 
 from __future__ import annotations
 
-from operators.runtime.idle import limit_spinning
+from operators.command_line import begin
 
 if __name__ == "__main__":
-    limit_spinning()  # before torch is imported
+    begin()  # before torch is imported
 
 import argparse
 import json

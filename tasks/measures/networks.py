@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from operators.errors import InputError, check_choice
 from tasks.measures.inception import Inception
+from tasks.system.reading import check_file
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -148,6 +149,7 @@ def create(name: str, weights: str | Path | None = None) -> FeatureNetwork:
     entry = _NETWORKS[name]
     path = entry.weights() if weights is None else Path(weights).expanduser()
     try:
+        check_file(path)
         content = path.read_bytes()
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, LookupError, ValueError, pickle.UnpicklingError) as error:

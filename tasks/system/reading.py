@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from operators.errors import InputError
 
@@ -22,6 +23,16 @@ _ALLOCATION = re.compile(r"(can't|cannot|unable to) allocate memory|not enough m
 
 class UnreadableError(InputError):
     """A file cannot be read at the moment; nothing says that it is damaged. The message is one line."""
+
+
+def check_file(path: Path) -> None:
+    """Refuse what a reader would wait for, perhaps for ever.
+
+    Raises:
+        UnreadableError: `path` is a pipe, a socket or a device.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UnreadableError(f"{path} is a pipe, a socket or a device, and must be a file")
 
 
 @contextmanager

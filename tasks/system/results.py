@@ -16,7 +16,7 @@ from rich.table import Table
 
 from tasks.system import environment
 from tasks.system.atomic_files import write_text
-from tasks.system.reading import reading
+from tasks.system.reading import check_file, reading
 
 
 def read(path: Path) -> str | None:
@@ -26,6 +26,7 @@ def read(path: Path) -> str | None:
         UnreadableError: there is one, and the system cannot read it.
     """
     with reading(str(path)):
+        check_file(path)
         try:
             return path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:

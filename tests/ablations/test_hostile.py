@@ -97,10 +97,10 @@ def bomb() -> str:
 
 
 BOMBS: dict[str, tuple[Callable[[], str], str]] = {
-    "aliases": (bomb, "20,000 values"),
-    "itself": (lambda: "a: &a [*a]", "20,000 values"),
+    "aliases": (bomb, "at most 20,000 are read"),
+    "itself": (lambda: "a: &a [*a]", "one that holds itself"),
     "interpolations": (lambda: "\n".join(f"a{n}: '${{a{n + 1}}}${{a{n + 1}}}'" for n in range(60)), "oc.env"),
-    "levels": (lambda: "a: " + "[" * 5000 + "]" * 5000, "too many levels"),
+    "levels": (lambda: "a: " + "[" * 5000 + "]" * 5000, "more than 50 levels"),
     "some levels": (lambda: "a: " + "[" * 40 + "]" * 40, "at most 20"),
     "size": (lambda: "a: " + "x" * 2**21, "1,048,576 bytes"),
     "text": (lambda: "a: " + "x" * 20_000, "at most 10,000"),

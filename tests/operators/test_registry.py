@@ -1,18 +1,14 @@
 import importlib.metadata
 import itertools
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 
 import operators
 from operators import Core, Cost, InputError, MixerCard, ShellSpec, registry
 from tests.checks import assert_close, assert_differs
-
-CONF = Path(__file__).parents[2] / "conf" / "mixer"
 
 
 def card(name, **more):
@@ -98,17 +94,6 @@ def test_describe_refuses_unknown_names():
         operators.describe("identiti")
 
 
-@pytest.mark.parametrize("name", ["attention", "conv", "identity", "pom", "pool", "random"])
-def test_configuration_holds_exactly_the_defaults(name):
-    settings = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    assert settings.pop("name") == name
-    assert settings.pop("backend") == "auto"
-    defaults = operators.describe(name).defaults
-    assert settings == {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
-    x = torch.randn(1, 3, 4, 8)
-    assert operators.create(name, 8, grid=(3, 4), **settings)(x).shape == x.shape
-
-
 # ---------------------------------------------------------------- registration
 
 
@@ -130,6 +115,18 @@ def test_registering_a_name_twice_is_refused(clean):
     with pytest.raises(InputError, match=line):
         registry.register(card("identity"))(Doubling)
     assert registry.core_class("identity").__module__ == "operators.mixers.controls.controls"
+
+
+@pytest.mark.parametrize("default", [..., object(), {1: 2}, [len]], ids=["none", "object", "key", "list"])
+def test_a_default_that_no_configuration_holds_is_refused(clean, default):
+    class Odd(Doubling):
+        def __init__(self, site, *, backend="auto", factor=default):
+            super().__init__(site, backend=backend)
+
+    if default is ...:
+        Odd.__init__.__kwdefaults__.pop("factor")
+    with pytest.raises(InputError, match="mixer 'odd': factor needs a default that a configuration can hold"):
+        registry.register(card("odd"))(Odd)
 
 
 @pytest.mark.parametrize(("made", "said"), [(lambda u: u[:, :1], r"\(1, 1, 5, 8\)"), (lambda u: None, "NoneType")])

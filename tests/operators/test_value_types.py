@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 import operators
-from operators import InputError, Site, registry
+from operators import InputError, Site, registry, value_types
 from tests.operators.throwaway import Mean
 
 
@@ -69,6 +69,15 @@ def test_value_of_another_kind_is_refused_in_one_line(params: dict[str, Any], li
         operators.create("stranger", 4, **params)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "meant"),
+    [("float", 2, 2.0), ("float | None", 2, 2.0), ("float | int", 2, 2), ("int", 2, 2), ("float", True, True)],
+)
+def test_a_whole_number_is_a_float_where_only_a_float_is_meant(annotation: str, value: Any, meant: Any) -> None:
+    converted = value_types.as_annotated(value, annotation)
+    assert (converted, type(converted)) == (meant, type(meant))
 
 
 @pytest.mark.parametrize(

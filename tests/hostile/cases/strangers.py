@@ -36,7 +36,6 @@ def package(source: str, *, point: str = "stranger = stranger_mixer") -> tuple[S
     meta = "Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n"
     return (
         put("site/stranger_mixer.py", source),
-        put("mine/mixer/stranger.yaml", "name: stranger\nbackend: auto\n"),
         put("site/stranger-1.0.dist-info/METADATA", meta),
         put("site/stranger-1.0.dist-info/entry_points.txt", f"[operator_zoo.mixers]\n{point}\n"),
     )
@@ -56,7 +55,7 @@ def stranger(
     point: str = "stranger = stranger_mixer",
     traces: str = "",
 ) -> Case:
-    chosen = command or run("mixer=stranger", "--config-dir=mine", *(f"+{word}" for word in words))
+    chosen = command or run("mixer=stranger", *words)
     return Case(name, chosen, package(text, point=point), allowed, environment=ENVIRONMENT, traces=traces)
 
 

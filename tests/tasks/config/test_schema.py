@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import conf
+import operators
 from operators import InputError
 from tasks.config import schema
 from tasks.config.composition import compose
@@ -56,7 +57,7 @@ def test_yaml_and_python_have_the_same_defaults(file: str, cls: Any) -> None:
         assert set(values) == {field.name for field in fields(cls)} - {"lightning"}
 
 
-@pytest.mark.parametrize("group", ["mixer", "shell", "model", "data", "trainer", "logger", "optimizer", "task"])
+@pytest.mark.parametrize("group", ["shell", "model", "data", "trainer", "logger", "optimizer", "task"])
 def test_every_option_composes_and_is_named_after_its_file(group: str) -> None:
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     assert options
@@ -65,7 +66,7 @@ def test_every_option_composes_and_is_named_after_its_file(group: str) -> None:
         assert config[group].get("name", option) == option
 
 
-@pytest.mark.parametrize("mixer", sorted(path.stem for path in (CONF / "mixer").glob("*.yaml")))
+@pytest.mark.parametrize("mixer", [*operators.names(), "hybrid"])
 def test_pde_exists_exactly_with_pde_layers(mixer: str) -> None:
     assert ("pde" in compose([f"mixer={mixer}"])) == (mixer in ("pde_ssm", "hybrid"))
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from ablations import studyfile
+from ablations.analysis import curves, images
+from ablations.reporting import html
 from operators import InputError
+from tasks.config import userfiles
 from tasks.data import cache
+from tasks.measures import networks
 from tasks.run.loggers import _Rows
 from tasks.run.saving import Files, no_room
 from tasks.system import atomic_files, checkpoint, results
@@ -168,3 +174,37 @@ def test_cache_that_cannot_be_read_is_done_without_and_left(
     failing(monkeypatch, OSError(number, os.strerror(number)), path.name)
     assert np.array_equal(cache.decoded("x", [b"a"], (2, 3), decode), images)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def read_html(path: Path) -> None:
+    assert "must be a file" in html.sheet({"path": str(path), "title": "t", "seed": 0})
+    raise UnreadableError("must be a file")
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "results": results.read,
+    "settings": lambda path: userfiles.check([str(path.parent)]),
+    "study": studyfile.read,
+    "predictions": images._read,
+    "curves": lambda path: curves.read(path.parent, "val/loss"),
+    "weights": lambda path: networks.create("efficientnet_lite0", str(path)),
+    "samples": read_html,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_nothing_waits_for_a_pipe(reader: str, tmp_path: Path) -> None:
+    pipe = tmp_path / {"settings": "mixer.yaml", "curves": "events.out.tfevents.0"}.get(reader, "pipe")
+    os.mkfifo(pipe)
+
+    def give_up(*_: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(20)
+    try:
+        with pytest.raises(InputError, match=r"must be a file|cannot be read as weights"):
+            READERS[reader](pipe)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
