@@ -156,3 +156,34 @@ def test_wrong_input_is_one_line(study: Path, tmp_path: Path, capsys: pytest.Cap
     (study / "a0" / "metrics.json").write_text("{")
     with pytest.raises(InputError, match="a0"):
         compare.find([study])
+
+
+ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.yaml", ALIASES, "values once its aliases are written out"),
+        ("provenance.json", '{"data": {"fingerprint": ["a"]}}', "'fingerprint', or holds something else"),
+        ("provenance.json", '{"versions": {"torch": [2]}}', "'torch', or holds something else"),
+    ],
+    ids=["bomb", "fingerprint", "version"],
+)
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, file: str, text: str, said: str) -> None:
+    path = write_run(tmp_path / "run", "pool", 0, 0.5) / file
+    path.write_text(text if file == "config.yaml" else json.dumps({**json.loads(path.read_text()), **json.loads(text)}))
+    with pytest.raises(InputError) as caught:
+        compare.read(tmp_path / "run")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_of_two_kinds_are_compared_as_texts(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", "pool", 0, 0.5)
+    (path / "config.yaml").write_text("seed: 0\nmodel: {1: a, b: c}\n")
+    assert dict(compare.flatten(compare._settings(path, (path / "config.yaml").read_text()))) == {
+        "model.1": "a",
+        "model.b": "c",
+        "seed": 0,
+    }

@@ -71,7 +71,7 @@ CASES = [
     one("accuracy in a list", changed("run/metrics.json", "test/accuracy", [0.5])),
     one("no parameters", changed("run/metrics.json", "params")),
     one("parameters as text", changed("run/metrics.json", "params", "many")),
-    one("seconds that are null", changed("run/metrics.json", "train/seconds", None)),
+    one("seconds that are null", changed("run/metrics.json", "train/seconds", None), allowed=(OK, REFUSED)),
     one("no mixer", changed("run/metrics.json", "mixer"), allowed=(OK, REFUSED)),
     one("provenance without versions", changed("run/provenance.json", "versions")),
     one("versions as text", changed("run/provenance.json", "versions", "1.0")),
