@@ -33,10 +33,11 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
+    """Ruff's rules and format; imports that run up or in circles, folders that are full."""
     _install(session)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "-m", "tests.structure")
 
 
 @nox.session(python="3.11")

@@ -13,7 +13,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
-from operators.command_line import Parser, begin
+from operators.command_line import Parser, begin, conclude
 from operators.errors import InputError
 from tasks.config import mixers
 from tasks.config.overrides import check, normalise
@@ -129,4 +129,4 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

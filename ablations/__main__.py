@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.masking import masked
-from operators.command_line import begin
+from operators.command_line import begin, conclude
 from operators.errors import InputError, check_names, check_number
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
@@ -147,4 +147,4 @@ def _complain(error: Exception, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

@@ -7,7 +7,7 @@ means over seeds with 95 % t intervals; differences to the reference arm are pai
 
 from __future__ import annotations
 
-from operators.command_line import Parser, begin
+from operators.command_line import Parser, begin, conclude
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -313,4 +313,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

@@ -6,7 +6,7 @@ that is shown or plotted.
 
 from __future__ import annotations
 
-from operators.command_line import Parser, begin
+from operators.command_line import Parser, begin, conclude
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -111,4 +111,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

@@ -7,7 +7,7 @@ of 256, 512 and 1,024 pixels at the usual eighth, in patches of two.
 
 from __future__ import annotations
 
-from operators.command_line import Parser, begin
+from operators.command_line import Parser, begin, conclude
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -84,4 +84,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
+import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from operators.errors import InputError, nearest
 from operators.runtime.idle import limit_spinning
 
 _HOME = Path(__file__).parents[1]
+# What a write to a full device, a failing one or a closed descriptor raises.
+_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)
 _PACKAGES = ("models", "tasks", "ablations", "conf")
 
 
@@ -33,8 +39,11 @@ def begin() -> None:
     another module has the name of one of this project's packages, one line says so and the process ends with status 2.
     """
     limit_spinning()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process lasts
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     for name in _PACKAGES:
         spec = find_spec(name)
@@ -44,3 +53,33 @@ def begin() -> None:
                 "rename it, or start from another folder\n"
             )
             sys.exit(2)
+
+
+def conclude(main: Callable[[], int]) -> NoReturn:
+    """End the process with the status that `main` returns, or 1 where its output cannot be written.
+
+    One line says why, unless the reader of the output has merely left.
+    """
+    status = 1
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _OUTPUT:
+            raise
+        _discard(sys.stdout)
+        status = 1
+        with suppress(OSError):  # it may be standard error that is full
+            sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+    sys.exit(status)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is left in `stream` go nowhere, instead of failing again as the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -12,7 +12,7 @@ validation `scores`.
 
 from __future__ import annotations
 
-from operators.command_line import begin
+from operators.command_line import begin, conclude
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -183,4 +183,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

@@ -6,7 +6,7 @@ random numbers keyed by image, no scores, no curves. The two take turns, step by
 
 from __future__ import annotations
 
-from operators.command_line import begin
+from operators.command_line import begin, conclude
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -151,4 +151,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    conclude(lambda: main(sys.argv[1:]))

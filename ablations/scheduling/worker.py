@@ -5,7 +5,7 @@ Started by `python -m ablations`, which tells it on standard input, as JSON, whe
 
 from __future__ import annotations
 
-from operators.command_line import begin
+from operators.command_line import begin, conclude
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -346,4 +346,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

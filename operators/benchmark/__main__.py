@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operators.command_line import begin
+from operators.command_line import begin, conclude
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -29,4 +29,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    conclude(main)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 import operators
 from operators.benchmark.options import LEVELS
-from operators.benchmark.workload import Arm, Place, Shape, Workload, leaf, noise
+from operators.benchmark.workload import Place, Shape, Workload, leaf, noise
 from operators.errors import check_choice, check_names
 from operators.mixer import Mixer
 
@@ -41,6 +41,28 @@ class Subject(nn.Module):
         """MACs of one forward call for the whole batch."""
         ffn = 2 * FFN_RATIO * shape.tokens * shape.dim**2 if self.block else 0
         return shape.batch * (self.mixer.cost(shape.height, shape.width).macs + ffn)
+
+
+class Arm(Protocol):
+    """Something to time: a mixer, a bare operation or a rival."""
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+
+    @property
+    def kind(self) -> str:
+        """`mixer`, `bare` or `rival`."""
+
+    @property
+    def judged(self) -> MixerArm | None:
+        """The mixer that is compared with float64 before this is timed, if there is one."""
+
+    def absent(self, shape: Shape, place: Place) -> str | None:
+        """Why it cannot be timed there, or None."""
+
+    def build(self, shape: Shape, place: Place) -> Workload:
+        """Make it, with everything it needs in memory. Raises `InputError` where that is impossible."""
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from operators.benchmark import gate
-from operators.benchmark.arms import MixerArm
+from operators.benchmark.arms import Arm, MixerArm
 from operators.benchmark.measuring import roofline
 from operators.benchmark.measuring.clock import Lane, round_robin
 from operators.benchmark.measuring.guard import Guard
 from operators.benchmark.measuring.memory import allocation_errors, freed_memory_kept, give_back
 from operators.benchmark.measuring.statistics import quartiles
 from operators.benchmark.table import KEY, PACKAGE, Row, Table, code_digest, hardware_name, key
-from operators.benchmark.workload import FORWARD, WORKS, Arm, Place, Shape, Workload, functions
+from operators.benchmark.workload import FORWARD, WORKS, Place, Shape, Workload, functions
 from operators.errors import InputError
 
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"

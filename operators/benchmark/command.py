@@ -13,13 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 import operators
 from operators.benchmark import options as command_line
 from operators.benchmark import plots, report
-from operators.benchmark.arms import MixerArm, mixer_arms
+from operators.benchmark.arms import Arm, MixerArm, mixer_arms
 from operators.benchmark.bare import bare_arms
 from operators.benchmark.bench import Bench, Outcome, Plan
 from operators.benchmark.measuring.memory import allocation_errors
 from operators.benchmark.options import REFERENCE
 from operators.benchmark.rivals import rival_arms
-from operators.benchmark.workload import Arm, Place, Shape
+from operators.benchmark.workload import Place, Shape
 from operators.errors import InputError, check_choice
 
 

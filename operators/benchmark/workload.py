@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from operators.benchmark.arms import MixerArm
 
 FORWARD, BOTH = WORKS = ("forward", "forward+backward")
 DTYPES: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -90,28 +86,6 @@ class Workload:
         """Drop all gradients."""
         for leaf in (*self.inputs, *self.parameters):
             leaf.grad = None
-
-
-class Arm(Protocol):
-    """Something to time: a mixer, a bare operation or a rival."""
-
-    @property
-    def label(self) -> str:
-        """Its name in tables."""
-
-    @property
-    def kind(self) -> str:
-        """`mixer`, `bare` or `rival`."""
-
-    @property
-    def judged(self) -> MixerArm | None:
-        """The mixer that is compared with float64 before this is timed, if there is one."""
-
-    def absent(self, shape: Shape, place: Place) -> str | None:
-        """Why it cannot be timed there, or None."""
-
-    def build(self, shape: Shape, place: Place) -> Workload:
-        """Make it, with everything it needs in memory. Raises `InputError` where that is impossible."""
 
 
 def noise(*size: int, device: str, seed: int = 0) -> Tensor:

@@ -94,6 +94,7 @@ def _environment(case: Case, scratch: Path, work: Path, store: Store) -> dict[st
         "OMP_NUM_THREADS": "1",
         "GOMP_SPINCOUNT": "1000",
         "HF_HUB_OFFLINE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",  # a limit on the size of files would leave the project's own cut off
         "HOME": str(scratch / "home"),
         "TMPDIR": str(scratch / "tmp"),
         "XDG_CACHE_HOME": str(store.cache),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from operators.benchmark.arms import Arm
 from operators.benchmark.measuring.clock import peak_bytes
-from operators.benchmark.workload import BOTH, FORWARD, Arm, Place, Shape, functions
+from operators.benchmark.workload import BOTH, FORWARD, Place, Shape, functions
 
 PROBES = ((8, 8), (16, 16))
 """Grids at which memory is measured."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from operators import Core, Cost, MixerCard, Site
-from operators.benchmark.arms import mixer_arms
+from operators.benchmark.arms import Arm, mixer_arms
 from operators.benchmark.bench import Plan
 from operators.benchmark.table import Row
-from operators.benchmark.workload import Arm, Place, Shape
+from operators.benchmark.workload import Place, Shape
 
 CPU = Place("cpu", "float32")
 TINY = Shape(batch=1, height=3, width=4, dim=8)

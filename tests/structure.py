@@ -1,0 +1,111 @@
+"""The shape of the house: `python -m tests.structure` says which imports run up or in circles, which folder is full.
+
+Imports inside functions and those for type checkers alone count as well: a reader follows them too.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ORDER = ("operators", "models", "tasks", "ablations")
+"""Each may import those before it."""
+APART = {"ablations.scheduling": ("ablations.reporting",), "ablations.analysis": ("ablations.reporting",)}
+"""Wings, and those they know nothing of."""
+MOST_FILES = 15
+
+
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """The shipped modules by dotted name."""
+    found = {}
+    for package in ORDER:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(name: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]:
+    """The modules among `known` that the one at `path` imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            candidates = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            candidates = [each if each in known else node.module for each in whole]
+        else:
+            continue
+        yield from (each for each in candidates if each in known and each != name)
+
+
+def graph(root: Path = ROOT) -> dict[str, set[str]]:
+    """What each shipped module imports of the others."""
+    known = modules(root)
+    return {name: set(imports(name, path, known)) for name, path in known.items()}
+
+
+def upward(edges: Mapping[str, set[str]]) -> list[str]:
+    """Imports against the arrows."""
+    wrong = []
+    for name, targets in edges.items():
+        for target in sorted(targets):
+            above = ORDER.index(target.split(".")[0]) > ORDER.index(name.split(".")[0])
+            hidden = any(
+                name.startswith(f"{wing}.") and target.startswith(other)
+                for wing, others in APART.items()
+                for other in others
+            )
+            if above or hidden:
+                wrong.append(f"{name} imports {target}")
+    return wrong
+
+
+def circles(edges: Mapping[str, set[str]]) -> list[str]:
+    """Groups of files each of which imports, directly or not, all others of its group (Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    groups = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for target in sorted(edges[name]):
+            if target not in index:
+                visit(target)
+            if target in stack:
+                low[name] = min(low[name], low[target])
+        if low[name] == index[name]:
+            group = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(group) > 1:
+                groups.append(", ".join(sorted(group)))
+
+    for name in edges:
+        if name not in index:
+            visit(name)
+    return groups
+
+
+def full(root: Path = ROOT) -> list[str]:
+    """Folders, tests included, with more Python files directly in them than a reader overlooks."""
+    folders: dict[Path, int] = {}
+    for package in (*ORDER, "tests"):
+        for path in (root / package).rglob("*.py"):
+            folders[path.parent] = folders.get(path.parent, 0) + 1
+    return [f"{path.relative_to(root)}: {count} files" for path, count in sorted(folders.items()) if count > MOST_FILES]
+
+
+def main() -> int:
+    """Print what is wrong; exit status 1 if anything is."""
+    edges = graph()
+    wrong = [*upward(edges), *(f"a circle: {group}" for group in circles(edges)), *full()]
+    sys.stdout.write("".join(f"{line}\n" for line in wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

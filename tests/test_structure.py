@@ -1,0 +1,43 @@
+"""The shape of the house; and that the check of it can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests import structure
+
+
+def write(root: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = (root / name.replace("__", "/")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_no_import_runs_up_or_in_a_circle_and_no_folder_is_full() -> None:
+    edges = structure.graph()
+    assert len(edges) > 150
+    assert structure.upward(edges) == []
+    assert structure.circles(edges) == []
+    assert structure.full() == []
+
+
+def test_what_is_wrong_is_found(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        operators__a="from operators import b",
+        operators__b="def late():\n    import operators.c",
+        operators__c="from operators.a import x",
+        operators__d="from models.e import y",
+        models__e="from operators import d",
+        ablations__reporting__page="import operators.a",
+        ablations__analysis__summary="from ablations.reporting import page",
+        **{f"tasks__f{n}": "" for n in range(structure.MOST_FILES + 1)},
+    )
+    edges = structure.graph(tmp_path)
+    assert structure.upward(edges) == [
+        "operators.d imports models.e",
+        "ablations.analysis.summary imports ablations.reporting.page",
+    ]
+    assert structure.circles(edges) == ["operators.a, operators.b, operators.c", "models.e, operators.d"]
+    assert structure.full(tmp_path) == ["tasks: 16 files"]
