@@ -7,6 +7,7 @@ from operators.command_line import Parser, begin, conclude
 if __name__ == "__main__":
     begin()  # before torch is imported
 
+import inspect
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -20,6 +21,7 @@ from rich.table import Table
 from operators import registry
 from operators.card import MixerCard
 from operators.errors import InputError
+from operators.mixer import Core
 from operators.shell.spec import COMMON
 
 EXAMPLE_DIM = 192
@@ -49,6 +51,7 @@ def short_number(number: float) -> str:
 def properties(card: MixerCard) -> str:
     """The card's properties in words."""
     words = [
+        f"{card.family} family" if card.family else "",
         "position-aware" if card.position_aware else "position-blind",
         "permutation-equivariant" if card.permutation_equivariant else "",
         f"shift-equivariant ({card.translation_equivariant})" if card.translation_equivariant else "",
@@ -66,6 +69,13 @@ def paper(card: MixerCard) -> str:
     """The card's arXiv number (its whole source where there is none) and year."""
     number = re.search(r"arXiv \S*\d", card.source)
     return f"{number.group() if number else card.source} ({card.year})"
+
+
+def meanings(core: type[Core]) -> dict[str, str]:
+    """What the parameters of a core's constructor are, from the section `Args` of its class's docstring."""
+    section = (inspect.getdoc(core) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.finditer(r"^    (\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE)
+    return {entry[1]: " ".join(entry[2].split()) for entry in entries}
 
 
 def print_zoo(console: Console) -> None:
@@ -105,9 +115,13 @@ def print_card(console: Console, name: str) -> None:
     facts.add_row("equation", card.equation)
     facts.add_row("source", f"{card.source} ({card.year})")
     facts.add_row("properties", properties(card))
-    availability = registry.core_class(name).availability()
+    core = registry.core_class(name)
+    availability, said = core.availability(), {key: f": {text}" for key, text in meanings(core).items()}
     for key, items in (
-        ("parameters", [f"{parameter} = {value}" for parameter, value in card.defaults.items()]),
+        (
+            "parameters",
+            [f"{parameter} = {value}{said.get(parameter, '')}" for parameter, value in card.defaults.items()],
+        ),
         ("backends", [f"{backend}: {reason or 'usable here'}" for backend, reason in availability.items()]),
         ("exempt from", [f"{test}: {reason}" for test, reason in card.exempt.items()]),
     ):

@@ -26,6 +26,7 @@ class MixerCard:
     The properties are those of the core alone (the bare shell), with default parameters.
 
     Attributes:
+        family: mixers of a kind, such as `scan`; those of this project lie in a folder of that name.
         name, title, source, year, equation: identity; `source` is the paper (arXiv number) and the equation or section.
         defaults: the mixer's own parameters and their defaults (read off the core's constructor).
         published: numbers the mixer's authors report, each with its source.
@@ -56,6 +57,7 @@ class MixerCard:
     translation_equivariant: Literal["circular", "interior"] | None
     linear: bool
     backends: tuple[str, ...]
+    family: str = ""
     causal_along: str | None = None
     fixed_grid: bool = False
     extensive: bool = False

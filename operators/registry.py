@@ -6,7 +6,7 @@ import importlib
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -119,10 +119,21 @@ def core_class(name: str) -> type[Core]:
     return _cores[check_choice("mixer", name, names())]
 
 
-def names() -> list[str]:
-    """Names of all registered mixers, sorted."""
+def names(**properties: Any) -> list[str]:
+    """Names of the registered mixers, sorted; of those alone whose cards have all `properties`.
+
+    `names(family="scan")` and `names(linear=True, fixed_grid=False)` take any attribute of a `MixerCard`; a mixer of
+    the zoo's own is not imported for that.
+
+    Raises:
+        InputError: a property that cards do not have.
+    """
     _load()
-    return sorted({*catalogue.entries(), *_cores})
+    cards = {name: core.card for name, core in _cores.items()}
+    cards |= {name: entry.card for name, entry in catalogue.entries().items()}
+    check_names("a mixer's card", properties, [field.name for field in fields(MixerCard)])
+    wanted = properties.items()
+    return sorted(name for name, card in cards.items() if all(getattr(card, key) == value for key, value in wanted))
 
 
 def check(name: str, params: Mapping[str, Any], shell: str | ShellSpec | Mapping[str, Any], backend: str) -> None:

@@ -141,3 +141,13 @@ def test_a_wrong_command_line_is_one_line(show, argv):
     assert (status, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", operators.names())
+def test_every_parameter_says_what_it_is(show, name):
+    core = registry.core_class(name)
+    meant = cli.meanings(core)
+    assert core.card.defaults.keys() <= meant.keys()
+    _, out, _ = show("describe", name, columns=120)
+    for parameter in core.card.defaults:
+        assert f"{parameter} = {core.card.defaults[parameter]}: {meant[parameter]}" in " ".join(out.split())

@@ -65,6 +65,22 @@ def test_names_are_sorted_and_described_under_their_name():
     assert [operators.describe(name).name for name in names] == names
 
 
+def test_names_are_chosen_by_what_cards_say(clean):
+    assert operators.names(family="scan") == ["mamba", "ss2d"]
+    assert operators.names(linear=True, family="controls") == ["conv", "identity", "pool", "random"]
+    assert operators.names(causal_along="nothing") == []
+    registry.register(card("doubling", family="scan"))(Doubling)
+    assert operators.names(family="scan") == ["doubling", "mamba", "ss2d"]
+    with pytest.raises(InputError, match=r"a mixer's card has no 'famly': .*; did you mean 'family'\?"):
+        operators.names(famly="scan")
+
+
+def test_a_family_is_a_folder():
+    for name in operators.names():
+        module, family = registry.core_class(name).__module__, operators.describe(name).family
+        assert module.startswith(f"operators.mixers.{family}.")
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [

@@ -124,6 +124,7 @@ _DIT = "facebookresearch/DiT README.md"
 @register(
     MixerCard(
         name="attention",
+        family="attention",
         title="Softmax attention",
         source="arXiv 1706.03762, equation 1; shell of DeiT, arXiv 2012.12877",
         year=2017,

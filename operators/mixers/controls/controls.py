@@ -30,6 +30,7 @@ def check_odd(what: str, value: int, least: int) -> None:
 @register(
     MixerCard(
         name="identity",
+        family="controls",
         title="Identity (no mixing)",
         source="arXiv 2210.13452, IdentityFormer",
         year=2022,
@@ -62,6 +63,7 @@ class Identity(Core):
 @register(
     MixerCard(
         name="pool",
+        family="controls",
         title="Average pooling",
         source="arXiv 2111.11418, section 3.2 (PoolFormer)",
         year=2021,
@@ -114,6 +116,7 @@ class Pool(Core):
 @register(
     MixerCard(
         name="conv",
+        family="controls",
         title="Depthwise convolution",
         source="arXiv 2201.03545, section 2.5 (ConvNeXt)",
         year=2022,
@@ -166,6 +169,7 @@ class Conv(Core):
 @register(
     MixerCard(
         name="random",
+        family="controls",
         title="Fixed random token matrix",
         source="arXiv 2210.13452, RandFormer",
         year=2022,

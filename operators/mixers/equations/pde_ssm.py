@@ -47,6 +47,7 @@ class _Kept(NamedTuple):
 @register(
     MixerCard(
         name="pde_ssm",
+        family="equations",
         title="PDE-SSM",
         source="arXiv 2603.13663 (abstract; block details are not public and are specified here)",
         year=2026,

@@ -44,6 +44,7 @@ START = 1e-3
 @register(
     MixerCard(
         name="pom",
+        family="linear",
         title="Polynomial mixer (PoM)",
         source="arXiv 2604.06129; davidpicard/pom pom/pom.py at bacfc6e",
         year=2026,

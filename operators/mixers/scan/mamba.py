@@ -23,6 +23,7 @@ _VIM = "hustvl/Vim README.md"
 @register(
     MixerCard(
         name="mamba",
+        family="scan",
         title="Bidirectional selective scan (Mamba, Vim)",
         source="arXiv 2401.09417, algorithm 1; scan of arXiv 2312.00752, algorithm 2; hustvl/Vim at dd0358a",
         year=2024,

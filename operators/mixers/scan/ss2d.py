@@ -23,6 +23,7 @@ _VMAMBA = "MzeroMiko/VMamba README.md"
 @register(
     MixerCard(
         name="ss2d",
+        family="scan",
         title="Cross-scan (SS2D, VMamba)",
         source="arXiv 2401.10166, section 4.2; MzeroMiko/VMamba classification/models/vmamba.py at 2ed52ea",
         year=2024,
