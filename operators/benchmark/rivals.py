@@ -15,7 +15,8 @@ from operators.benchmark.bare import SCAN_STATES
 from operators.benchmark.workload import DTYPES, Place, Shape, Workload, leaf, noise
 from operators.cost import fft_macs
 from operators.errors import check_choice
-from operators.mixers.attention.attention import default_heads, xformers_refusal
+from operators.mixers.attention.attention import xformers_refusal
+from operators.mixers.heads import default_heads
 from operators.scan import cuda
 
 MODES = 16

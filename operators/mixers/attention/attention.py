@@ -18,57 +18,15 @@ from torch import Tensor, nn
 
 from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
-from operators.errors import InputError, check_choice, check_number
+from operators.errors import InputError, check_choice
 from operators.initialisation import linear_init
 from operators.mixer import Core
+from operators.mixers.heads import HEAD_WIDTH, check_heads, default_heads, divisors, rope_angles, rotate
 from operators.registry import register
 from operators.runtime.differentiation import forward_mode
 from operators.runtime.tensors import ordinary_tensors
 from operators.runtime.tracing import constant
 from operators.shell.spec import ShellSpec
-
-HEAD_WIDTH = 64
-ROPE_BASE = 100.0
-
-
-def _divisors(number: int) -> list[int]:
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
-
-
-def default_heads(width: int) -> int:
-    """The divisor of `width` nearest to width/64, the larger one on a tie: 3, 6, 12 heads for DeiT-Ti, S, B."""
-    return min(_divisors(width), key=lambda heads: (abs(heads - width / HEAD_WIDTH), -heads))
-
-
-def check_heads(heads: int, width: int) -> None:
-    """Raise `InputError` unless `heads` divides `width`; names the divisors on either side."""
-    check_number("mixer.heads", heads, least=1, integer=True)
-    if width % heads:
-        below = [str(divisor) for divisor in _divisors(width) if divisor < heads][-1:]
-        above = [str(divisor) for divisor in _divisors(width) if divisor > heads][:1]
-        near = " and ".join(below + above)
-        raise InputError(f"mixer.heads={heads} must divide the width {width}; nearest: {near}")
-
-
-def rope_angles(height: int, width: int, head_width: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Angles (H·W, d/2), in radians, by which the channel pairs of a head of width d turn at each token.
-
-    The first d/4 pairs turn with the row, the others with the column, at 100^(−t/(d/4)) radians per token,
-    t = 0 … d/4 − 1 (axial RoPE for vision transformers, arXiv 2403.13298).
-    """
-    quarter = head_width // 4
-    frequency = ROPE_BASE ** (-torch.arange(quarter, device=device, dtype=dtype) / quarter)
-    rows = torch.arange(height, device=device, dtype=dtype)[:, None, None] * frequency
-    columns = torch.arange(width, device=device, dtype=dtype)[None, :, None] * frequency
-    shape = (height, width, quarter)
-    return torch.cat([rows.expand(shape), columns.expand(shape)], dim=-1).flatten(0, 1)
-
-
-def rotate(q: Tensor, angles: Tensor) -> Tensor:
-    """Turn channel pairs (i, i + d/2) of q (B, N, heads, d) by angles (N, d/2)."""
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-    first, second = q.to(angles.dtype).chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
 @lru_cache
@@ -169,7 +127,7 @@ class Attention(Core):
         check_heads(self.heads, site.width)
         self.head_width = site.width // self.heads
         if rope and self.head_width % 4:
-            fitting = [str(h) for h in _divisors(site.width) if site.width // h % 4 == 0]
+            fitting = [str(h) for h in divisors(site.width) if site.width // h % 4 == 0]
             raise InputError(
                 f"mixer.rope=True needs a head width divisible by 4, not {self.head_width}; "
                 f"heads that give one at width {site.width}: {', '.join(fitting) or 'none'}"

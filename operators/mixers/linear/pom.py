@@ -31,7 +31,7 @@ from operators.cost import Cost
 from operators.errors import InputError, check_choice, check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
-from operators.mixers.attention.attention import check_heads, rope_angles, rotate
+from operators.mixers.heads import check_heads, rope_angles, rotate
 from operators.precision import wide
 from operators.registry import register
 from operators.runtime.differentiation import transformed

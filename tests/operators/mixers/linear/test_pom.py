@@ -5,7 +5,7 @@ import torch
 
 import operators
 from operators import InputError
-from operators.mixers.attention.attention import rope_angles
+from operators.mixers.heads import rope_angles
 from operators.scan import orders
 from tests.checks import assert_close, assert_differs
 from tests.operators.cases import run_with_gradients

@@ -1,0 +1,52 @@
+"""Heads and rotary positions, which mixers of several families share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from operators.errors import InputError, check_number
+
+HEAD_WIDTH = 64
+ROPE_BASE = 100.0
+
+
+def divisors(number: int) -> list[int]:
+    """The divisors of `number`, ascending."""
+    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+
+
+def default_heads(width: int) -> int:
+    """The divisor of `width` nearest to width/64, the larger one on a tie: 3, 6, 12 heads for DeiT-Ti, S, B."""
+    return min(divisors(width), key=lambda heads: (abs(heads - width / HEAD_WIDTH), -heads))
+
+
+def check_heads(heads: int, width: int) -> None:
+    """Raise `InputError` unless `heads` divides `width`; names the divisors on either side."""
+    check_number("mixer.heads", heads, least=1, integer=True)
+    if width % heads:
+        below = [str(divisor) for divisor in divisors(width) if divisor < heads][-1:]
+        above = [str(divisor) for divisor in divisors(width) if divisor > heads][:1]
+        near = " and ".join(below + above)
+        raise InputError(f"mixer.heads={heads} must divide the width {width}; nearest: {near}")
+
+
+def rope_angles(height: int, width: int, head_width: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Angles (H·W, d/2), in radians, by which the channel pairs of a head of width d turn at each token.
+
+    The first d/4 pairs turn with the row, the others with the column, at 100^(−t/(d/4)) radians per token,
+    t = 0 … d/4 − 1 (axial RoPE for vision transformers, arXiv 2403.13298).
+    """
+    quarter = head_width // 4
+    frequency = ROPE_BASE ** (-torch.arange(quarter, device=device, dtype=dtype) / quarter)
+    rows = torch.arange(height, device=device, dtype=dtype)[:, None, None] * frequency
+    columns = torch.arange(width, device=device, dtype=dtype)[None, :, None] * frequency
+    shape = (height, width, quarter)
+    return torch.cat([rows.expand(shape), columns.expand(shape)], dim=-1).flatten(0, 1)
+
+
+def rotate(q: Tensor, angles: Tensor) -> Tensor:
+    """Turn channel pairs (i, i + d/2) of q (B, N, heads, d) by angles (N, d/2)."""
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    first, second = q.to(angles.dtype).chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
