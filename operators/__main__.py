@@ -143,17 +143,49 @@ def print_card(console: Console, name: str) -> None:
         console.print(table("Published numbers", ("model", "quantity", "value", "source"), numbers, right=("value",)))
 
 
+def print_verdict(console: Console, name: str, *, slow: bool, trace: bool) -> int:
+    """Run the contract on a mixer and say which of its promises hold; 1 if one is broken, else 0."""
+    registry.describe(name)
+    try:
+        from operators.testing import verdict
+    except ModuleNotFoundError as error:
+        raise InputError(f'the contract needs {error.name}: pip install "operator-zoo[contract]"') from error
+    found, output = verdict.judge(name, () if slow else ("-m", "not slow"))
+    rows = []
+    for promise, one in sorted(found.promises.items(), key=lambda item: (item[1].state != verdict.BROKEN, item[0])):
+        reasons = dict.fromkeys(one.reasons.values())
+        rows.append((promise.replace("_", " "), one.state, str(one.runs), "\n".join(reasons)))
+    console.print(table(f"Promises of {name}", ("promise", "state", "cases", "why"), rows, right=("cases",)))
+    if trace:
+        console.print(output)
+    broken = sum(one.state == verdict.BROKEN for one in found.promises.values())
+    if not found.promises:
+        raise InputError(f"the contract could not be run on {name}: {' '.join(output.split())[-500:]}")
+    console.print(
+        f"{broken} of {len(found.promises)} promises of {name} are broken"
+        if broken
+        else f"{name} keeps all its promises"
+    )
+    return 1 if broken else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, or 2 for wrong input (one line on standard error)."""
+    """Run the command line; the exit status is 0, 1 if a mixer breaks a promise, or 2 for wrong input (one line)."""
     parser = Parser(prog="python -m operators", description="List the zoo of token mixers.")
     commands = parser.add_subparsers(dest="command", metavar="command")
     describe = commands.add_parser("describe", help="print one mixer's card")
     describe.add_argument("name", metavar="NAME")
+    test = commands.add_parser("test", help="run the contract on one mixer: which of its promises hold")
+    test.add_argument("name", metavar="NAME")
+    test.add_argument("--slow", action="store_true", help="also what takes minutes: generated code in every shell")
+    test.add_argument("--trace", action="store_true", help="also show where the tests fail")
     console = Console(markup=False, highlight=False)
     try:
         options = parser.parse_args(argv)
         if options.command == "describe":
             print_card(console, options.name)
+        elif options.command == "test":
+            return print_verdict(console, options.name, slow=options.slow, trace=options.trace)
         else:
             print_zoo(console)
     except InputError as error:

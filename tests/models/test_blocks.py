@@ -10,7 +10,7 @@ from torch import nn
 import operators
 from models.blocks import Block, DropPath, FeedForward, PatchEmbedding, norm_layer, unpatchify
 from operators import InputError
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])

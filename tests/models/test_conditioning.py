@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import operators
 from models.conditioning import ModulatedBlock, ModulatedHead, Modulation, TimeEmbedding
-from tests.checks import assert_close, assert_differs
+from operators.testing.checks import assert_close, assert_differs
 
 DIM = 8
 

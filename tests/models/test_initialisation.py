@@ -8,7 +8,8 @@ import torch
 import models
 import operators
 from operators import InputError
-from tests.checks import assert_close
+from operators.testing.cases import shells
+from operators.testing.checks import assert_close
 
 SIZE = {"image_size": (16, 16), "in_channels": 3, "num_classes": 5}
 
@@ -31,15 +32,26 @@ def test_the_trunk_is_the_same_whatever_the_mixer(mixer: str) -> None:
         assert torch.equal(value, actual[name]), name
 
 
-@pytest.mark.parametrize("mixer", operators.names())
-def test_every_mixer_keeps_its_own_initialisation(mixer: str) -> None:
-    model = vit(mixer)
+@pytest.mark.parametrize(("mixer", "shell"), [(name, shell) for name in operators.names() for shell in shells(name)])
+def test_every_mixer_keeps_its_own_initialisation(mixer: str, shell: str | operators.ShellSpec) -> None:
+    spec = models.MixerSpec(mixer, shell=shell)
+    model = models.create("vit_nano", mixers=spec, **SIZE, dim=32, depth=3)
     for index, built in enumerate(model.mixers):
         with models.seeded(0, f"blocks.{index}.mixer"):
-            alone = operators.create(mixer, 32, grid=(4, 4))
+            alone = operators.create(mixer, 32, grid=(4, 4), shell=shell)
         assert built.state_dict().keys() == alone.state_dict().keys()
         for name, value in alone.state_dict().items():
             assert torch.equal(value, built.state_dict()[name]), f"block {index}: {name}"
+
+
+def test_a_trunk_that_initialises_its_mixers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(model: torch.nn.Module, seed: int) -> None:
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+
+    monkeypatch.setattr("models.vit.initialise", overwrite)
+    with pytest.raises(AssertionError, match="block 0: "):
+        test_every_mixer_keeps_its_own_initialisation("pom", "common")
 
 
 def test_depth_leaves_the_first_blocks_as_they_are() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models import positions
 from operators import InputError
-from tests.checks import assert_close, assert_differs
+from operators.testing.checks import assert_close, assert_differs
 
 DIM = 16
 GRID = (6, 10)

@@ -12,8 +12,8 @@ import models
 import operators
 from models import MixerSpec
 from operators import InputError
-from tests.checks import assert_close, assert_differs
-from tests.operators.counter import count_macs
+from operators.testing.checks import assert_close, assert_differs
+from operators.testing.counter import count_macs
 
 SIZE = {"image_size": (16, 24), "in_channels": 3, "num_classes": 5}
 HYBRID = [

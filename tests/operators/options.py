@@ -1,7 +1,7 @@
 """Every mixer, and the parameters that open other numerical paths through one."""
 
 import operators
-from tests.operators.cases import Case
+from operators.testing.cases import Case
 
 PDE = (
     {"method": "separable"},

@@ -13,7 +13,7 @@ import operators
 from operators import BARE, InputError, Mixer
 from operators.pictures import impulse_response, receptive_field, spectrum
 from operators.scan import orders
-from tests.checks import assert_close, assert_differs
+from operators.testing.checks import assert_close, assert_differs
 
 GRID = (7, 10)
 CENTRE = (3, 5)

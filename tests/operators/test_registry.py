@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import operators
 from operators import Core, Cost, InputError, MixerCard, ShellSpec, registry
-from tests.checks import assert_close, assert_differs
+from operators.testing.checks import assert_close, assert_differs
 
 
 def card(name, **more):

@@ -19,6 +19,7 @@ from torch import Tensor
 import models
 from models import MixerSpec
 from operators import InputError
+from operators.testing.checks import assert_close, assert_differs
 from tasks import autoencoder
 from tasks.config.composition import compose
 from tasks.config.schema import GenerationConfig, OptimizerConfig, SampleConfig, parse
@@ -27,7 +28,6 @@ from tasks.generation import Generation
 from tasks.planning.plan import make as make_plan
 from tasks.run.execute import execute
 from tasks.system import checkpoint
-from tests.checks import assert_close, assert_differs
 from tests.tasks.data.photographs import write_folder
 from tests.tasks.run.test_execute import Kill, timeless, weights
 

@@ -16,13 +16,13 @@ from torch import Tensor
 import models
 from models import MixerSpec
 from operators import InputError
+from operators.testing.checks import assert_close, assert_differs
 from tasks import pictures
 from tasks.config.composition import compose
 from tasks.config.schema import GenerationConfig, OptimizerConfig, SampleConfig, parse
 from tasks.generation import BinnedLoss, Generation
 from tasks.run.execute import execute
 from tasks.system import checkpoint
-from tests.checks import assert_close, assert_differs
 from tests.tasks.run.test_execute import Kill, timeless, weights
 
 SMALL = (

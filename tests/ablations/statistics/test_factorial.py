@@ -14,7 +14,7 @@ from scipy import stats
 from ablations.designs import fraction
 from ablations.statistics import FactorialModel, Observation, fit_factorial
 from operators import InputError
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 
 TWO = {"A": (-1, 1), "B": (-1, 1), "C": (-1, 1)}
 ETCH = {"A": (-1, 1), "B": (-1, 1), "C": (-1, 1), "D": (-1, 1)}

@@ -6,7 +6,7 @@ from operators import InputError
 from operators.benchmark.arms import MixerArm, mixer_arms
 from operators.benchmark.options import LEVELS, parse_settings, parse_values
 from operators.benchmark.workload import BOTH, FORWARD, Place, Shape, functions
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.benchmark.cases import CPU, TINY
 
 

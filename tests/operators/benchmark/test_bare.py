@@ -5,9 +5,9 @@ import operators
 from operators.benchmark.bare import bare_arms, products, transforms
 from operators.benchmark.workload import BOTH, FORWARD, Shape, functions
 from operators.pde.propagators import axis_matrices, summed_transfer
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
+from operators.testing.counter import OpCounter, count_macs
 from tests.operators.benchmark.cases import CPU
-from tests.operators.counter import OpCounter, count_macs
 
 SHAPE = Shape(batch=2, height=5, width=6, dim=4)
 

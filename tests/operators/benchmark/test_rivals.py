@@ -9,7 +9,7 @@ from operators.benchmark import options
 from operators.benchmark.rivals import RIVALS, rival_arms
 from operators.benchmark.workload import BOTH, DTYPES, FORWARD, Place, Shape, functions
 from operators.scan import cuda, selective_scan
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.benchmark.cases import CPU
 
 SHAPE = Shape(batch=2, height=3, width=4, dim=8)

@@ -8,7 +8,7 @@ from numba import njit
 from numba import types as kinds
 
 from operators.cpu import exponential
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 
 
 @njit(fastmath={"contract"})

@@ -5,7 +5,7 @@ import torch
 
 from operators.cpu import jit, selective_scan
 from operators.scan import cpu
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.scan.cases import arguments, results
 
 

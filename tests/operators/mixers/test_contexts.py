@@ -8,9 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from operators.pde import filter_op, matrices_op, propagators
 from operators.scan import orders
-from tests.checks import assert_close
-from tests.operators.cases import Case, run_with_gradients, tokens
-from tests.operators.contract import assert_gradients
+from operators.testing.cases import Case, run_with_gradients, tokens
+from operators.testing.checks import assert_close
+from operators.testing.contract import assert_gradients
 from tests.operators.options import CASES
 
 GRID = (5, 6)

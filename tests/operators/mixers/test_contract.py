@@ -1,16 +1,9 @@
 """Every registered mixer keeps the contract, in the common shell, its own and the bare one, and its card's promises."""
 
 import operators
-from operators import ShellSpec
-from tests.operators.cases import Case
-from tests.operators.contract import MixerContract
-from tests.operators.properties import CardContract
-
-
-def shells(name: str) -> list[str | ShellSpec]:
-    """The common shell, the mixer's own and the bare one (unless that is its own)."""
-    own = operators.describe(name).shells
-    return ["common", *own, *([] if operators.BARE in own.values() else [operators.BARE])]
+from operators.testing.cases import Case, shells
+from operators.testing.contract import MixerContract
+from operators.testing.properties import CardContract
 
 
 class TestEveryMixer(MixerContract):

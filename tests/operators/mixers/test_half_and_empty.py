@@ -5,8 +5,8 @@ import torch
 
 from operators.pde import filter_op, matrices_op
 from operators.pde.separable_op import separable
-from tests.checks import assert_close, assert_finite
-from tests.operators.cases import CHANNELS, noise, run, run_with_gradients, tokens
+from operators.testing.cases import CHANNELS, noise, run, run_with_gradients, tokens
+from operators.testing.checks import assert_close, assert_finite
 from tests.operators.options import CASES
 
 GRID = (4, 6)

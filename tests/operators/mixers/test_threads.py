@@ -13,7 +13,7 @@ import models
 import operators
 from operators import registry
 from operators.runtime.once import once
-from tests.operators.cases import CHANNELS, Case, call, noise
+from operators.testing.cases import CHANNELS, Case, call, noise
 from tests.operators.options import CASES
 
 THREADS = 4

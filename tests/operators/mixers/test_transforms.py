@@ -6,8 +6,8 @@ from torch.autograd import forward_ad
 
 import operators
 from operators import InputError
-from tests.checks import assert_close
-from tests.operators.cases import Case, call, tokens
+from operators.testing.cases import Case, call, tokens
+from operators.testing.checks import assert_close
 from tests.operators.options import CASES
 
 # Torch's own, when forward mode is first used.

@@ -13,8 +13,8 @@ from operators import BARE, InputError
 from operators.mixers.equations.options import BOUNDARIES
 from operators.pde.filter_op import filtered, serves
 from operators.pde.propagators import apply_transfer
-from tests.checks import assert_close
-from tests.operators.counter import count_macs
+from operators.testing.checks import assert_close
+from operators.testing.counter import count_macs
 
 # All factors there are, alone and together; odd sides, whose last row has no partner; channels around vectors of 16.
 SHAPES = [

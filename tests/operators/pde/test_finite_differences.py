@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csc_matrix, diags_array, eye_array, kron
 from scipy.sparse.linalg import expm_multiply, spsolve
 
-from tests.checks import relative_error
+from operators.testing.checks import relative_error
 from tests.operators.pde.cases import run
 
 SIDES = (8, 16, 32)

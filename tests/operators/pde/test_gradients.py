@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from operators.pde import propagate
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.pde.cases import COEFFICIENTS, METHODS, coefficients, noise, serves, tensors
 from tests.operators.pde.test_propagate_options import OPTIONS, allowed
 from tests.pairwise import full_product, grouped, pairwise, row_name

@@ -11,7 +11,7 @@ v → −v
 import numpy as np
 import pytest
 
-from tests.checks import assert_close, assert_differs
+from operators.testing.checks import assert_close, assert_differs
 from tests.operators.pde.cases import BOUNDARIES, FORCINGS, GRIDS, TENSORS, coefficients, noise, run
 
 grids = pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)

@@ -14,8 +14,8 @@ from operators.pde import matrices_op as module
 from operators.pde.matrices_op import matrices
 from operators.pde.propagators import axis_matrices
 from operators.pde.symbols import Coefficients
-from tests.checks import assert_close
-from tests.operators.counter import count_macs
+from operators.testing.checks import assert_close
+from operators.testing.counter import count_macs
 
 NAMES = ("kyy", "kxx", "vy", "vx", "r")
 OWN = ("periodic", "neumann", "dirichlet")

@@ -10,7 +10,7 @@ import torch
 
 import operators
 from operators.pde import plane, propagate
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.pde import definition
 
 FORCINGS = ("initial", "constant", "steady")

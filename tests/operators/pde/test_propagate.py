@@ -8,7 +8,7 @@ import torch
 from scipy.fft import dctn, dstn, idctn, idstn
 
 from operators.pde import propagate
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.pde.cases import BOUNDARIES, FORCINGS, GRIDS, METHODS, TENSORS, coefficients, noise, run, spot
 from tests.operators.pde.definition import extend
 

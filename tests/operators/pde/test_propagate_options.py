@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from operators.pde import propagate
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.pde import definition
 from tests.operators.pde.cases import (
     BOUNDARIES,

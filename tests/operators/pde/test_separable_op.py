@@ -18,8 +18,8 @@ from operators.mixers.equations.options import BOUNDARIES
 from operators.pde import propagators, separable_op
 from operators.pde.propagators import axis_matrix
 from operators.pde.separable_op import separable
-from tests.checks import assert_close
-from tests.operators.counter import count_macs
+from operators.testing.checks import assert_close
+from operators.testing.counter import count_macs
 
 ROOT = Path(operators.__file__).parents[1]
 # Sides around the tiles of 4 and the steps of 8; channels around the vectors of 16; more states than one.

@@ -5,7 +5,7 @@ import torch
 
 from operators import scan
 from operators.scan import chunked, cpu, selective_scan
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.scan.cases import ENGINES, OPTIONS, REGIMES, arguments, fixed, results
 from tests.pairwise import full_product, pairwise, row_name
 

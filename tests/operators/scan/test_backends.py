@@ -9,7 +9,7 @@ import torch
 
 from operators import InputError, scan
 from operators.scan import chunked, cuda, selective_scan
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.scan.cases import arguments, fixed, results
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

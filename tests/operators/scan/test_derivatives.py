@@ -5,7 +5,7 @@ import torch
 
 from operators import InputError
 from operators.scan import chunked, ops, selective_scan
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.scan.cases import ENGINES, arguments, fixed, results
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from operators.scan import selective_scan
-from tests.checks import assert_close, assert_differs
+from operators.testing.checks import assert_close, assert_differs
 from tests.operators.scan.cases import SERVED, arguments, fixed, noise, results
 
 TIGHT = 1e-12

@@ -3,7 +3,7 @@ import torch
 
 from operators import InputError
 from operators.scan import orders
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 
 GRIDS = [(4, 4), (8, 8), (5, 7), (7, 5), (6, 9), (1, 6), (6, 1), (1, 1), (2, 2)]
 FLIPS = [[], [0], [1], [0, 1]]

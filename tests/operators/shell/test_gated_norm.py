@@ -15,8 +15,8 @@ from operators.shell import gated_norm as gating
 from operators.shell.gated_norm import gated_norm, reference
 from operators.shell.shell import EPS, Shell
 from operators.shell.spec import ShellSpec
-from tests.checks import assert_close
-from tests.operators.counter import OpCounter
+from operators.testing.checks import assert_close
+from operators.testing.counter import OpCounter
 
 NAMES = ("output", "d y", "d z", "d weight")
 # Widths around the vectors of 16, rows around the parts of 16.

@@ -55,13 +55,14 @@ statuses += [run.main([*tiny, *both])]
 statuses += [run.main(["mixer=stranger", word]) for word in ("mixer.strat=2", "mixer.start=big", "mixer.backend=x")]
 listing = io.StringIO()
 with contextlib.redirect_stdout(listing):
-    statuses += [zoo.main([]), zoo.main(["describe", "stranger"])]
+    statuses += [zoo.main([]), zoo.main(["describe", "stranger"]), zoo.main(["test", "stranger"])]
 words = "--mixers stranger,pool --grids 4 --batch 1 --dim 8 --repeats 1 --rivals none --reference pool --out bench"
 statuses += [benchmark.main(words.split())]
 print(json.dumps({
     "statuses": statuses,
     "mixer": json.loads(Path("own/metrics.json").read_text())["mixer"],
     "listed": listing.getvalue().count("Mean of each row"),
+    "kept": "stranger keeps all its promises" in listing.getvalue(),
     "measured": "stranger" in next(Path("bench").glob("*.md")).read_text(),
     "levels": plan.read(plan.load("mixers")).blocks[0].factors[0].levels,
 }))
@@ -105,8 +106,9 @@ def test_a_mixer_of_another_package_is_found_everywhere(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
-    assert facts["statuses"] == [0, 0, 2, 2, 2, 0, 0, 0], done.stderr
+    assert facts["statuses"] == [0, 0, 2, 2, 2, 0, 0, 0, 0], done.stderr
     assert facts["mixer"] == "stranger"
     assert facts["listed"] == 2
+    assert facts["kept"]
     assert facts["measured"]
     assert "stranger" in facts["levels"]

@@ -8,10 +8,10 @@ import torch
 from scipy import stats
 
 from operators.errors import InputError
+from operators.testing.checks import assert_close
 from tasks.data import keyed
 from tasks.flow import noise, times
 from tasks.flow.prediction import Span
-from tests.checks import assert_close
 
 INDEX = np.arange(20_000)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from operators.errors import InputError
+from operators.testing.checks import assert_close, assert_differs
 from tasks.flow.guidance import guide
 from tasks.flow.solvers import sample
-from tests.checks import assert_close, assert_differs
 
 NULL = 10
 X = torch.arange(12, dtype=torch.float64).reshape(4, 3)

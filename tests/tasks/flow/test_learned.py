@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from operators.testing.checks import assert_close
 from tasks.flow import paths, times
 from tasks.flow.loss import flow_loss
 from tasks.flow.paths import interpolate
 from tasks.flow.prediction import span
-from tests.checks import assert_close
 from tests.tasks.flow.toys import Mixture, Network, ring, two_gaussians
 
 BATCH = 2048

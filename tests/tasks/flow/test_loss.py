@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from operators.errors import InputError
+from operators.testing.checks import assert_close
 from tasks.flow.loss import bin_by_time, flow_loss
 from tasks.flow.paths import PATHS, interpolate, velocity
 from tasks.flow.prediction import KINDS, convert, span
-from tests.checks import assert_close
 from tests.tasks.flow.toys import gaussian
 
 N, DIM, STD = 4000, 32, 0.5

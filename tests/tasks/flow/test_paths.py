@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from operators.errors import InputError
+from operators.testing.checks import assert_close
 from tasks.flow import paths
 from tasks.flow.paths import PATHS, interpolate
 from tasks.flow.prediction import KINDS, convert, span, velocity_model, velocity_weight
-from tests.checks import assert_close
 
 INNER = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
 each_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)

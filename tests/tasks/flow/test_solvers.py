@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from operators.errors import InputError
+from operators.testing.checks import assert_close
 from tasks.flow import paths
 from tasks.flow.paths import PATHS
 from tasks.flow.prediction import Span, span, velocity_model
 from tasks.flow.solvers import SOLVERS, sample
-from tests.checks import assert_close
 from tests.tasks.flow.toys import gaussian, ring
 
 MEAN, STD = 1.5, 0.4

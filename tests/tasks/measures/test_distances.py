@@ -7,9 +7,9 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from operators.errors import InputError
+from operators.testing.checks import assert_close
 from tasks.measures.frechet import FrechetDistance, Gaussian, distance
 from tasks.measures.kid import KernelDistance, kernel_distance
-from tests.checks import assert_close
 
 
 def sets(n, m, size, shift=0.3):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from operators.errors import InputError
+from operators.testing.checks import assert_close
 from tasks.measures import networks
 from tasks.measures.inception import Inception, enlarge
-from tests.checks import assert_close
 
 MISSING = networks.availability()["efficientnet_lite0"]
 needs_lite0 = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))

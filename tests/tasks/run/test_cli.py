@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import run
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.tasks.conftest import TINY
 
 ROOT = Path(run.__file__).parent

@@ -21,9 +21,9 @@ from lightning.pytorch import Callback
 
 import run
 from operators import InputError
+from operators.testing.checks import assert_close
 from tasks.config.composition import compose
 from tasks.run.execute import execute
-from tests.checks import assert_close
 from tests.tasks.data import photographs
 from tests.tasks.run.ranks import DDP, Seen, command, execute_all, launch
 from tests.tasks.run.test_execute import Kill, timeless

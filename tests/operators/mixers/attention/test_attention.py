@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import operators
 from operators import InputError
 from operators.mixers.heads import default_heads, rope_angles, rotate
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 
 GRIDS = [(5, 7), (4, 4), (1, 3), (1, 1)]
 

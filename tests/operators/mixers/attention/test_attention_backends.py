@@ -10,7 +10,7 @@ import operators
 from operators import InputError
 from operators.mixers.attention import attention
 from operators.mixers.attention.attention import Attention
-from tests.checks import assert_close
+from operators.testing.checks import assert_close
 from tests.operators.mixers.attention.test_attention import image, make, plain
 
 

@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import operators
 from operators import InputError
-from tests.checks import assert_close, assert_differs
-from tests.operators.counter import count_macs
+from operators.testing.checks import assert_close, assert_differs
+from operators.testing.counter import count_macs
 
 GRIDS = [(5, 7), (6, 6), (1, 4)]
 WIDTH = 6

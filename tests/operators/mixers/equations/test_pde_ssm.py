@@ -12,7 +12,7 @@ import operators
 from operators import BARE, InputError
 from operators.mixers.equations.pde_ssm import MOST_DECAY, TERMS, PdeSsm
 from operators.pde import propagate
-from tests.checks import assert_close, assert_differs
+from operators.testing.checks import assert_close, assert_differs
 from tests.pairwise import full_product, pairwise
 
 OPTIONS: dict[str, list[Any]] = {

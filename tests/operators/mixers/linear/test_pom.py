@@ -7,8 +7,8 @@ import operators
 from operators import InputError
 from operators.mixers.heads import rope_angles
 from operators.scan import orders
-from tests.checks import assert_close, assert_differs
-from tests.operators.cases import run_with_gradients
+from operators.testing.cases import run_with_gradients
+from operators.testing.checks import assert_close, assert_differs
 
 GRIDS = [(5, 7), (4, 4), (1, 3), (1, 1)]
 WIDTH = 8

@@ -8,8 +8,8 @@ import operators
 from operators import InputError, scan
 from operators.mixers.scan.branch import STEP, Branch
 from operators.scan import orders
-from tests.checks import assert_close, assert_differs
-from tests.operators.cases import noise, run, run_with_gradients
+from operators.testing.cases import noise, run, run_with_gradients
+from operators.testing.checks import assert_close, assert_differs
 
 GRIDS = [(5, 7), (4, 4), (1, 3), (3, 1), (1, 1)]
 WIDTH = 6

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from operators.testing.checks import assert_close
 from tasks import data
 from tasks.data.sources import imagenet
-from tests.checks import assert_close
 from tests.tasks.data import photographs
 from tests.tasks.data.photographs import LABELS, SAMPLE, SIZES, SMOKE, WNIDS, create, everything, sample
 

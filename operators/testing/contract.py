@@ -1,8 +1,10 @@
 """The contract every mixer keeps, as tests that anyone can run on mixers of their own.
 
-    from tests.operators.cases import Case
-    from tests.operators.contract import MixerContract
-    from tests.operators.properties import CardContract
+`python -m operators test NAME` runs them on an installed mixer; in a test file of one's own:
+
+    from operators.testing.cases import Case
+    from operators.testing.contract import MixerContract
+    from operators.testing.properties import CardContract
 
     class TestMine(MixerContract):        # shapes, types, gradients, cost, copies, …
         cases = (Case("mine"), Case("mine", operators.BARE))
@@ -28,12 +30,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-import models
-import operators
 from operators import InputError
-from tests.checks import assert_close, assert_differs, assert_finite
-from tests.operators.cases import CHANNELS, COND, Case, Gradients, noise, run, run_with_gradients, tokens
-from tests.operators.counter import count_macs
+from operators.testing.cases import COND, Case, Gradients, noise, run, run_with_gradients, tokens
+from operators.testing.checks import assert_close, assert_differs, assert_finite
+from operators.testing.counter import count_macs
 
 DTYPES = (torch.float32, torch.float64)
 BF16_TOLERANCE = 0.02  # measured: 0.4 to 0.7 %, three roundings to 8 bits
@@ -205,29 +205,6 @@ class MixerContract(Contract):
             for name, gradient in gradients.items():
                 if gradient is not None:
                     assert_finite(gradient, f"gradient of {name} for {kind}")
-
-    def test_survives_trunk(self, case: Case) -> None:
-        """A trunk leaves the parameters and buffers that a mixer gave itself as they are."""
-        grid = case.at_least(4, 4)
-        if case.build(grid).core.needs_cond:
-            pytest.skip("the classifier has no condition to give")
-        spec = models.MixerSpec(case.name, params=case.params, shell=case.shell)
-        model = models.create(
-            "vit_nano",
-            mixers=spec,
-            image_size=(4 * grid[0], 4 * grid[1]),
-            in_channels=3,
-            num_classes=10,
-            seed=5,
-            depth=2,
-            dim=CHANNELS,
-            patch=4,
-        )
-        for i, mixer in enumerate(model.mixers):
-            with models.seeded(5, f"blocks.{i}.mixer"):
-                own = operators.create(case.name, CHANNELS, grid=grid, shell=case.shell, **case.params)
-            for (name, a), b in zip(mixer.state_dict().items(), own.state_dict().values(), strict=True):
-                assert_close(a, b, 0, f"{name} of mixer {i} in the trunk")
 
     def test_cost(self, case: Case) -> None:
         """`cost()` counts the parameters there are, and the MACs that one image more makes the counter see."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.checks import assert_close, assert_differs, assert_finite, relative_error
+from operators.testing.checks import assert_close, assert_differs, assert_finite, relative_error
 
 
 def test_relative_error_is_rms_over_rms() -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.operators.counter import FORMULAS, OpCounter, count_macs, scan_macs
+from operators.testing.counter import FORMULAS, OpCounter, count_macs, scan_macs
 
 
 def test_matrix_products() -> None:

@@ -118,3 +118,9 @@ def run_with_gradients(
     wanted = {"input": x, **dict(mixer.named_parameters())}
     found = torch.autograd.grad(y, list(wanted.values()), noise(*y.shape, dtype=y.dtype, seed=4), allow_unused=True)
     return y.detach(), dict(zip(wanted, found, strict=True))
+
+
+def shells(name: str) -> list[str | ShellSpec]:
+    """Those in which a mixer is put on trial: the common one, its own and the bare one (unless that is its own)."""
+    own = operators.describe(name).shells
+    return ["common", *own, *([] if operators.BARE in own.values() else [operators.BARE])]

@@ -16,9 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from operators import InputError, Mixer
 from operators.scan import orders
-from tests.checks import assert_close, assert_differs
-from tests.operators.cases import CHANNELS, Case, call, noise, run, tokens
-from tests.operators.contract import Contract, MixerContract
+from operators.testing.cases import CHANNELS, Case, call, noise, run, tokens
+from operators.testing.checks import assert_close, assert_differs
+from operators.testing.contract import Contract, MixerContract
 
 EXACT = 1e-10
 DIFFERENT = 1e-3
