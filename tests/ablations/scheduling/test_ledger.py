@@ -71,6 +71,7 @@ def test_machines_that_join_at_once_enroll_each_trial_once(bench: Bench, node: d
     assert [entry.started for entry in first.entries()] == [1] * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "journal"])
 def test_trial_of_a_killed_worker_is_done_by_another(
     bench: Bench, node: dict[str, Any], runs: Runs, storage: str
@@ -103,6 +104,7 @@ def test_run_that_ended_unnoticed_is_not_repeated(bench: Bench, node: dict[str, 
     assert [entry.state for entry in ledger.entries()] == ["complete"] * 10
 
 
+@pytest.mark.slow
 def test_trial_that_kills_every_worker_is_given_up(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
     runs.acts["00000"] = lambda: os.kill(os.getpid(), signal.SIGKILL)
     for _ in range(ledgers.LIMIT):

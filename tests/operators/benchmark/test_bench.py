@@ -45,6 +45,7 @@ def test_a_run_over_two_mixers_measures_everything(tmp_path):
     assert "threads" in bench.path("cpu").name
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_completed_with_each_row_once(tmp_path, monkeypatch):
     append = Table.append
 

@@ -46,6 +46,7 @@ def check(toy: Mixture, path: paths.Path, kind: str, steps: int, distribution: s
     assert_close(found, toy.optimum(path, kind, x_t, t), 0.05, f"{kind} on the {path.name} path")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("toy", [two_gaussians(1), ring()], ids=["line", "ring"])
 def test_velocity_is_learned(toy):
     check(toy, paths.LINEAR, "velocity", 1500)

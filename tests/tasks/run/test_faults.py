@@ -95,6 +95,7 @@ def in_child(run_dir: Path, *callbacks: Callback, before: Callable[[], object] =
     return status
 
 
+@pytest.mark.slow
 def test_killed_within_an_epoch(tmp_path: Path, whole: dict[str, Any]) -> None:
     run_dir = tmp_path / "run"
     assert in_child(run_dir, Do("on_train_batch_start", 13, die)) == -signal.SIGKILL
