@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ablations.masking import MASK, SECRET, masked
 from operators.errors import InputError
+from tasks.system.reading import check_file
 
 JOURNAL = "journal:"
 PATIENCE = 60.0
@@ -99,6 +100,7 @@ def open_storage(url: str) -> BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url.startswith(JOURNAL):
+        check_file(Path(url.removeprefix(JOURNAL)))
         try:
             with guard(url):
                 return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))

@@ -19,6 +19,7 @@ from ablations import __main__ as cli
 from ablations import compare, report
 from ablations import plan as plans
 from ablations.scheduling import runner, storage
+from ablations.scheduling.storage import open_storage
 from ablations.trials import expand, sections
 from operators import InputError
 from tests.ablations import fake_study
@@ -236,6 +237,13 @@ def test_storage_that_nobody_can_share_is_refused(
 ) -> None:
     monkeypatch.setattr(runner, "check", lambda *_: None)
     assert expected in refusal(capsys, write(NODE), f"study.storage={url}")
+
+
+@pytest.mark.parametrize("place", ["pipe", "/dev/full"])
+def test_a_journal_that_has_no_end_is_refused(here: Path, place: str) -> None:
+    os.mkfifo(here / "pipe")
+    with pytest.raises(InputError, match="is a pipe, a socket or a device, and must be a file"):
+        open_storage(f"journal:{place}")
 
 
 @pytest.mark.parametrize(
