@@ -14,12 +14,12 @@ _NAME = os.environ[MIXER]
 
 
 class TestMixer(MixerContract):
-    """In every shell."""
+    """The promises of the whole mixer, put to the test in each of its shells."""
 
     cases = tuple(Case(_NAME, shell) for shell in shells(_NAME))
 
 
 class TestCard(CardContract):
-    """The core alone."""
+    """The properties on the card, which are those of the core in the bare shell."""
 
     cases = (Case(_NAME, operators.BARE),)
