@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ablations.masking import MASK, SECRET, masked
@@ -95,7 +95,7 @@ def open_storage(url: str) -> BaseStorage:
     """The storage at `url`: `sqlite:///FILE`, `postgresql://…`, another of SQLAlchemy's, or `journal:FILE`.
 
     Raises:
-        InputError: no such kind of storage, or its driver is not installed.
+        InputError: no such kind of storage, its driver is not installed, or it is the database of another program.
         StorageError: it does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -110,10 +110,13 @@ def open_storage(url: str) -> BaseStorage:
     kind = _kind(url)
     if kind == "sqlite" and _parsed(url).database in (None, "", ":memory:"):
         raise InputError(f"study.storage={url} is in memory, which workers cannot share: give sqlite:///FILE")
+    if kind == "sqlite" and (options := _parsed(url).query):
+        raise InputError(f"study.storage={shown(url)} has the option {next(iter(options))}: allowed is sqlite:///FILE")
     engine_kwargs = {"connect_args": _waiting(url), "pool_pre_ping": kind != "sqlite"}
     for left in reversed(range(_ATTEMPTS)):
         try:
             with guard(url):
+                _check_owner(url)
                 storage = RDBStorage(url, engine_kwargs=engine_kwargs)
                 if kind == "sqlite":
                     _make_atomic(storage.engine)
@@ -182,6 +185,23 @@ def _waiting(url: str) -> dict[str, float]:
     if kind == "postgresql" and "connect_timeout" not in _parsed(url).query:
         return {"connect_timeout": CONNECTING}
     return {"timeout": PATIENCE} if kind == "sqlite" else {}
+
+
+def _check_owner(url: str) -> None:
+    """Refuse a database of another program, to which Optuna would add its tables."""
+    engine = create_engine(_parsed(url), connect_args=_waiting(url))
+    try:
+        inspector = inspect(engine)
+        names = inspector.get_table_names()
+        if "studies" in names:  # the first table that Optuna makes
+            foreign = "study_name" not in {column["name"] for column in inspector.get_columns("studies")}
+        else:
+            foreign = _kind(url) == "sqlite" and bool(names)
+    finally:
+        engine.dispose()
+    if foreign:
+        tables = ", ".join(sorted(names)[:3])
+        raise InputError(f"study.storage={shown(url)} belongs to another program (tables: {tables}); it is left alone")
 
 
 def _no_driver(url: str) -> InputError:

@@ -8,7 +8,9 @@ import os
 import random
 import resource
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,23 @@ def test_a_journal_that_has_no_end_is_refused(here: Path, place: str) -> None:
     os.mkfifo(here / "pipe")
     with pytest.raises(InputError, match="is a pipe, a socket or a device, and must be a file"):
         open_storage(f"journal:{place}")
+
+
+@pytest.mark.parametrize("table", ["studies (evil TEXT)", "experiments (name TEXT)"])
+def test_a_database_of_another_program_is_refused_and_left(here: Path, table: str) -> None:
+    path = here / "other.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TABLE {table}")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=f"belongs to another program .tables: {table.split()[0]}"):
+        open_storage(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_an_option_of_sqlite_is_refused(here: Path) -> None:
+    with pytest.raises(InputError, match="has the option mode: allowed is sqlite:///FILE"):
+        open_storage("sqlite:///x.db?mode=ro&uri=true")
+    assert not list(here.glob("x.db*"))
 
 
 @pytest.mark.parametrize(
