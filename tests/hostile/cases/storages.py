@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.hostile.case import FAILED, OK, REFUSED, Case, Step
 from tests.hostile.making import fifo, folder, put
 from tests.hostile.store import STUDY
@@ -60,8 +62,8 @@ CASES = [
     storage("a journal of texts", "journal:x.log", put("x.log", "hello\nworld\n"), allowed=(FAILED, REFUSED)),
     storage("a journal of numbers", "journal:x.log", put("x.log", "1\n2\n"), allowed=(FAILED, REFUSED)),
     storage("a journal of other records", "journal:x.log", put("x.log", '{"op_code": 99}\n'), allowed=(FAILED, REFUSED)),
-    storage("a journal of a study that was deleted", "journal:x.log", put(
-        "x.log", '{"op_code": 4, "worker_id": "a", "study_id": 7}\n'), allowed=(OK,), seconds=240),
+    replace(storage("a journal of a study that was deleted", "journal:x.log", put(
+        "x.log", '{"op_code": 4, "worker_id": "a", "study_id": 7}\n'), allowed=(OK,), seconds=240), changes=("x.log",)),
     storage("a journal that is a pipe", "journal:x.log", fifo("x.log"), allowed=(FAILED, REFUSED)),
     storage("a journal that is a device", "journal:/dev/full", allowed=(FAILED, REFUSED)),
     storage("a journal that is a study's file", "journal:my.yaml", allowed=(FAILED, REFUSED)),
