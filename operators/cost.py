@@ -18,7 +18,8 @@ class Cost:
     Attributes:
         projection_macs: multiply-accumulates of the maps that act on each token alone.
         mixing_macs: multiply-accumulates of whatever moves information between tokens.
-        state_elements: numbers that one image's mixing state holds (keys and values, scan states, PDE fields).
+        state_elements: numbers that one image's mixing state holds (keys and values, scan states, PDE fields): all
+            that tokens beyond a fixed reach learn of one another passes through them.
         parameters: learnable numbers.
     """
 

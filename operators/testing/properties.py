@@ -23,6 +23,8 @@ from operators.testing.contract import Contract, MixerContract
 EXACT = 1e-10
 DIFFERENT = 1e-3
 SHIFT = (1, 2)
+END, FAR = 4, 20
+"""Columns at either end of an image, and all of its columns: the ends are out of reach of a window."""
 
 
 def hold(actual: Tensor, expected: Tensor, claimed: bool, name: str) -> None:
@@ -179,6 +181,30 @@ class CardContract(Contract):
         few, many = mixers[0].cost(height, width), mixers[1].cost(*larger)
         expected = few.projection_macs * larger[0] * larger[1] / (height * width)
         assert many.projection_macs == expected, f"projections: {many.projection_macs} MACs, by tokens {expected:g}"
+
+
+    def test_state(self, case: Case) -> None:
+        """What one end of an image learns of the other has passed through at most `state_elements` numbers.
+
+        The Jacobian of the outputs at one end of a row by the inputs at the other, far beyond the reach of a window, has
+        no more than that many singular values above rounding. And a pass reaches every number that is held: there are no
+        more of them than multiply-accumulates and elements of the value field together.
+        """
+        height, width = grid = case.at_least(1, FAR)
+        mixer, x = case.perturbed(grid), tokens(grid, batch=1, dtype=torch.float64)
+
+        def far(first: Tensor) -> Tensor:
+            return call(mixer, torch.cat([first, x[:, :, END:]], dim=2))[:, :, -END:].flatten()
+
+        jacobian = torch.autograd.functional.jacobian(far, x[:, :, :END].clone()).flatten(1)
+        values = torch.linalg.svdvals(jacobian)
+        passed = int((values > EXACT * run(mixer, x).square().mean().sqrt()).sum())
+        cost = mixer.cost(height, width)
+        assert passed <= cost.state_elements, (
+            f"state_elements={cost.state_elements}, but {passed} numbers pass from one end of the image to the other"
+        )
+        most = cost.macs + height * width * mixer.core.site.width
+        assert cost.state_elements <= most, f"state_elements={cost.state_elements}, but a pass reaches {most} numbers"
 
 
 DELICATE = re.compile(

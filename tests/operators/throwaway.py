@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +24,7 @@ class Mean(Core):
         return u + (u.mean((1, 2)) @ self.weight)[:, None, None]
 
     def core_cost(self, height: int, width: int) -> Cost:
-        return Cost(mixing_macs=self.site.width**2)
+        return Cost(mixing_macs=self.site.width**2, state_elements=self.site.width)
 
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         return {"mean": u.mean((1, 2))}
@@ -60,7 +61,7 @@ class Running(Mean):
         return u + (mean.to(u.dtype) @ self.weight).reshape(u.shape)
 
     def core_cost(self, height: int, width: int) -> Cost:
-        return Cost(mixing_macs=height * width * self.site.width**2)
+        return Cost(mixing_macs=height * width * self.site.width**2, state_elements=self.site.width)
 
 
 class TokenWise(Mean):
@@ -226,7 +227,7 @@ class Overflows(Mean):
 
 class Flatters(Mean):
     def core_cost(self, height: int, width: int) -> Cost:
-        return Cost(mixing_macs=self.site.width**2 - 2)
+        return Cost(mixing_macs=self.site.width**2 - 2, state_elements=self.site.width)
 
 
 class CostDependsOnRoute(Mean):
@@ -237,7 +238,8 @@ class CostDependsOnRoute(Mean):
         self.slow = slow
 
     def core_cost(self, height: int, width: int) -> Cost:
-        return Cost(mixing_macs=self.site.width**2 * (1 if self.slow else 2))
+        macs = self.site.width**2 * (1 if self.slow else 2)
+        return Cost(mixing_macs=macs, state_elements=self.site.width)
 
 
 class SparesNobody(Mean):
@@ -289,4 +291,14 @@ class HalfExponential(Mean):
 
 class SquareProjection(Mean):
     def core_cost(self, height: int, width: int) -> Cost:
-        return Cost(projection_macs=self.site.width**2)
+        return Cost(projection_macs=self.site.width**2, state_elements=self.site.width)
+
+
+class HidesState(Mean):
+    def core_cost(self, height: int, width: int) -> Cost:
+        return replace(super().core_cost(height, width), state_elements=self.site.width - 1)
+
+
+class BoastsState(Mean):
+    def core_cost(self, height: int, width: int) -> Cost:
+        return replace(super().core_cost(height, width), state_elements=2 * height * width * self.site.width)

@@ -209,8 +209,9 @@ class Random(Core):
         return (self.matrix @ u.flatten(1, 2)).reshape(u.shape)
 
     def core_cost(self, height: int, width: int) -> Cost:
-        """N² for each channel."""
-        return Cost(mixing_macs=(height * width) ** 2 * self.site.width)
+        """N² for each channel; all tokens are held, since every output reads every one of them."""
+        elements = height * width * self.site.width
+        return Cost(mixing_macs=height * width * elements, state_elements=elements)
 
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         """`map` (N, N): the matrix, rows summing to one."""

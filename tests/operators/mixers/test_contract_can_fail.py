@@ -123,6 +123,8 @@ FAULTS = [
     Fault("fp32_core", cores.HalfExponential, "in half precision ran aten::exp", {"linear": False, "fp32_core": True}),
     Fault("fp32_core", cores.Mean, "nothing ran in float32", {"fp32_core": True}),
     Fault("fp32_core", cores.Single, "all ran in float32", {"fp32_core": False}),
+    Fault("state", cores.HidesState, "state_elements=15, but 16 numbers pass"),
+    Fault("state", cores.BoastsState, "state_elements=640, but a pass reaches 576 numbers"),
     Fault("projection_cost", cores.SquareProjection, "by tokens"),
 ]
 SLOW_FAULTS = [Fault("compile_inductor", cores.OtherwiseCompiled, "compiled output")]
