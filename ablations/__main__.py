@@ -125,7 +125,7 @@ def _directory(text: str) -> Path:
 
 
 def _whole(name: str, text: str, most: int) -> int:
-    value = int(text) if text.isdecimal() and len(text) < 20 else text[:30]
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else text[:30]
     check_number(f"study.{name}", value, least=1, most=most, integer=True)
     assert isinstance(value, int)
     return value

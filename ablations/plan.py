@@ -26,7 +26,7 @@ MOST_TRIALS, MOST_LEVELS, MOST_EXTENSIONS = 100_000, 1000, 20
 """Of a study, of a factor (or choices, or levels that are tuned), and of `extend`."""
 LONGEST_NAME = 100
 """Characters of a name, and of a study's bytes: it is also that of a folder."""
-_PLAIN = re.compile(r"[\w .,=+/^-]+")
+_PLAIN = re.compile(r"(?!\.+$)[\w .,=+/^-]+")
 # What systems keep for themselves, with any ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -392,7 +392,7 @@ def label(value: Any) -> str:
 def check_name(what: str, name: Any) -> str:
     """`name`, if it can name a thing of a study, in a table and on disk."""
     if not isinstance(name, str) or not _PLAIN.fullmatch(name) or len(name) > LONGEST_NAME:
-        signs = "letters, digits, spaces, and . , = + - / ^ _"
+        signs = "letters, digits, spaces, and . , = + - / ^ _, but not of dots alone"
         raise InputError(f"{what} name={_short(name)} must be a text of at most {LONGEST_NAME} {signs}")
     return name
 

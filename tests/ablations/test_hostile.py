@@ -152,6 +152,8 @@ WIDE = {"factors": {f"f{n}": {"key": f"model.x{n}", "levels": list(range(100))} 
     [
         ({}, ["study.seeds=1e9"], "study.seeds='1e9' must be an integer >= 1 and <= 100000"),
         ({}, ["study.seeds=1000000000"], "<= 100000"),
+        ({}, ["study.seeds=３"], "study.seeds='３' must be an integer"),
+        ({"blocks": [{"name": "..", **WIDE}]}, [], "but not of dots alone"),
         ({}, ["study.seeds=" + "9" * 5000], "<= 100000"),
         ({}, ["study.seeds=90000"], "450,000 trials"),
         ({}, ["study.workers=1000000"], "study.workers=1000000 must be an integer >= 1 and <= "),

@@ -33,7 +33,7 @@ def _shards(root: str, split: str) -> list[Path]:
     if not paths:
         raise InputError(f"data.root={root} has no {split} split of CIFAR-10; {_HINT}")
     total = paths[0].stem.rpartition("-")[2]
-    if not total.isdigit() or len(paths) != int(total):
+    if not total.isdecimal() or len(paths) != int(total):
         raise InputError(f"data.root={root} has {len(paths)} of {total} {split} files of CIFAR-10; {_HINT}")
     return paths
 
