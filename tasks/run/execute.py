@@ -24,7 +24,7 @@ from tasks.base import Task
 from tasks.classification import Classification
 from tasks.config import schema
 from tasks.config.overrides import run_directory
-from tasks.config.schema import ClassificationConfig, GenerationConfig
+from tasks.config.task import ClassificationConfig, GenerationConfig
 from tasks.generation import Generation
 from tasks.planning import memory, plan
 from tasks.run import loggers, resolutions, trainer
