@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from models.blocks import DropPath
 from tasks import optim
-from tasks.config.schema import OptimizerConfig
+from tasks.config.training import OptimizerConfig
 from tasks.data import keyed
 from tasks.run.divergence import DivergedError, first_nonfinite
 

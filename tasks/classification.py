@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from operators.precision import wide
 from tasks.base import Batch, Task
-from tasks.config.schema import ClassificationConfig
+from tasks.config.task import ClassificationConfig
 from tasks.data import BatchMix
 
 

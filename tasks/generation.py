@@ -18,7 +18,7 @@ from operators.precision import wide
 from tasks import pictures
 from tasks.autoencoder import Autoencoder
 from tasks.base import Batch, Task
-from tasks.config.schema import GenerationConfig, SampleConfig
+from tasks.config.task import GenerationConfig, SampleConfig
 from tasks.flow import noise, paths, solvers, times
 from tasks.flow.guidance import guide
 from tasks.flow.loss import bin_by_time, flow_loss

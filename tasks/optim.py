@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from tasks.config.schema import OptimizerConfig
+from tasks.config.training import OptimizerConfig
 
 
 def parameter_groups(

@@ -28,7 +28,7 @@ from operators.benchmark.measuring.statistics import quartiles
 from operators.errors import InputError
 from tasks.base import Batch
 from tasks.config.composition import compose
-from tasks.config.schema import OptimizerConfig
+from tasks.config.training import OptimizerConfig
 from tasks.run.execute import execute
 from tasks.system import failure, results
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import models
-from tasks.config.schema import ClassificationConfig, GenerationConfig, RunConfig
+from tasks.config.schema import RunConfig
+from tasks.config.task import ClassificationConfig, GenerationConfig
 from tasks.data import BatchMix, ImageData
 from tasks.flow import paths
 from tasks.flow.loss import flow_loss

@@ -16,7 +16,8 @@ import models
 import tasks.data
 from operators.errors import InputError, check_choice
 from tasks.config import schema
-from tasks.config.schema import GenerationConfig, RunConfig
+from tasks.config.schema import RunConfig
+from tasks.config.task import GenerationConfig
 from tasks.data import ImageData
 from tasks.planning import memory
 from tasks.planning.calibrate import Rates, measure

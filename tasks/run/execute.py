@@ -9,25 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch import Callback, seed_everything
-from lightning.pytorch.accelerators import CPUAccelerator
 
 import models
 import tasks.data
 from models import match
 from operators.errors import InputError
-from tasks import autoencoder
-from tasks.base import Task
-from tasks.classification import Classification
 from tasks.config import schema
 from tasks.config.overrides import run_directory
-from tasks.config.schema import ClassificationConfig, GenerationConfig
 from tasks.generation import Generation
-from tasks.planning import memory, plan
-from tasks.run import loggers, resolutions, trainer
+from tasks.planning import plan
+from tasks.run import building, loggers, resolutions, trainer
 from tasks.run.callbacks import Clock, Contents, validation_scores
 from tasks.run.divergence import DivergedError
 from tasks.run.restoring import check_resumable
@@ -37,9 +29,6 @@ from tasks.system.atomic_files import LAST
 from tasks.system.failure import DiskFullError
 from tasks.system.reading import UnreadableError
 from tasks.system.signals import Stop, StoppedError
-
-_TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
-"""Of the parameters, where it is not float32."""
 
 
 def execute(
@@ -152,14 +141,15 @@ class _Run:
             self.ckpt, self.saved = checkpoint.resumable(settings.ckpt)
         elif settings.ckpt is not None:
             self.saved = checkpoint.load(settings.ckpt)
-        self.shape = self._data_shape()
-        self.autoencoder = self._autoencoder()
-        self.shape["input"] = list(self._input_shape(*self.shape["image_size"]))
-        self._check_memory()
-        model = self._model()
+        batch = 0 if self.data is None else self.data.batch_size
+        self.shape = building.data_shape(self.data, self.saved)
+        self.autoencoder = building.load_autoencoder(settings.task, self.saved)
+        self.shape["input"] = list(self._input_shape(self.shape["image_size"]))
+        building.check_memory(settings, self.shape, batch)
+        model = building.build_model(settings, self.shape)
         if self.data is not None:
-            resolutions.check_size(model, self._input_shape(*self.data.image_size)[1:])
-        self.module = self._module(model)
+            resolutions.check_size(model, self._input_shape(self.data.image_size)[1:])
+        self.module = building.build_module(settings, model, self.shape, self.data, self.autoencoder, self.saved)
         self.clock = Clock()
         coder = None if self.autoencoder is None else self.autoencoder.fingerprint
         contents = Contents(deepcopy({**config, "ckpt": None, "init": None}), self.shape, coder)
@@ -168,7 +158,7 @@ class _Run:
         io = Files(trusted=self.ckpt is not None and Path(self.ckpt).name == LAST)
         more = [*callbacks, self.clock, contents]
         self.trainer = trainer.create(settings, run_dir, self.module.monitor, more, saving, io, step)
-        self._check_processes()
+        building.check_processes(self.trainer, batch)
         if self.saved is not None and settings.mode == "fit":
             check_resumable(self.saved, f"ckpt={self.ckpt}", self.trainer, self.module, settings.trainer.strategy)
         cost = model.cost()
@@ -187,6 +177,10 @@ class _Run:
         if budget is not None:
             self.metrics |= match.verify(budget, model).record()
         self.config = config
+
+    def _input_shape(self, size: Sequence[int]) -> tuple[int, int, int]:
+        height, width = size
+        return building.input_shape(self.autoencoder, self.shape["channels"], height, width)
 
     def carry_out(self, work: Callable[[], None] | None = None) -> dict[str, Any]:
         """Do what the mode says, or `work`, and leave the result."""
@@ -240,7 +234,8 @@ class _Run:
 
     def _fit(self) -> None:
         try:
-            self._check_interval()
+            assert self.data is not None
+            building.check_interval(self.settings.trainer.lightning, self.data.steps_per_epoch)
             self.trainer.fit(self.module, self.data, ckpt_path=self.ckpt, weights_only=True)
         finally:
             self.metrics |= validation_scores(self.trainer)
@@ -248,20 +243,6 @@ class _Run:
         best = checkpoint.load(path)
         checkpoint.load_weights(self.module, best["state_dict"], str(path))
         self.metrics |= best[checkpoint.KEY]["scores"]
-
-    def _check_interval(self) -> None:
-        """Refuse validation that is due only after the epoch, which Lightning would notice in the middle of it."""
-        options = self.settings.trainer.lightning
-        interval, limit = options.get("val_check_interval"), options.get("limit_train_batches")
-        assert self.data is not None
-        batches = self.data.steps_per_epoch
-        if limit is not None:
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        if isinstance(interval, int) and options.get("check_val_every_n_epoch", 1) is not None and interval > batches:
-            raise InputError(
-                f"trainer.val_check_interval={interval} must be at most {batches}, the number of batches in an epoch; "
-                "or give +trainer.check_val_every_n_epoch=null, which counts on over the epochs"
-            )
 
     def _test(self) -> None:
         self.metrics |= self.tested(self.run_dir)
@@ -353,118 +334,3 @@ class _Run:
             match={key: value for key, value in self.metrics.items() if key.startswith("match/")} or None,
         )
         results.write_json(self.run_dir / "provenance.json", facts)
-
-    def _check_processes(self) -> None:
-        """Refuse what would start many processes only for each of them to fail, or for all to starve."""
-        trainer, batch = self.trainer, 0 if self.data is None else self.data.batch_size
-        if trainer.world_size > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise InputError(
-                f"--multirun goes with one process a run, not with the {trainer.world_size} devices of this one: "
-                "start the runs one by one"
-            )
-        if batch % trainer.world_size:
-            raise InputError(
-                f"data.batch_size={batch} must be divisible by the {trainer.world_size} devices of this run"
-            )
-        most = max(2, os.cpu_count() or 1)  # two, to try it, anywhere
-        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > most:
-            raise InputError(f"trainer.devices={trainer.num_devices} CPU processes: this machine has cores for {most}")
-
-    def _check_memory(self) -> None:
-        """Refuse, before anything is built, what no memory here can hold."""
-        asked = self.settings.trainer
-        device, here = plan.device(asked.accelerator) if asked.accelerator in plan.DEVICES else ("cpu", True)
-        if here:
-            processes = asked.num_nodes * (asked.devices if isinstance(asked.devices, int) else 1)
-            batch = 0 if self.data is None else max(1, self.data.batch_size // processes)
-            memory.check(self.settings, self.shape, batch, device)
-
-    def _data_shape(self) -> dict[str, Any]:
-        """What the model is built for: the data set's shape, or in mode test that of the checkpoint's."""
-        recorded = None if self.saved is None else dict(self.saved[checkpoint.KEY]["data"])
-        if self.data is None:
-            assert recorded is not None
-            return recorded
-        own = {
-            "num_classes": self.data.num_classes,
-            "channels": self.data.channels,
-            "image_size": list(self.data.image_size),
-            "mean": list(self.data.mean),
-            "std": list(self.data.std),
-        }
-        if recorded is None:
-            return own
-        for key in ("num_classes", "channels"):
-            if own[key] != recorded[key]:
-                raise InputError(f"data={self.data.name} has {key}={own[key]}, the checkpoint {recorded[key]}")
-        return recorded
-
-    def _autoencoder(self) -> autoencoder.Autoencoder | None:
-        task = self.settings.task
-        path = task.autoencoder if isinstance(task, GenerationConfig) else None
-        found = None if path is None else autoencoder.load(path)
-        recorded = None if self.saved is None else self.saved[checkpoint.KEY].get("autoencoder")
-        if self.saved is not None and recorded != (None if found is None else found.fingerprint):
-            learned = "on pixels" if recorded is None else f"with another, of fingerprint {recorded[:12]}…"
-            raise InputError(f"task.autoencoder={path} is not the checkpoint's, which has learned {learned}")
-        return found
-
-    def _input_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """What the model takes of images of that size: themselves, or their latents."""
-        shape = (self.shape["channels"], height, width)
-        return shape if self.autoencoder is None else self.autoencoder.geometry.shape(*shape)
-
-    def _model(self) -> models.Trunk:
-        settings = self.settings
-        channels, height, width = self.shape["input"]
-        model = models.create(
-            **settings.model,
-            mixers=settings.mixers,
-            image_size=(height, width),
-            in_channels=channels,
-            num_classes=self.shape["num_classes"],
-            seed=settings.seed,
-        )
-        if settings.trainer.compile:
-            model.compile()
-        return model
-
-    def _module(self, model: models.Trunk) -> Task:
-        settings = self.settings
-        more: dict[str, Any] = {
-            "optimizer": settings.optimizer,
-            "seed": settings.seed,
-            "fused": not settings.trainer.precision.endswith("mixed"),
-            "log_every": settings.logger.every,
-        }
-        schema.check_model(settings, model)
-        module: Task
-        if isinstance(settings.task, ClassificationConfig):
-            module = Classification(model, num_classes=self.shape["num_classes"], task=settings.task, **more)
-        else:
-            assert isinstance(model, models.DiffusionTransformer)
-            assert settings.sample is not None
-            if self.data is not None:
-                if self.data.augment.mixes:
-                    raise InputError("task=generation learns whole images: data.augment.mixup and cutmix must be 0")
-                more |= {"mean": self.data.mean, "std": self.data.std}
-            if settings.mode == "test" or (settings.mode == "fit" and settings.trainer.test):
-                settings.task.check_network()
-            height, width = self.shape["image_size"]
-            module = Generation(
-                model,
-                task=settings.task,
-                sample=settings.sample,
-                channels=self.shape["channels"],
-                image_size=(height, width),
-                autoencoder=self.autoencoder,
-                **more,
-            )
-        # Lightning would do so after the weights have been loaded, and so rounded.
-        model.to(_TYPES.get(settings.trainer.precision, torch.float32))
-        if self.saved is not None:
-            checkpoint.load_weights(module, self.saved["state_dict"], f"ckpt={settings.ckpt}")
-        if settings.init is not None:
-            start = checkpoint.load(settings.init, "init")["state_dict"]
-            checkpoint.load_weights(module, start, f"init={settings.init}")
-        return module

@@ -22,7 +22,9 @@ from operators import InputError
 from operators.testing.checks import assert_close, assert_differs
 from tasks import autoencoder
 from tasks.config.composition import compose
-from tasks.config.schema import GenerationConfig, OptimizerConfig, SampleConfig, parse
+from tasks.config.schema import parse
+from tasks.config.task import GenerationConfig, SampleConfig
+from tasks.config.training import OptimizerConfig
 from tasks.export import describe, export, load
 from tasks.generation import Generation
 from tasks.planning.plan import make as make_plan

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tasks import optim
 from tasks.base import step_seed
 from tasks.classification import Scores
-from tasks.config.schema import OptimizerConfig
+from tasks.config.training import OptimizerConfig
 from tasks.run.divergence import DivergedError, first_nonfinite
 from tests.tasks.conftest import Fit
 

@@ -19,7 +19,9 @@ from operators import InputError
 from operators.testing.checks import assert_close, assert_differs
 from tasks import pictures
 from tasks.config.composition import compose
-from tasks.config.schema import GenerationConfig, OptimizerConfig, SampleConfig, parse
+from tasks.config.schema import parse
+from tasks.config.task import GenerationConfig, SampleConfig
+from tasks.config.training import OptimizerConfig
 from tasks.generation import BinnedLoss, Generation
 from tasks.run.execute import execute
 from tasks.system import checkpoint

@@ -13,7 +13,8 @@ import operators
 from operators import InputError
 from tasks.config import schema
 from tasks.config.composition import compose
-from tasks.config.schema import LoggerConfig, OptimizerConfig, TrainerConfig, mixer_specs, parse
+from tasks.config.schema import mixer_specs, parse
+from tasks.config.training import LoggerConfig, OptimizerConfig, TrainerConfig
 
 CONF = Path(conf.__file__).parent
 SHELL = {"name": "common"}

@@ -1,0 +1,118 @@
+"""What training may be told: the optimiser and its schedule, the loop, and where its curves go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from operators.errors import InputError, check_choice, check_number
+from tasks.config import bounds
+from tasks.config.choices import ACCELERATORS, STRATEGIES
+
+PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (arXiv 1711.05101) and its schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        weight_decay: of what is decayed (see `tasks.optim.parameter_groups`).
+        betas: decay of the first and second moment.
+        warmup: steps of linear warm-up: below 1 as a share of all steps, from 1 on in epochs.
+        schedule: `cosine` or `constant`, after the warm-up.
+        min_lr: where the cosine ends, unless `lr` is lower still.
+    """
+
+    name: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = 0.05
+    schedule: str = "cosine"
+    min_lr: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer.name", self.name, ("adamw",))
+        check_number("optimizer.lr", self.lr, least=0)
+        check_number("optimizer.weight_decay", self.weight_decay, least=0)
+        if not isinstance(self.betas, (list, tuple)) or len(self.betas) != 2:
+            raise InputError(f"optimizer.betas={self.betas!r} must be two numbers")
+        for beta in self.betas:
+            check_number("optimizer.betas", beta, least=0, most=0.999999)
+        check_number("optimizer.warmup", self.warmup, least=0)
+        check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
+        check_number("optimizer.min_lr", self.min_lr, least=0)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How the training loop runs.
+
+    Attributes:
+        max_epochs, max_steps: where it stops, at whichever comes first; None = no such limit; optimiser steps.
+        accelerator, devices, num_nodes, strategy, precision: as Lightning's `Trainer` takes them.
+        compile: `torch.compile` the model.
+        clip: largest norm of the gradient; 0 = off.
+        ema: decay of the weight average that validation, test and checkpoints use; 0 = off.
+        accumulate: batches per optimiser step.
+        save_every: optimiser steps between saves of `last.ckpt`, besides those at validation; None = only those.
+        test: evaluate the best checkpoint on the test split at the end.
+        lightning: other arguments of `Trainer`.
+    """
+
+    max_epochs: int | None = 5
+    max_steps: int | None = None
+    accelerator: str = "auto"
+    devices: int | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    compile: bool = False
+    clip: float = 1.0
+    ema: float = 0.0
+    accumulate: int = 1
+    save_every: int | None = None
+    test: bool = True
+    lightning: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "max_steps", "save_every"):
+            if getattr(self, name) is not None:
+                check_number(f"trainer.{name}", getattr(self, name), least=1, integer=True)
+        if self.max_epochs is None and self.max_steps is None:
+            raise InputError("trainer.max_epochs and trainer.max_steps cannot both be null: the run would never end")
+        for name, value in self.lightning.items():
+            bounds.check_lightning(name, value)
+        self._check_limits()
+        if self.devices != "auto":
+            check_number("trainer.devices (or 'auto')", self.devices, least=1, integer=True)
+        check_choice("trainer.accelerator", self.accelerator, ACCELERATORS)
+        check_choice("trainer.strategy", self.strategy, STRATEGIES)
+        check_choice("trainer.precision", self.precision, PRECISIONS)
+        check_number("trainer.num_nodes", self.num_nodes, least=1, integer=True)
+        check_number("trainer.clip", self.clip, least=0)
+        check_number("trainer.ema", self.ema, least=0, most=0.999999)
+        check_number("trainer.accumulate", self.accumulate, least=1, integer=True)
+        for name in ("compile", "test"):
+            check_choice(f"trainer.{name}", getattr(self, name), (True, False))
+
+    def _check_limits(self) -> None:
+        for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
+            low, high = self.lightning.get(least), getattr(self, most)
+            if low is not None and high is not None and low > high:
+                raise InputError(f"trainer.{least}={low} must be at most trainer.{most}={high}")
+
+
+@dataclass(frozen=True)
+class LoggerConfig:
+    """Where curves go: `tensorboard`, `csv` or `none`; `every` is the number of steps between points."""
+
+    name: str = "none"
+    every: int = 20
+
+    def __post_init__(self) -> None:
+        check_choice("logger.name", self.name, ("tensorboard", "csv", "none"))
+        check_number("logger.every", self.every, least=1, integer=True)
