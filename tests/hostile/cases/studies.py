@@ -217,7 +217,7 @@ CASES = [
     report("report: predictions.npz is binary", put("study/trials/00000/predictions.npz", BINARY), allowed=(OK, REFUSED)),
     report("report: config.yaml is binary", put("study/trials/00000/config.yaml", BINARY), allowed=(OK, REFUSED)),
     report("report: a page that is a folder", remove("study/report.html"), folder("study/report.html"), allowed=(FAILED, REFUSED)),
-    report("report: figures that are a file", remove("study/figures"), put("study/figures", "x")),
+    report("report: figures that are a file", remove("study/figures"), put("study/figures", "x"), allowed=(FAILED, REFUSED)),
     report("report: trials that are gone", remove("study/trials"), allowed=(OK, REFUSED)),
     report("report: a link to itself", remove("study/trials/00000/metrics.json"),
            link("study/trials/00000/metrics.json", "metrics.json"), allowed=(OK, REFUSED)),
