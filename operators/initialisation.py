@@ -1,4 +1,4 @@
-"""Random initial values."""
+"""Initial values that a trunk, a shell and several mixers draw in the same way."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Mixer(nn.Module):
 
     @property
     def card(self) -> MixerCard:
-        """The mixer's card."""
+        """What the core declares about itself, in every shell."""
         return self.core.card
 
     @property

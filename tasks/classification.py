@@ -131,7 +131,7 @@ class Classification(Task):
         return {"index": index[order], "label": label[order], "logits": logits[order]}
 
     def conclude(self, run_dir: Path) -> None:
-        """Write `predictions.npz`."""
+        """Write `predictions.npz`: index, label and logits of each test image, from rank 0."""
         predictions = self.predictions()
         if self.trainer.is_global_zero:
             np.savez_compressed(run_dir / "predictions.npz", allow_pickle=False, **predictions)

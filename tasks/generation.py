@@ -59,7 +59,7 @@ class BinnedLoss(Metric):
         return values | {f"loss_bin_{i}": total / count for i, (total, count) in enumerate(means) if count}
 
     def collect(self) -> dict[str, float]:
-        """`compute`, and forget."""
+        """What `compute` gives, after which the sums start from zero."""
         values: dict[str, float] = self.compute()
         self.reset()
         return values
@@ -249,7 +249,7 @@ class Generation(Task):
         return self._keep(index.cpu())[0]
 
     def on_predict_epoch_end(self) -> None:
-        """Draw the film."""
+        """Keep the steps of one sheet of samples, from noise to image, for `conclude`."""
         self._trajectory = self._film()
 
     @torch.no_grad()

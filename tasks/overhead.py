@@ -69,7 +69,7 @@ class Turns(Callback):
         self._since = self._now()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Take both times."""
+        """Time the step that Lightning has just ended, and the same step in a plain loop."""
         self.ours.append(self._now() - self._since)
         start = self._now()
         self._step()

@@ -83,7 +83,7 @@ class Workload:
         return self.backend if self.asked is None else self.asked()
 
     def clear(self) -> None:
-        """Drop all gradients."""
+        """Drop the gradients of inputs and parameters, so that the next call does not add to them."""
         for leaf in (*self.inputs, *self.parameters):
             leaf.grad = None
 

@@ -172,9 +172,9 @@ class TrainLoader(Loader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """See `TrainBatches.state_dict`."""
+        """Where training stands, as `TrainBatches.state_dict` says it."""
         return self.batch_sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """See `TrainBatches.load_state_dict`."""
+        """Continue from there, as `TrainBatches.load_state_dict` does."""
         self.batch_sampler.load_state_dict(state)

@@ -31,12 +31,12 @@ class Split(Protocol):
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """int64 (N,)."""
+        """The class of each image, int64 (N,)."""
         ...
 
     @property
     def tolerated(self) -> int:
-        """Corrupt images tolerated."""
+        """How many corrupt images the run passes over before it is refused."""
         ...
 
     def __len__(self) -> int: ...

@@ -79,7 +79,7 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the rows."""
+    """Print the rows as a table on standard output."""
     table = Table(title="resolutions")
     for name in rows[0]:
         table.add_column(name, justify="right")

@@ -51,7 +51,7 @@ class Files(CheckpointIO):
         return checkpoint.load(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove it."""
+        """Remove the checkpoint at `path`, if there is one."""
         Path(path).unlink(missing_ok=True)
 
 
@@ -102,7 +102,7 @@ class Best(ModelCheckpoint):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score."""
+        """The score of the best checkpoint so far, which a resumed run has to beat."""
         return {"score": self.best_model_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -157,11 +157,11 @@ class Saving(Checkpoint):
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.reset()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
+        """Heed signals from here on."""
         self._begin(trainer)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
+        """Heed signals from here on."""
         self._begin(trainer)
 
     def on_train_batch_start(self, *_: Any) -> None:
@@ -169,15 +169,15 @@ class Saving(Checkpoint):
         self._leave()
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Leave, if asked."""
+        """End here if a signal asked for it."""
         self._look(trainer)
 
     def on_test_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Leave, if asked."""
+        """End here if a signal asked for it."""
         self._look(trainer)
 
     def on_predict_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Leave, if asked."""
+        """End here if a signal asked for it."""
         self._look(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -208,7 +208,7 @@ class Saving(Checkpoint):
         self._save(trainer, validation_due)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save after each validation of a training run."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
             self._leaving = self._asked(trainer)

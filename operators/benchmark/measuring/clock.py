@@ -75,7 +75,7 @@ class Lane:
         return output
 
     def sample(self) -> None:
-        """Take one sample."""
+        """Time `calls` calls and keep the mean of them, in seconds."""
         self.samples.append(_timed(self.function, self.calls, self.place) / self.calls)
         self.workload.clear()
 

@@ -56,7 +56,7 @@ class Identity(Core):
         return u
 
     def core_cost(self, height: int, width: int) -> Cost:
-        """Nothing."""
+        """No operations, no state and no parameters."""
         return Cost()
 
 
