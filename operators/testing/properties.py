@@ -186,9 +186,9 @@ class CardContract(Contract):
     def test_state(self, case: Case) -> None:
         """What one end of an image learns of the other has passed through at most `state_elements` numbers.
 
-        The Jacobian of the outputs at one end of a row by the inputs at the other, far beyond the reach of a window, has
-        no more than that many singular values above rounding. And a pass reaches every number that is held: there are no
-        more of them than multiply-accumulates and elements of the value field together.
+        The Jacobian of the outputs at one end of a row by the inputs at the other, far beyond the reach of a window,
+        has no more than that many singular values above rounding. And a pass reaches every number that is held: there
+        are no more of them than multiply-accumulates and elements of the value field together.
         """
         height, width = grid = case.at_least(1, FAR)
         mixer, x = case.perturbed(grid), tokens(grid, batch=1, dtype=torch.float64)
