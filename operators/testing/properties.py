@@ -182,7 +182,6 @@ class CardContract(Contract):
         expected = few.projection_macs * larger[0] * larger[1] / (height * width)
         assert many.projection_macs == expected, f"projections: {many.projection_macs} MACs, by tokens {expected:g}"
 
-
     def test_state(self, case: Case) -> None:
         """What one end of an image learns of the other has passed through at most `state_elements` numbers.
 
