@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
@@ -26,7 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablations.plan import Metric
-from ablations.scheduling.lock import Lock
+from ablations.scheduling.lock import try_lock
 from ablations.scheduling.storage import guard
 from ablations.trials import SEARCH, Trial
 from operators.errors import InputError
@@ -88,7 +89,7 @@ class Claim:
 
     planned: Trial
     attempt: FrozenTrial
-    lock: Lock
+    lock: FileLock
 
 
 class Ledger:
@@ -193,8 +194,8 @@ class Ledger:
                 continue
             if not entry.waiting or not ready(entry.planned, entries):
                 continue
-            lock = Lock(self._lock_file(entry.planned))
-            if not lock.acquire():
+            lock = try_lock(self._lock_file(entry.planned))
+            if lock is None:
                 continue
             attempt = entry.waiting[0]
             if self._take(attempt):
@@ -295,11 +296,10 @@ class Ledger:
 
     def _dead(self, planned: Trial, attempt: FrozenTrial) -> bool:
         if attempt.user_attrs.get(_HOST) == self._host:
-            lock = Lock(self._lock_file(planned))
-            if not lock.acquire():
-                return False
-            lock.release()
-            return True
+            lock = try_lock(self._lock_file(planned))
+            if lock is not None:
+                lock.release()
+            return lock is not None
         beat, now = attempt.user_attrs.get(_BEAT, 0), time.monotonic()
         last, since = self._seen.setdefault(attempt.number, (beat, now))
         if last != beat:
