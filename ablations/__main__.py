@@ -77,7 +77,7 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
     Raises:
         InputError: an option that is unknown, or its value.
     """
-    from ablations import plan
+    from ablations import nodes, plan, studyfile
 
     options: dict[str, str] = {}
     overrides = []
@@ -91,7 +91,7 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
             overrides.append(text)
     if not options.get("study"):
         raise InputError(f"no study=NAME: allowed are {', '.join(_studies())}, or the path of a file")
-    node = plan.load(options.pop("study"))
+    node = studyfile.load(options.pop("study"))
     check_names("study", options, OPTIONS)
     for name in ("seeds", "trials"):
         if name in options:
@@ -102,7 +102,7 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
         if options["tuning"] != "false" or node.get("kind", "factorial") != "factorial":
             raise InputError("study.tuning can only be false, for a factorial study: its YAML says what is tuned")
         node.pop("tuning", None)
-    name = plan.check_study_name(node["name"])
+    name = nodes.check_study_name(node["name"])
     workers = _whole("workers", options.get("workers", "1"), most=max(8, 4 * (os.cpu_count() or 1)))
     directory = _directory(options.get("dir") or str(Path("outputs", "studies", name)))
     from ablations.scheduling import storage

@@ -12,7 +12,8 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from operators.errors import InputError
+import conf
+from operators.errors import InputError, check_choice
 from tasks.config import userfiles
 from tasks.system.reading import check_file
 
@@ -20,6 +21,19 @@ LARGEST_FILE, MOST_VALUES, DEEPEST, LONGEST = 2**20, 20_000, 20, 10_000
 """Bytes of the file; values in it, those behind aliases counted at each; levels; characters of a text."""
 _WHOLE = 2**53
 _REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
+
+
+def load(study: str) -> dict[str, Any]:
+    """The content of a study's YAML: `conf/study/NAME.yaml`, or the file at a path.
+
+    Raises:
+        InputError: no such study, or a file that is none.
+    """
+    path = Path(study)
+    if path.suffix not in (".yaml", ".yml"):
+        known = {file.stem: file for file in (Path(conf.__file__).parent / "study").glob("*.yaml")}
+        path = known[check_choice("study", study, sorted(known))]
+    return {"name": path.stem, **read(path)}
 
 
 def read(path: Path) -> dict[str, Any]:

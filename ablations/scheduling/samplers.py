@@ -10,8 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from ablations.plan import Dimension, Metric, Plan
+from ablations.plan import Metric, Plan
 from ablations.trials import Trial
+from ablations.tuning import Dimension
 
 
 def sampler(plan: Plan, trial: Trial) -> BaseSampler:

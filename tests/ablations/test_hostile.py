@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from ablations import __main__ as cli
-from ablations import compare, report
+from ablations import compare, nodes, report
 from ablations import plan as plans
 from ablations.scheduling import runner, storage
 from ablations.scheduling.storage import open_storage
@@ -74,7 +74,7 @@ def test_name_that_is_no_folder_is_refused(here: Path, capsys: pytest.CaptureFix
 
 def test_plain_names_are_taken() -> None:
     for name in ("pde_terms", "a study, v1.2", "größe", "x" * 100, "console", "a..b"):
-        assert plans.check_study_name(name) == name
+        assert nodes.check_study_name(name) == name
 
 
 @pytest.mark.parametrize("place", ["/proc/study", "/proc/self/study", "my.yaml", "my.yaml/inside", "loop", "x" * 300])

@@ -10,6 +10,7 @@ import conf
 import models
 import operators
 from ablations import plan as plans
+from ablations import studyfile
 from ablations.trials import MAIN, SEARCH, TUNING, check, expand, literal, merge, sections
 from operators import InputError
 from tasks.config.composition import compose
@@ -67,7 +68,7 @@ def test_overrides_of_the_user_are_on_top_of_those_of_the_study(node: dict[str, 
 
 
 def test_an_arm_with_another_mixer_drops_the_settings_of_the_first() -> None:
-    plan = plans.read(plans.load("pde_terms"))
+    plan = plans.read(studyfile.load("pde_terms"))
     trials = expand(plan, ["pde.state=1", *SMALL])
     identity = next(trial for trial in trials if trial.arm == "identity")
     assert "pde" not in compose(identity.overrides)
@@ -77,7 +78,7 @@ def test_an_arm_with_another_mixer_drops_the_settings_of_the_first() -> None:
 
 
 def test_factors_that_share_a_key_are_put_together() -> None:
-    plan = plans.read(plans.load("pde_design"))
+    plan = plans.read(studyfile.load("pde_design"))
     trials = [trial for trial in expand(plan, []) if trial.block == "design"]
     config = compose(trials[0].overrides)
     assert config["pde"]["coefficients"] == dict.fromkeys(("diffusion", "convection", "reaction"), "fixed")
@@ -88,7 +89,7 @@ def test_factors_that_share_a_key_are_put_together() -> None:
 
 
 def test_mixers_has_every_mixer_and_tunes_each_arm() -> None:
-    plan = plans.read(plans.load("mixers"))
+    plan = plans.read(studyfile.load("mixers"))
     trials = expand(plan, [])
     common = {trial.factors["mixer"] for trial in trials if trial.block == "common shell"}
     assert common == set(operators.names())
@@ -106,7 +107,7 @@ def test_mixers_has_every_mixer_and_tunes_each_arm() -> None:
 
 
 def test_arms_of_mixers_have_the_same_number_of_parameters() -> None:
-    plan = plans.read(plans.load("mixers"))
+    plan = plans.read(studyfile.load("mixers"))
     arms = {(trial.block, trial.arm): trial for trial in expand(plan, []) if trial.stage == MAIN and trial.seed == 0}
     # The least and the most that a mixer takes by itself.
     extremes = [("published shell", "mixer=identity conv=0"), ("published shell", "mixer=ss2d conv=3")]
@@ -120,13 +121,13 @@ def test_arms_of_mixers_have_the_same_number_of_parameters() -> None:
 
 @pytest.mark.parametrize("study", ["tune", "pareto"])
 def test_trials_of_a_search_do_not_read_the_test_split(study: str) -> None:
-    trials = expand(plans.read(plans.load(study)), [])
+    trials = expand(plans.read(studyfile.load(study)), [])
     assert {trial.stage for trial in trials} == {SEARCH}
     assert all("trainer.test=false" in trial.overrides for trial in trials)
 
 
 def test_pde_terms_is_small_enough_for_an_hour() -> None:
-    plan = plans.read(plans.load("pde_terms"))
+    plan = plans.read(studyfile.load("pde_terms"))
     assert len(expand(plan, [])) == 51
     assert plan.blocks[0].negative_controls == ("reaction",)
     assert plan.blocks[0].reference == dict.fromkeys(("convection", "diffusion", "reaction"), "off")
@@ -135,7 +136,7 @@ def test_pde_terms_is_small_enough_for_an_hour() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_can_be_carried_out(study: str) -> None:
-    plan = plans.read(plans.load(study))
+    plan = plans.read(studyfile.load(study))
     trials = expand(plan, [])
     # One seed, and of the tuning one level: the others differ in a number.
     first = [
@@ -247,11 +248,11 @@ def test_override_that_is_not_the_users_is_refused(node: dict[str, Any], given: 
 
 def test_tuned_key_is_the_studys() -> None:
     with pytest.raises(InputError, match=r"study\.tuning=false"):
-        expand(plans.read(plans.load("mixers")), ["optimizer.lr=1e-3"])
+        expand(plans.read(studyfile.load("mixers")), ["optimizer.lr=1e-3"])
 
 
 def test_unknown_study_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'pde_terms'"):
-        plans.load("pde_term")
+        studyfile.load("pde_term")
     with pytest.raises(InputError, match="cannot be read"):
-        plans.load("nowhere/my.yaml")
+        studyfile.load("nowhere/my.yaml")

@@ -44,7 +44,7 @@ EVERYWHERE = """
 import contextlib, io, json
 from pathlib import Path
 import run
-from ablations import plan
+from ablations import plan, studyfile
 from operators import __main__ as zoo
 from operators.benchmark import __main__ as benchmark
 
@@ -64,7 +64,7 @@ print(json.dumps({
     "listed": listing.getvalue().count("Mean of each row"),
     "kept": "stranger keeps all its promises" in listing.getvalue(),
     "measured": "stranger" in next(Path("bench").glob("*.md")).read_text(),
-    "levels": plan.read(plan.load("mixers")).blocks[0].factors[0].levels,
+    "levels": plan.read(studyfile.load("mixers")).blocks[0].factors[0].levels,
 }))
 """
 

@@ -1,0 +1,96 @@
+"""What a study chooses on validation: levels of a key that is tuned for each arm, and directions of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ablations import nodes
+from operators.errors import InputError, check_number
+
+MOST_EXTENSIONS = 20
+"""Of `extend`."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """`key` of every arm is first set to the best of `levels` on validation, at one seed, with `overrides`.
+
+    Where the first or the last level is the best, a better one may lie beyond: then up to `extend` further levels are
+    tried there, each as far again as the last two are apart (as a ratio), for as long as they get better.
+    """
+
+    key: str
+    levels: tuple[float, ...]
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+    extend: int = 0
+
+    @classmethod
+    def read(cls, node: Any) -> Tuning:
+        """From the study's `tuning`."""
+        given = nodes.mapping("tuning", node, [one.name for one in fields(cls)], ("key", "levels"))
+        levels = nodes.items("levels of tuning", given["levels"])
+        if len(levels) > nodes.MOST_LEVELS:
+            raise InputError(f"tuning has {len(levels):,} levels: at most {nodes.MOST_LEVELS:,} are allowed")
+        for level in levels:
+            check_number("level of tuning", level)
+        if not levels:
+            raise InputError("tuning has no levels")
+        for name, most in (("seed", 2**32 - 1), ("extend", MOST_EXTENSIONS)):
+            check_number(f"{name} of tuning", given.get(name, 0), least=0, most=most, integer=True)
+        if given.get("extend") and (len(set(levels)) < 2 or min(levels) <= 0):
+            raise InputError(f"extend of tuning needs two or more levels above 0, not {levels}")
+        overrides = nodes.strings("overrides of tuning", given.get("overrides"))
+        return cls(nodes.key(given["key"]), tuple(levels), overrides, given.get("seed", 0), given.get("extend", 0))
+
+    @property
+    def beyond(self) -> tuple[tuple[float, float], ...]:
+        """(level, the one that it goes beyond) of all that `extend` allows for."""
+        if not self.extend:
+            return ()
+        ordered = sorted(set(self.levels))
+        found = []
+        for end, inner in ((ordered[0], ordered[1]), (ordered[-1], ordered[-2])):
+            steps = [float(f"{end * (end / inner) ** count:.12g}") for count in range(self.extend + 1)]
+            found += list(zip(steps[1:], steps[:-1], strict=True))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A direction of the search: a range, or choices."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    int: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @classmethod
+    def read(cls, key: str, node: Any) -> Dimension:
+        """From the study's `space.KEY`."""
+        given = nodes.mapping(f"space of {key}", node, [one.name for one in fields(cls)])
+        if ("choices" in given) == ("low" in given or "high" in given):
+            raise InputError(f"space of {key} needs either low and high, or choices")
+        if "choices" in given:
+            choices = nodes.items(f"choices of {key}", given["choices"])
+            if not 1 <= len(choices) <= nodes.MOST_LEVELS:
+                raise InputError(f"space of {key} has {len(choices):,} choices: 1 to {nodes.MOST_LEVELS:,} are allowed")
+            for choice in choices:
+                if not isinstance(choice, None | bool | int | float | str):
+                    raise InputError(f"space of {key} has the choice {choice!r}: it must be a text, a number or null")
+            return cls(choices=tuple(choices))
+        for name in ("log", "int"):
+            if not isinstance(given.get(name, False), bool):
+                raise InputError(f"{name} of {key}={given[name]!r} must be true or false")
+        for end in ("low", "high"):
+            check_number(f"{end} of {key}", given.get(end), integer=bool(given.get("int")))
+        if not given["low"] < given["high"] or (given.get("log") and given["low"] <= 0):
+            raise InputError(f"space of {key} needs low < high, and low > 0 for log")
+        return cls(**given)
+
+    @property
+    def first(self) -> Any:
+        """One of its values."""
+        return self.choices[0] if self.choices else self.low
