@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ablations import compare
+from ablations.analysis import runs
 from ablations.analysis.study import Study, Trial
 
 
@@ -17,14 +17,16 @@ def facts(study: Study) -> dict[str, Any]:
             for name, value in _of(trial.provenance):
                 counts = found.setdefault(name, {})
                 counts[value] = counts.get(value, 0) + 1
-    return {name: [{"value": value, "runs": runs} for value, runs in counts.items()] for name, counts in found.items()}
+    return {
+        name: [{"value": value, "runs": number} for value, number in counts.items()] for name, counts in found.items()
+    }
 
 
 def notes(study: Study) -> list[str]:
     """Differences between runs that weaken or forbid the comparison, a line each."""
     ended = [trial for trial in study.trials if trial.state == "complete"]
     known = [_run(trial) for trial in ended if trial.provenance is not None and "data" in trial.metrics]
-    said = [f"not the same for all runs: {line}" for line in compare.warnings(known)]
+    said = [f"not the same for all runs: {line}" for line in runs.warnings(known)]
     absent = sum(trial.provenance is None for trial in ended)
     if absent:
         said.append(
@@ -54,11 +56,11 @@ def _inside(provenance: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _run(trial: Trial) -> compare.Run:
+def _run(trial: Trial) -> runs.Run:
     assert trial.run_dir is not None
     assert trial.provenance is not None
     # The comparison's own warnings; a state of the study stands for the run's status.
     filled = {"git": None, "hardware": None, "effective_batch": None, "precision": None, **trial.provenance}
     filled["versions"] = {"torch": None, **_inside(filled, "versions")}
     filled["data"] = {"fingerprint": None, **_inside(filled, "data")}
-    return compare.Run(trial.run_dir, {}, {**trial.metrics, "status": "ok"}, filled)
+    return runs.Run(trial.run_dir, {}, {**trial.metrics, "status": "ok"}, filled)

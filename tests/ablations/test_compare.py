@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from ablations import compare
+from ablations.analysis import runs
 from ablations.statistics import t_interval
 from operators import InputError
 
@@ -69,7 +70,7 @@ def test_t_interval_covers_the_mean_as_often_as_it_says() -> None:
 
 
 def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
-    text = compare.table(compare.find([study]), ["test/accuracy"], "mixer=identity")
+    text = compare.table(runs.find([study]), ["test/accuracy"], "mixer=identity")
     rows = [line.split(" | ") for line in text.splitlines()]
     assert rows[2][:3] == ["| mini", "mixer=attention", "3"]
     difference = t_interval([0.10, 0.12, 0.09])
@@ -79,10 +80,10 @@ def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
 
 def test_data_sets_are_told_apart_and_only_paired_within(study: Path) -> None:
     write_run(study / "c", "attention", 0, 0.5, name="maxi", data="b")
-    text = compare.table(compare.find([study]), ["test/accuracy"], "mixer=identity")
+    text = compare.table(runs.find([study]), ["test/accuracy"], "mixer=identity")
     last = text.splitlines()[-1].split(" | ")
     assert last[:5] == ["| maxi", "attention", "1", "0.5000", "—"]
-    assert compare.warnings(compare.find([study])) == []
+    assert runs.warnings(runs.find([study])) == []
 
 
 def write_generation(folder: Path, mixer: str, loss: float, distance: float, n: int = 1000) -> None:
@@ -91,52 +92,52 @@ def write_generation(folder: Path, mixer: str, loss: float, distance: float, n: 
 
 
 def test_the_task_says_by_what_it_is_compared(study: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    assert compare.headline(compare.find([study])) == ["test/accuracy"]
+    assert compare.headline(runs.find([study])) == ["test/accuracy"]
     generation = tmp_path_factory.mktemp("generation")
     write_generation(generation / "a", "attention", 0.3, 500)
     write_generation(generation / "b", "identity", 0.4, 400)
-    runs = compare.find([generation])
-    assert compare.headline(runs) == ["test/loss", "test/fd_net"]
-    rows = [line.split(" | ") for line in compare.table(runs, compare.headline(runs), "mixer=identity").splitlines()]
+    found = runs.find([generation])
+    assert compare.headline(found) == ["test/loss", "test/fd_net"]
+    rows = [line.split(" | ") for line in compare.table(found, compare.headline(found), "mixer=identity").splitlines()]
     assert rows[0][3:7] == [
         "test/loss", "paired difference to mixer=identity", "test/fd_net", "paired difference to mixer=identity",
     ]  # fmt: skip
     assert rows[2][1:7] == ["mixer=attention", "1", "0.3000", "-0.1000", "500.0000", "100.0000"], "least loss first"
     assert rows[3][1] == "mixer=identity"
     with pytest.raises(InputError, match=r"several tasks.*classification, generation"):
-        compare.headline(compare.find([study, generation]))
+        compare.headline(runs.find([study, generation]))
 
 
 def test_test_sets_of_different_sizes_are_said(study: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     for folder, size in (("a0", 10), ("b0", 10)):
         np.savez(study / folder / "predictions.npz", label=np.zeros(size))
-    assert compare.warnings(compare.find([study])) == []
+    assert runs.warnings(runs.find([study])) == []
     np.savez(study / "a1" / "predictions.npz", label=np.zeros(7))
-    assert compare.warnings(compare.find([study])) == ["numbers of test images of mini: 7, 10"]
+    assert runs.warnings(runs.find([study])) == ["numbers of test images of mini: 7, 10"]
     generation = tmp_path_factory.mktemp("generation")
     write_generation(generation / "a", "attention", 0.3, 500)
     write_generation(generation / "b", "identity", 0.4, 400, n=200)
-    assert compare.warnings(compare.find([generation])) == ["numbers of test images of mini: 200, 1000"]
+    assert runs.warnings(runs.find([generation])) == ["numbers of test images of mini: 200, 1000"]
 
 
 def test_arms_are_named_by_what_differs(tmp_path: Path) -> None:
     write_run(tmp_path / "1", "attention", 0, 0.5, shell={"conv": 0, "norm": "rms"})
     write_run(tmp_path / "2", "attention", 0, 0.6, shell={"conv": 3, "norm": "rms"})
-    assert set(compare.arms(compare.find([tmp_path]))) == {"shell.conv=0", "shell.conv=3"}
+    assert set(runs.arms(runs.find([tmp_path]))) == {"shell.conv=0", "shell.conv=3"}
 
 
 def test_a_mixers_own_parameters_do_not_name_arms_of_different_mixers(tmp_path: Path) -> None:
     write_run(tmp_path / "1", "attention", 0, 0.5)
     write_run(tmp_path / "2", "pde_ssm", 0, 0.6, pde={"state": 4})
     write_run(tmp_path / "3", "pde_ssm", 1, 0.6, pde={"state": 4})
-    assert set(compare.arms(compare.find([tmp_path]))) == {"mixer=attention", "mixer=pde_ssm"}
+    assert set(runs.arms(runs.find([tmp_path]))) == {"mixer=attention", "mixer=pde_ssm"}
 
 
 def test_what_forbids_a_comparison_is_said(study: Path) -> None:
-    assert compare.warnings(compare.find([study])) == []
+    assert runs.warnings(runs.find([study])) == []
     write_run(study / "c", "pool", 0, 0.1, data="b")
     write_run(study / "d", "pool", 1, 0.1, status="diverged")
-    said = " ".join(compare.warnings(compare.find([study])))
+    said = " ".join(runs.warnings(runs.find([study])))
     assert "2 different contents (fingerprints) of mini" in said
     assert "status diverged" in said
 
@@ -155,7 +156,7 @@ def test_wrong_input_is_one_line(study: Path, tmp_path: Path, capsys: pytest.Cap
         assert said.count("\n") == 1
     (study / "a0" / "metrics.json").write_text("{")
     with pytest.raises(InputError, match="a0"):
-        compare.find([study])
+        runs.find([study])
 
 
 ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))])
@@ -174,7 +175,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, file: str, 
     path = write_run(tmp_path / "run", "pool", 0, 0.5) / file
     path.write_text(text if file == "config.yaml" else json.dumps({**json.loads(path.read_text()), **json.loads(text)}))
     with pytest.raises(InputError) as caught:
-        compare.read(tmp_path / "run")
+        runs.read(tmp_path / "run")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -182,7 +183,7 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, file: str, 
 def test_keys_of_two_kinds_are_compared_as_texts(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", "pool", 0, 0.5)
     (path / "config.yaml").write_text("seed: 0\nmodel: {1: a, b: c}\n")
-    assert dict(compare.flatten(compare._settings(path, (path / "config.yaml").read_text()))) == {
+    assert dict(runs.flatten(runs._settings(path, (path / "config.yaml").read_text()))) == {
         "model.1": "a",
         "model.b": "c",
         "seed": 0,

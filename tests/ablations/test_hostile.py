@@ -20,6 +20,7 @@ import yaml
 from ablations import __main__ as cli
 from ablations import compare, nodes, report
 from ablations import plan as plans
+from ablations.analysis import runs
 from ablations.scheduling import runner, storage
 from ablations.scheduling.storage import open_storage
 from ablations.trials import expand, sections
@@ -378,7 +379,7 @@ def test_comparison_says_which_folder_it_cannot_read(
 ) -> None:
     write_run(tmp_path / "a", "attention", 0, 0.5)
     shutil.copytree(tmp_path / "a", tmp_path / "b.aside-1")
-    assert len(compare.find([tmp_path])) == 1
+    assert len(runs.find([tmp_path])) == 1
     assert compare.main([str(tmp_path / "nowhere")]) == 2
     scan = os.scandir
 
