@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ablations.scheduling.storage import StorageError, disk_is_full
 
     try:
-        return run(request)
+        return run(request, _report)
     except InputError as error:
         return _complain(error, WRONG_INPUT)
     except StorageError as error:
@@ -115,6 +115,12 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
     from ablations.scheduling.runner import Request
 
     return Request(node=node, given=tuple(overrides), directory=directory, storage=url, workers=workers)
+
+
+def _report(directory: Path) -> Path:
+    from ablations import report  # here, since refusing a study needs none of it
+
+    return report.build(directory)
 
 
 def _directory(text: str) -> Path:

@@ -78,6 +78,8 @@ class Design:
     @property
     def statement(self) -> str:
         """The design in a sentence."""
+        if len(self.cells) < math.prod(map(len, self.factors.values())) and not self.words:
+            return f"one factor at a time, {len(self.cells)} cells"
         if not self.words:
             return f"full grid of {len(self.cells)} cells"
         k, p = len(self.factors), len(self.generators)

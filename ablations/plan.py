@@ -13,6 +13,7 @@ from ablations.designs import Design
 from ablations.tuning import Dimension, Tuning
 from operators.errors import InputError, check_choice, check_names, check_number
 
+DIRECTIONS = ("maximize", "minimize")
 KINDS = ("factorial", "tune", "pareto")
 DESIGNS = ("full", "fraction", "one_at_a_time")
 SAMPLERS = ("tpe", "nsga2", "random")
@@ -23,14 +24,19 @@ MOST_TRIALS = 100_000
 
 
 @dataclass(frozen=True)
-class Metric:
+class Objective:
     """A key of `metrics.json`, and which way is better."""
 
     metric: str
     direction: str = "maximize"
 
     def __post_init__(self) -> None:
-        check_choice("direction", self.direction, ("maximize", "minimize"))
+        check_choice("direction", self.direction, DIRECTIONS)
+
+    @property
+    def sign(self) -> int:
+        """+1 if more is better, else -1."""
+        return 1 if self.direction == "maximize" else -1
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Extra:
 
 
 @dataclass(frozen=True)
-class Block:
+class FactorialBlock:
     """A factorial of its own.
 
     Attributes:
@@ -115,7 +121,7 @@ class Block:
     margin: float | None = None
 
     @classmethod
-    def read(cls, node: Any) -> Block:
+    def read(cls, node: Any) -> FactorialBlock:
         """From an entry of the study's `blocks`."""
         names = [one.name for one in fields(cls)]
         given = nodes.mapping("a block", node, names, ("name", "factors"))
@@ -152,6 +158,26 @@ class Block:
             ),
             margin=margin,
         )
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The block as a node that `read` takes back."""
+        factors = {
+            factor.name: {"key": factor.key, "levels": list(factor.levels), "labels": list(factor.labels)}
+            for factor in self.factors
+        }
+        also = [{"name": arm.name, "overrides": list(arm.overrides)} for arm in self.also]
+        return {
+            "name": self.name,
+            "overrides": list(self.overrides),
+            "factors": factors,
+            "design": self.design,
+            "budget": self.budget,
+            "negative_controls": list(self.negative_controls),
+            "margin": self.margin,
+            "reference": dict(self.reference),
+            "also": also,
+        }
 
     @property
     def size(self) -> int:
@@ -191,10 +217,10 @@ class Plan:
     question: str
     kind: str
     overrides: tuple[str, ...]
-    objectives: tuple[Metric, ...]
-    select: Metric
+    objectives: tuple[Objective, ...]
+    select: Objective
     seeds: int = 1
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[FactorialBlock, ...] = ()
     tuning: Tuning | None = None
     space: Mapping[str, Dimension] = field(default_factory=dict)
     mixer_space: Mapping[str, Mapping[str, Dimension]] = field(default_factory=dict)
@@ -230,12 +256,12 @@ def read(node: Any) -> Plan:
     for key in other:
         if key in given:
             raise InputError(f"a study of kind {kind} has no {key!r}")
-    objectives = tuple(_metric("objectives", one) for one in nodes.items("objectives", given["objectives"]))
+    objectives = tuple(_objective("objectives", one) for one in nodes.items("objectives", given["objectives"]))
     if not objectives or (len(objectives) > 1) != (kind == "pareto"):
         raise InputError(
             f"a study of kind {kind} needs {'two or more objectives' if kind == 'pareto' else 'one objective'}"
         )
-    select = _metric("select", given.get("select", {"metric": "val/accuracy"}))
+    select = _objective("select", given.get("select", {"metric": "val/accuracy"}))
     if not select.metric.startswith("val/"):
         raise InputError(f"select={select.metric!r} must be a score on validation, val/…: the test split is read once")
     common: dict[str, Any] = {
@@ -248,7 +274,7 @@ def read(node: Any) -> Plan:
     }
     if kind == "factorial":
         check_number("seeds", given.get("seeds", 1), least=1, most=MOST_TRIALS, integer=True)
-        blocks = tuple(Block.read(one) for one in nodes.items("blocks", given.get("blocks")))
+        blocks = tuple(FactorialBlock.read(one) for one in nodes.items("blocks", given.get("blocks")))
         if not blocks or len({block.name for block in blocks}) != len(blocks):
             raise InputError("a factorial study needs blocks, no two of one name")
         tuning = None if given.get("tuning") is None else Tuning.read(given["tuning"])
@@ -266,19 +292,46 @@ def read(node: Any) -> Plan:
     return Plan(
         **common,
         space=_space("space", given.get("space")),
-        mixer_space={
-            name: _space(f"mixer_space.{name}", one)
-            for name, one in nodes.mapping("mixer_space", given.get("mixer_space") or {}, operators.names()).items()
-        },
+        mixer_space=_mixer_space(given.get("mixer_space") or {}),
         trials=given["trials"],
         sampler=check_choice("sampler", given.get("sampler", "nsga2" if kind == "pareto" else "tpe"), SAMPLERS),
         pruner=check_choice("pruner", given.get("pruner", "none"), PRUNERS),
     )
 
 
-def _metric(what: str, node: Any) -> Metric:
+def written(plan: Plan) -> dict[str, Any]:
+    """The plan as a node that `read` takes back, in plain containers."""
+    content: dict[str, Any] = {
+        "name": plan.name,
+        "question": plan.question,
+        "kind": plan.kind,
+        "overrides": list(plan.overrides),
+        "objectives": [vars(one) for one in plan.objectives],
+        "select": vars(plan.select),
+    }
+    if plan.searches:
+        mixer_space = {name: _written_space(space) for name, space in plan.mixer_space.items()}
+        content |= {"trials": plan.trials, "space": _written_space(plan.space)}
+        content |= {"mixer_space": mixer_space} if mixer_space else {}
+        return content | {"sampler": plan.sampler, "pruner": plan.pruner}
+    content |= {"seeds": plan.seeds} | ({"tuning": plan.tuning.written} if plan.tuning else {})
+    return content | {"blocks": [block.written for block in plan.blocks]}
+
+
+def _written_space(space: Mapping[str, Dimension]) -> dict[str, Any]:
+    return {key: dimension.written for key, dimension in space.items()}
+
+
+def _objective(what: str, node: Any) -> Objective:
     given = nodes.mapping(what, node, ("metric", "direction"), ("metric",))
-    return Metric(nodes.text("metric", given["metric"]), given.get("direction", "maximize"))
+    return Objective(nodes.text("metric", given["metric"]), given.get("direction", "maximize"))
+
+
+def _mixer_space(node: Any) -> dict[str, dict[str, Dimension]]:
+    if node == {}:
+        return {}
+    spaces = nodes.mapping("mixer_space", node, operators.names())
+    return {name: _space(f"mixer_space.{name}", space) for name, space in spaces.items()}
 
 
 def _space(what: str, node: Any) -> dict[str, Dimension]:

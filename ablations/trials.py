@@ -15,7 +15,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 import models
 import tasks.data
 from ablations.designs import Design
-from ablations.plan import Block, Extra, Plan
+from ablations.layout import tuned_block, tuning_block
+from ablations.plan import Extra, FactorialBlock, Plan
 from operators.errors import InputError
 from tasks.config import schema
 from tasks.config.composition import REFUSALS, compose, translate
@@ -48,7 +49,7 @@ class Trial:
     @property
     def group(self) -> tuple[str, str]:
         """Block and arm, the same for tuning and main trials."""
-        return self.block.removeprefix("tuning of "), self.arm
+        return tuned_block(self.block), self.arm
 
 
 def lay_out(plan: Plan) -> dict[str, Design]:
@@ -75,7 +76,7 @@ def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
     if plan.tuning:
         tuning = plan.tuning
         for arm in arms:
-            shared = replace(arm, stage=TUNING, block=f"tuning of {arm.block}", seed=tuning.seed)
+            shared = replace(arm, stage=TUNING, block=tuning_block(arm.block), seed=tuning.seed)
             for level, beyond in (*((level, None) for level in tuning.levels), *tuning.beyond):
                 own = merge(arm.overrides, tuning.overrides, [f"{tuning.key}={literal(level)}", SELECTING])
                 trials.append(replace(shared, overrides=own, tunes=level, beyond=beyond))
@@ -150,7 +151,7 @@ def literal(value: Any) -> str:
     return repr(value)
 
 
-def _arms(plan: Plan, block: Block, given: Sequence[str]) -> list[Trial]:
+def _arms(plan: Plan, block: FactorialBlock, given: Sequence[str]) -> list[Trial]:
     arms = []
     for cell in block.lay_out(plan.seeds).cells:
         name = " ".join(f"{factor}={one}" for factor, one in cell.items())
@@ -163,7 +164,7 @@ def _arms(plan: Plan, block: Block, given: Sequence[str]) -> list[Trial]:
     return arms
 
 
-def _outside(plan: Plan, block: Block, given: Sequence[str], extra: Extra) -> tuple[str, ...]:
+def _outside(plan: Plan, block: FactorialBlock, given: Sequence[str], extra: Extra) -> tuple[str, ...]:
     """An arm with another mixer has no use for the settings of the mixer that it replaces."""
     keys = {_parse(text).key_or_group for text in extra.overrides}
     own = [text for text in (*plan.overrides, *given, *block.overrides) if not ("mixer" in keys and _of_mixer(text))]
@@ -174,7 +175,7 @@ def _of_mixer(text: str) -> bool:
     return _parse(text).key_or_group.split(".")[0] in ("mixer", "pde")
 
 
-def _settings(block: Block, cell: Mapping[str, str]) -> list[str]:
+def _settings(block: FactorialBlock, cell: Mapping[str, str]) -> list[str]:
     """The overrides of a cell; levels of factors that share a key are put together."""
     values: dict[str, Any] = {}
     for factor in block.factors:

@@ -45,6 +45,17 @@ class Tuning:
         return cls(nodes.key(given["key"]), tuple(levels), overrides, given.get("seed", 0), given.get("extend", 0))
 
     @property
+    def written(self) -> dict[str, Any]:
+        """The tuning as a node that `read` takes back."""
+        return {
+            "key": self.key,
+            "levels": list(self.levels),
+            "overrides": list(self.overrides),
+            "seed": self.seed,
+            "extend": self.extend,
+        }
+
+    @property
     def beyond(self) -> tuple[tuple[float, float], ...]:
         """(level, the one that it goes beyond) of all that `extend` allows for."""
         if not self.extend:
@@ -89,6 +100,13 @@ class Dimension:
         if not given["low"] < given["high"] or (given.get("log") and given["low"] <= 0):
             raise InputError(f"space of {key} needs low < high, and low > 0 for log")
         return cls(**given)
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The dimension as a node that `read` takes back."""
+        if self.choices:
+            return {"choices": list(self.choices)}
+        return {"low": self.low, "high": self.high, "log": self.log, "int": self.int}
 
     @property
     def first(self) -> Any:

@@ -13,8 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 ORDER = ("operators", "models", "tasks", "ablations")
 """Each may import those before it."""
-APART = {"ablations.scheduling": ("ablations.reporting",), "ablations.analysis": ("ablations.reporting",)}
-"""Wings, and those they know nothing of."""
+_PAGES = ("ablations.reporting", "ablations.report", "ablations.compare", "ablations.__main__")
+APART = {
+    "ablations.statistics": ("ablations.analysis", "ablations.scheduling", *_PAGES),
+    "ablations.scheduling": ("ablations.analysis", "ablations.statistics", *_PAGES),
+    "ablations.analysis": ("ablations.scheduling", *_PAGES),
+    "ablations.reporting": ("ablations.scheduling", *_PAGES[1:]),
+}
+"""Wings, and what they know nothing of."""
 MOST_FILES = 15
 
 
@@ -54,7 +60,7 @@ def upward(edges: Mapping[str, set[str]]) -> list[str]:
         for target in sorted(targets):
             above = ORDER.index(target.split(".")[0]) > ORDER.index(name.split(".")[0])
             hidden = any(
-                name.startswith(f"{wing}.") and target.startswith(other)
+                f"{name}.".startswith(f"{wing}.") and f"{target}.".startswith(f"{other}.")
                 for wing, others in APART.items()
                 for other in others
             )

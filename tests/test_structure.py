@@ -32,12 +32,16 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
         models__e="from operators import d",
         ablations__reporting__page="import operators.a",
         ablations__analysis__summary="from ablations.reporting import page",
+        ablations__scheduling__runner="from ablations import report\nfrom ablations.analysis import summary",
+        ablations__report="from ablations.analysis import summary",
         **{f"tasks__f{n}": "" for n in range(structure.MOST_FILES + 1)},
     )
     edges = structure.graph(tmp_path)
     assert structure.upward(edges) == [
         "operators.d imports models.e",
         "ablations.analysis.summary imports ablations.reporting.page",
+        "ablations.scheduling.runner imports ablations.analysis.summary",
+        "ablations.scheduling.runner imports ablations.report",
     ]
     assert structure.circles(edges) == ["operators.a, operators.b, operators.c", "models.e, operators.d"]
     assert structure.full(tmp_path) == ["tasks: 16 files"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.analysis.study import Objective, Study
+from ablations.analysis.study import Study
 from ablations.analysis.words import Scale, effect_finding, minus, p_said, plural, title
+from ablations.plan import Objective
 
 MOST_EFFECTS = 3
 MOST_CLOSE = 3
@@ -15,7 +16,7 @@ MOST_CLOSE = 3
 def sentence(study: Study, summary: Mapping[str, Any]) -> str:
     """What the first objective says, block by block; the search's best, or front, of the other kinds."""
     objective = study.objectives[0]
-    if study.kind != "factorial":
+    if study.plan.searches:
         return _search(study, summary["search"], summary["level"])
     parts = []
     for block in summary["blocks"]:
@@ -106,7 +107,7 @@ def _search(study: Study, found: Mapping[str, Any], level: float) -> str:
         return "No trial has ended with a score yet."
     first, *others = study.objectives
     scale = Scale.of(first.metric, (), [row["values"][first.metric] for row in candidates])
-    if study.kind == "pareto" and others:
+    if study.plan.kind == "pareto" and others:
         members = [row for row in candidates if row["front"]]
         ends = [members[0], members[-1]] if len(members) > 1 else members
         told = " to ".join(f"{row['arm']} ({_values(study, candidates, row)})" for row in ends)

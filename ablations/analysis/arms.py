@@ -9,8 +9,10 @@ from statistics import fmean, median
 from typing import Any
 
 from ablations.analysis import curves
-from ablations.analysis.study import STATES, Block, Objective, Study, Trial
+from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import ON, is_switch, p_said
+from ablations.layout import STATES, tuning_block
+from ablations.plan import Objective
 from ablations.statistics import PairedDifference, compare_with, loudest, paired_differences, seeds_needed, t_interval
 from operators.errors import InputError
 
@@ -27,7 +29,7 @@ COSTS = {
 POWER = 0.8
 
 
-def rows(block: Block, objective: Objective, level: float) -> list[dict[str, Any]]:
+def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[str, Any]]:
     """One row per arm, the best first; arms without a score last."""
     arms, reference = block.arms, block.reference
     differences = _differences(block, objective, level)
@@ -53,18 +55,18 @@ def rows(block: Block, objective: Objective, level: float) -> list[dict[str, Any
     return sorted(found, key=lambda row: -objective.sign * row["mean"] if row["mean"] is not None else math.inf)
 
 
-def scores(trials: Sequence[Trial], metric: str) -> dict[int, float]:
+def scores(trials: Sequence[Record], metric: str) -> dict[int, float]:
     """Seed -> score of the trials that have one."""
     pairs = [(trial.seed, trial.score(metric)) for trial in trials]
     return {seed: value for seed, value in pairs if math.isfinite(value)}
 
 
-def costs(trials: Sequence[Trial]) -> dict[str, float | None]:
+def costs(trials: Sequence[Record]) -> dict[str, float | None]:
     """Median of each cost over the trials that ended well."""
     return {name: _median([trial.score(key) for trial in trials]) for name, key in COSTS.items()}
 
 
-def tuning(trials: Sequence[Trial]) -> str:
+def tuning(trials: Sequence[Record]) -> str:
     """Whether the learning rate was `tuned` on validation, `untuned`, `mixed`, or `unknown` where nothing says it."""
     said = {told for trial in trials if (told := _tuned(trial)) is not None}
     if len(said) != 1:
@@ -72,7 +74,7 @@ def tuning(trials: Sequence[Trial]) -> str:
     return "tuned" if said.pop() else "untuned"
 
 
-def _tuned(trial: Trial) -> bool | None:
+def _tuned(trial: Record) -> bool | None:
     """The study's own word, or else the run's."""
     own = trial.metrics.get("tuned")
     if isinstance(own, str):
@@ -80,14 +82,14 @@ def _tuned(trial: Trial) -> bool | None:
     return None if trial.provenance is None else bool(trial.provenance.get("learning_rate_tuned"))
 
 
-def title(block: Block, trials: Sequence[Trial]) -> str:
+def title(block: BlockRecords, trials: Sequence[Record]) -> str:
     """The arm as tables name it: its levels, factors that are switches by name where they are on."""
     cell = block.cell(trials[0])
     if cell is None:
         return trials[0].arm
     if len(cell) == 1:
         return next(iter(cell.values()))
-    switches = [factor.name for factor in block.factors if is_switch(factor.levels)]
+    switches = [factor.name for factor in block.plan.factors if is_switch(factor.labels)]
     on = [name for name in switches if cell[name].lower() in ON]
     others = [f"{name}={level}" for name, level in cell.items() if name not in switches]
     if not switches:
@@ -95,7 +97,7 @@ def title(block: Block, trials: Sequence[Trial]) -> str:
     return " ".join(["+".join(on) or "[]", *others])
 
 
-def tuning_runs(study: Study, block: Block, metric: str) -> list[dict[str, Any]]:
+def tuning_runs(study: Study, block: BlockRecords, metric: str) -> list[dict[str, Any]]:
     """What tuning tried for each arm, and its score on validation: trials of the block `tuning of NAME`."""
     return [
         {
@@ -104,8 +106,8 @@ def tuning_runs(study: Study, block: Block, metric: str) -> list[dict[str, Any]]
             "state": trial.state,
             "score": trial.score(metric),
         }
-        for trial in study.trials
-        if trial.block == f"tuning of {block.name}" and trial.state != "skipped"
+        for trial in study.records
+        if trial.block == tuning_block(block.plan.name) and trial.state != "skipped"
     ]
 
 
@@ -147,7 +149,7 @@ def _by_seed(row: Mapping[str, Any]) -> dict[int, float]:
     return {int(seed): value for seed, value in row["values"].items()}
 
 
-def learning_curves(block: Block, metric: str, level: float) -> list[dict[str, Any]]:
+def learning_curves(block: BlockRecords, metric: str, level: float) -> list[dict[str, Any]]:
     """Per arm, the metric step by step with its band over seeds; arms without a log are left out."""
     found = []
     for name, trials in block.arms.items():
@@ -158,7 +160,7 @@ def learning_curves(block: Block, metric: str, level: float) -> list[dict[str, A
     return found
 
 
-def sheets(block: Block) -> list[dict[str, Any]]:
+def sheets(block: BlockRecords) -> list[dict[str, Any]]:
     """Of each arm that draws samples, the sheet of its first seed that has one."""
     found = []
     for name, trials in block.arms.items():
@@ -170,7 +172,7 @@ def sheets(block: Block) -> list[dict[str, Any]]:
     return found
 
 
-def _differences(block: Block, objective: Objective, level: float) -> dict[str, PairedDifference]:
+def _differences(block: BlockRecords, objective: Objective, level: float) -> dict[str, PairedDifference]:
     values = {name: scores(trials, objective.metric) for name, trials in block.arms.items()}
     reference = block.reference
     if reference is None or len(values) < 2 or not values[reference]:
@@ -219,7 +221,7 @@ def _seeds_needed(one: PairedDifference, level: float) -> int | None:
         return None
 
 
-def _means(trials: Sequence[Trial]) -> dict[str, float]:
+def _means(trials: Sequence[Record]) -> dict[str, float]:
     """Mean of every number in metrics.json over the trials that ended well."""
     keys = dict.fromkeys(key for trial in trials for key, value in trial.metrics.items() if isinstance(value, float))
     means = {key: [value for trial in trials if math.isfinite(value := trial.score(key))] for key in keys}

@@ -9,8 +9,10 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from ablations.analysis.study import ENDED, Block, Objective
+from ablations.analysis.study import BlockRecords
 from ablations.analysis.words import subject
+from ablations.layout import ENDED
+from ablations.plan import Objective
 from ablations.statistics import (
     Effect,
     FactorialFit,
@@ -39,21 +41,20 @@ class _Found:
     control: bool
 
 
-def analyse(block: Block, objective: Objective, level: float, margin: float | None) -> dict[str, Any]:
+def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str, Any]:
     """The factorial part of a block's summary; its lists are empty where there is nothing to fit yet.
 
     Args:
         block: with its trials, those that have not ended left out of the fit.
         objective: what is analysed.
         level: of the intervals.
-        margin: smallest effect that matters, in units of the metric; None = not declared.
     """
     observations = _observations(block, objective)
-    factors = {factor.name: factor.levels for factor in block.factors}
+    factors = {factor.name: factor.labels for factor in block.plan.factors}
     if not any(math.isfinite(one.value) for one in observations):
         return nothing()
     # One at a time shows no interaction; what would be aliased is not asked for.
-    order = 1 if block.plan.get("design") == "one_at_a_time" else None
+    order = 1 if block.plan.design == "one_at_a_time" else None
     fit = fit_factorial(observations, factors, order=order, level=level)
     found = _effects(fit, block)
     adjusted = holm([one.effect.p for one in found]) if found else []
@@ -82,7 +83,7 @@ def analyse(block: Block, objective: Objective, level: float, margin: float | No
             }
             for term in fit.terms
         ],
-        "controls": [_control(one, level, margin) for one in found if one.control],
+        "controls": [_control(one, level, block.plan.margin) for one in found if one.control],
         "interactions": _interactions(fit, observations, level),
         "power": _power(fit, found, level),
         "dropped": list(fit.dropped),
@@ -97,31 +98,31 @@ def nothing() -> dict[str, Any]:
     return {"fit": None, "power": None, **{name: [] for name in lists}}
 
 
-def _observations(block: Block, objective: Objective) -> list[Observation]:
+def _observations(block: BlockRecords, objective: Objective) -> list[Observation]:
     found = []
-    for trial in block.trials:
+    for trial in block.records:
         cell = block.cell(trial)
         if cell is not None and trial.state in ENDED:
             found.append(Observation(cell, trial.seed, trial.score(objective.metric)))
     return found
 
 
-def _effects(fit: FactorialFit, block: Block) -> list[_Found]:
+def _effects(fit: FactorialFit, block: BlockRecords) -> list[_Found]:
     """Two-level effects and interactions as the model has them; more levels as differences to the reference's."""
-    found = []
-    base = next((cell for trial in block.trials if trial.arm == block.reference and (cell := block.cell(trial))), {})
+    found, controls = [], block.plan.negative_controls
+    base = next((cell for trial in block.records if trial.arm == block.reference and (cell := block.cell(trial))), {})
     for term in fit.terms:
         names = term.factors
         if len(term.effects) == 1:
             kind = "main" if len(names) == 1 else "interaction"
             levels = fit.model.factors[names[0]]
             what = subject(names[0], str(levels[1]), str(levels[0])) if kind == "main" else " × ".join(names)
-            found.append(_Found(term.effects[0], kind, what, kind == "main" and names[0] in block.controls))
+            found.append(_Found(term.effects[0], kind, what, kind == "main" and names[0] in controls))
         elif len(names) == 1 and term.effects:
             first = str(base.get(names[0], fit.model.factors[names[0]][0]))
             for other in (level for level in fit.model.factors[names[0]] if level != first):
                 effect = fit.difference(names[0], other, first)
-                found.append(_Found(effect, "level", subject(names[0], other, first), names[0] in block.controls))
+                found.append(_Found(effect, "level", subject(names[0], other, first), names[0] in controls))
     return found
 
 
@@ -186,9 +187,9 @@ def _notes(fit: FactorialFit, effects: Sequence[Mapping[str, Any]]) -> list[str]
     return said
 
 
-def _unseen_controls(block: Block, found: Sequence[_Found]) -> list[str]:
+def _unseen_controls(block: BlockRecords, found: Sequence[_Found]) -> list[str]:
     told = {one.effect.name.partition(":")[0] for one in found if one.control}
-    return [f"the negative control {name} has no effect that can be estimated" for name in block.controls
+    return [f"the negative control {name} has no effect that can be estimated" for name in block.plan.negative_controls
             if name not in told]  # fmt: skip
 
 

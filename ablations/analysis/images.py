@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ablations.analysis.study import Block, Trial
+from ablations.analysis.study import BlockRecords, Record
+from ablations.layout import COMPLETE
 from ablations.statistics import image_difference_over_seeds
 from tasks.system.reading import check_file
 
@@ -20,7 +21,7 @@ Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 _DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
-def differences(block: Block, level: float) -> tuple[list[dict[str, Any]], list[str]]:
+def differences(block: BlockRecords, level: float) -> tuple[list[dict[str, Any]], list[str]]:
     """Accuracy of each arm less the reference's on the same images, over the seeds both have; and what was left out."""
     reference = block.reference
     if reference is None:
@@ -52,11 +53,11 @@ def differences(block: Block, level: float) -> tuple[list[dict[str, Any]], list[
     return found, notes
 
 
-def _right(trials: Sequence[Trial], notes: list[str]) -> dict[int, Right]:
+def _right(trials: Sequence[Record], notes: list[str]) -> dict[int, Right]:
     """Seed -> what the run got right, of the trials that ended well and kept their predictions; and notes on others."""
     found = {}
     for trial in trials:
-        if trial.state == "complete" and trial.run_dir is not None:
+        if trial.state == COMPLETE and trial.run_dir is not None:
             path = trial.run_dir / "predictions.npz"
             try:
                 if path.exists():

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ablations.analysis import runs
-from ablations.analysis.study import Study, Trial
+from ablations.analysis.study import Record, Study
+from ablations.layout import COMPLETE
 
 
 def facts(study: Study) -> dict[str, Any]:
     """Fact -> the values that the runs have, each with the number of runs that have it."""
     found: dict[str, dict[str, int]] = {}
-    for trial in study.trials:
+    for trial in study.records:
         if trial.provenance is not None:
             for name, value in _of(trial.provenance):
                 counts = found.setdefault(name, {})
@@ -24,7 +25,7 @@ def facts(study: Study) -> dict[str, Any]:
 
 def notes(study: Study) -> list[str]:
     """Differences between runs that weaken or forbid the comparison, a line each."""
-    ended = [trial for trial in study.trials if trial.state == "complete"]
+    ended = [trial for trial in study.records if trial.state == COMPLETE]
     known = [_run(trial) for trial in ended if trial.provenance is not None and "data" in trial.metrics]
     said = [f"not the same for all runs: {line}" for line in runs.warnings(known)]
     absent = sum(trial.provenance is None for trial in ended)
@@ -56,7 +57,7 @@ def _inside(provenance: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _run(trial: Trial) -> runs.Run:
+def _run(trial: Record) -> runs.Run:
     assert trial.run_dir is not None
     assert trial.provenance is not None
     # The comparison's own warnings; a state of the study stands for the run's status.

@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.analysis.study import Objective, Study, Trial
+from ablations.analysis.study import Record, Study
+from ablations.plan import Objective
 from ablations.statistics import t_interval
+from ablations.tuning import Dimension
 
 FEWEST = 10
 """Trials below which importances say nothing."""
@@ -29,7 +31,7 @@ def analyse(study: Study, level: float) -> dict[str, Any]:
         "candidates": candidates,
         "importances": {
             one.metric: importances(
-                [(row["parameters"], row["values"][one.metric]) for row in candidates], one, study.plan.get("space")
+                [(row["parameters"], row["values"][one.metric]) for row in candidates], one, study.plan.space
             )
             for one in objectives
         },
@@ -47,7 +49,7 @@ def front(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) ->
 
 
 def importances(
-    trials: Sequence[tuple[Mapping[str, Any], float]], objective: Objective, space: Mapping[str, Any] | None = None
+    trials: Sequence[tuple[Mapping[str, Any], float]], objective: Objective, space: Mapping[str, Dimension]
 ) -> dict[str, float]:
     """Share of each parameter in what separates good trials from others, the largest first; empty for few trials.
 
@@ -64,10 +66,7 @@ def importances(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     columns = {name: [parameters[name] for parameters, _ in trials] for name in varied}
-    distributions = {
-        name: _distribution(column, bool(((space or {}).get(name) or {}).get("log")))
-        for name, column in columns.items()
-    }
+    distributions = {name: _distribution(column, name in space and space[name].log) for name, column in columns.items()}
     again = optuna.create_study(direction="maximize" if objective.sign > 0 else "minimize")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -84,7 +83,7 @@ def history(study: Study) -> list[dict[str, Any]]:
     """The first objective in the order of trials, with the best so far."""
     objective = study.objectives[0]
     best, found = math.nan, []
-    for trial in sorted(study.trials, key=lambda trial: trial.number):
+    for trial in sorted(study.records, key=lambda trial: trial.number):
         value = trial.score(objective.metric)
         if math.isfinite(value):
             better = math.isnan(best) or objective.sign * (value - best) > 0
@@ -94,8 +93,8 @@ def history(study: Study) -> list[dict[str, Any]]:
 
 
 def _candidates(study: Study, level: float) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
-    for trial in study.trials:
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for trial in study.records:
         if all(math.isfinite(trial.score(one.metric)) for one in study.objectives):
             groups.setdefault((trial.block, trial.arm, json.dumps(dict(trial.levels))), []).append(trial)
     found = []

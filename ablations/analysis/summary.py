@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import answer, arms, factorial, images, provenance, search
-from ablations.analysis.study import ENDED, STATES, Block, Objective, Study, read
+from ablations.analysis.study import BlockRecords, Study, read
 from ablations.analysis.words import plural
+from ablations.layout import ENDED, STATES
+from ablations.plan import FactorialBlock, Objective
 from tasks.system.atomic_files import asides
 
 LEVEL = 0.95
@@ -36,26 +38,26 @@ def analyse(study_dir: Path) -> dict[str, Any]:
         InputError: `study_dir` is not the directory of a study, or its files do not fit each other.
     """
     study = read(study_dir)
-    states = Counter(trial.state for trial in study.trials)
+    states = Counter(trial.state for trial in study.records)
     summary: dict[str, Any] = {
-        "name": study.plan.get("name") or study_dir.resolve().name,
-        "question": study.plan.get("question") or "",
-        "kind": study.kind,
+        "name": study.plan.name,
+        "question": study.plan.question,
+        "kind": study.plan.kind,
         "level": LEVEL,
         "objectives": [vars(one) for one in study.objectives],
         "progress": {
-            "planned": len(study.trials),
+            "planned": len(study.records),
             "ended": sum(states[state] for state in ENDED),
             **{state: states[state] for state in STATES},
-            "seconds": sum(trial.seconds or 0.0 for trial in study.trials),
+            "seconds": sum(trial.seconds or 0.0 for trial in study.records),
         },
-        "blocks": [_block(study, block) for block in study.blocks] if study.kind == "factorial" else [],
+        "blocks": [_block(study, block) for block in study.blocks],
         "search": None,
         "provenance": provenance.facts(study),
-        "plan": study.plan,
+        "plan": study.content,
     }
-    if study.kind != "factorial":
-        everything = Block("", {}, (), study.trials)
+    if study.plan.searches:
+        everything = BlockRecords(FactorialBlock("", (), (), "full", None, (), {}, ()), study.records)
         summary["search"] = {
             **search.analyse(study, LEVEL),
             "history": search.history(study),
@@ -82,18 +84,18 @@ def finite(tree: Any) -> Any:
     return tree
 
 
-def _block(study: Study, block: Block) -> dict[str, Any]:
+def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
     """A block: its factors and design, per objective the statistics, learning curves and sheets of samples."""
     results = [_objective(study, block, objective) for objective in study.objectives]
-    logged = _logged(study)
+    logged = study.plan.select.metric
     tried = arms.tuning_runs(study, block, logged)
     return {
-        "name": block.name,
-        "factors": {factor.name: list(factor.levels) for factor in block.factors},
-        "design": _design(block),
-        "reference": block.reference if block.trials else None,
-        "negative_controls": block.controls,
-        "seeds": sorted({trial.seed for trial in block.trials}),
+        "name": block.plan.name,
+        "factors": {factor.name: list(factor.labels) for factor in block.plan.factors},
+        "design": block.plan.lay_out(study.plan.seeds).statement,
+        "reference": block.reference,
+        "negative_controls": list(block.plan.negative_controls),
+        "seeds": sorted({trial.seed for trial in block.records}),
         "objectives": results,
         "curves": arms.learning_curves(block, logged, LEVEL),
         "sheets": arms.sheets(block),
@@ -103,9 +105,8 @@ def _block(study: Study, block: Block) -> dict[str, Any]:
     }
 
 
-def _objective(study: Study, block: Block, objective: Objective) -> dict[str, Any]:
-    margin = block.plan.get("margin", study.plan.get("margin"))
-    found = factorial.analyse(block, objective, LEVEL, margin) if block.factors else factorial.nothing()
+def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[str, Any]:
+    found = factorial.analyse(block, objective, LEVEL)
     of_images, left_out = images.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
     rows = arms.rows(block, objective, LEVEL)
     return {
@@ -124,38 +125,21 @@ def _unpaired(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"seeds without a partner, left out of paired differences: {'; '.join(found)}"] if found else []
 
 
-def _logged(study: Study) -> str:
-    """The metric of the learning curves: what is selected by, else the objective on the validation split."""
-    asked = study.plan.get("select") or study.plan.get("selection")
-    return str(
-        asked["metric"] if isinstance(asked, Mapping) else asked or study.objectives[0].metric.replace("test/", "val/")
-    )
-
-
-def _design(block: Block) -> str:
-    if block.plan.get("statement"):
-        return str(block.plan["statement"])
-    cells = len({json.dumps(cell) for trial in block.trials if (cell := block.cell(trial)) is not None})
-    kind = {"full": "full grid", "fraction": "fraction", "one_at_a_time": "one factor at a time"}
-    name = str(block.plan.get("design") or "full")
-    return f"{kind.get(name, name)} of {cells} cells" if cells else "arms without factors"
-
-
 def _ended_badly(study: Study) -> list[str]:
     """Trials that gave no score, by arm."""
     said = []
     if kept := asides(study.path):
         listed = ", ".join(map(str, kept[:8])) + (", …" if len(kept) > 8 else "")
         said.append(f"{plural(len(kept), 'earlier run')} could not be continued, damaged or changed: {listed}")
-    waiting = sum(trial.state not in ENDED for trial in study.trials)
+    waiting = sum(trial.state not in ENDED for trial in study.records)
     if waiting:
-        said.append(f"the study is not finished: {waiting} of {len(study.trials)} trials have not ended")
+        said.append(f"the study is not finished: {waiting} of {len(study.records)} trials have not ended")
     for state, meaning in (("diverged", "diverged, which is a result"), ("failed", "failed, which is no result")):
-        named = Counter(trial.arm for trial in study.trials if trial.state == state)
+        named = Counter(trial.arm for trial in study.records if trial.state == state)
         if named:
             listed = ", ".join(f"{arm} ({number})" for arm, number in named.most_common(8))
             more = f" and {len(named) - 8} more arms" if len(named) > 8 else ""
-            why = dict.fromkeys(str(trial.metrics.get("reason", "")) for trial in study.trials if trial.state == state)
+            why = dict.fromkeys(str(trial.metrics.get("reason", "")) for trial in study.records if trial.state == state)
             more += "".join(f"; {reason}" for reason in list(why)[:3] if reason)
             said.append(f"{plural(sum(named.values()), 'trial')} {meaning}: {listed}{more}")
     return said
@@ -171,7 +155,7 @@ def _study_notes(summary: Mapping[str, Any]) -> list[str]:
     return [*shared, *(f"block {name}: {line}" for name, lines in own.items() for line in lines if line not in shared)]
 
 
-def _block_notes(block: Block, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _block_notes(block: BlockRecords, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     said = []
     rates = Counter(row["tuning"] for row in rows if row["tuning"] != "unknown")
     if rates["untuned"] == len(rows) and rows:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ablations.analysis.study import Objective
+from ablations.plan import Objective
 
 SHARES = ("accuracy", "accuracy_top5", "accuracy_top1", "ece", "class_accuracy")
 """Last parts of metrics between 0 and 1, which people read in percent."""

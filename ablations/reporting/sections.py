@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from ablations.analysis.answer import scale_of
-from ablations.analysis.study import STATES
 from ablations.analysis.words import DASH, Scale, minus, p_said, p_value, plural, seconds
+from ablations.layout import STATES
 from ablations.reporting import figures, html, tables
 from ablations.reporting.figures import NARROW, Bar
 from ablations.reporting.svg import SERIES, Canvas

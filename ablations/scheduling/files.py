@@ -13,28 +13,16 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from ablations.plan import Block, Plan
+from ablations import plan as plans
+from ablations.layout import CHOSEN, DESIGN, FACTOR, PARAMETER, PLAN, PLANNED, TABLE, run_directory
+from ablations.plan import Plan
 from ablations.scheduling.ledger import Entry
-from ablations.scheduling.worker import run_dir
 from ablations.trials import Trial, lay_out, sections
 from operators.errors import InputError
 from tasks.config import userfiles
 from tasks.system import provenance, results
 
-PLAN, TABLE = "study.yaml", "trials.csv"
-_COLUMNS = (
-    "number",
-    "block",
-    "arm",
-    "seed",
-    "state",
-    "run_dir",
-    "attempts",
-    "seconds",
-    "tuned",
-    "learning_rate",
-    "reason",
-)
+_COLUMNS = (*PLANNED, *CHOSEN)
 
 
 def write_plan(directory: Path, plan: Plan, given: Sequence[str], storage: str) -> None:
@@ -43,32 +31,13 @@ def write_plan(directory: Path, plan: Plan, given: Sequence[str], storage: str) 
     `storage` is the storage's URL without a password.
     """
     designs = lay_out(plan)
-    content: dict[str, Any] = {
-        "name": plan.name,
-        "question": plan.question,
-        "kind": plan.kind,
-        "overrides": list(plan.overrides),
-        "given": list(given),
-        "objectives": [vars(one) for one in plan.objectives],
-        "select": vars(plan.select),
-        "storage": storage,
-        "revision": provenance.collect()["git"],
-        "sections": sections(plan, given),
-    }
-    if plan.searches:
-        content |= {
-            "trials": plan.trials,
-            "space": {key: vars(one) for key, one in plan.space.items()},
-            "mixer_space": {name: {k: vars(one) for k, one in of.items()} for name, of in plan.mixer_space.items()},
-            "sampler": plan.sampler,
-            "pruner": plan.pruner,
-        }
-    else:
-        content |= {
-            "seeds": plan.seeds,
-            "tuning": None if plan.tuning is None else vars(plan.tuning),
-            "blocks": [_block(block, designs[block.name]) for block in plan.blocks],
-        }
+    content = plans.written(plan)
+    content |= {"given": list(given), "storage": storage, "revision": provenance.collect()["git"]}
+    content |= {"sections": sections(plan, given)}
+    for block in content.get("blocks", ()):
+        design = designs[block["name"]]
+        facts = (design.statement, design.cells, design.aliases())
+        block |= dict(zip(DESIGN, facts, strict=True))
     write(directory / PLAN, yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=120))
 
 
@@ -95,7 +64,7 @@ def write_table(directory: Path, entries: Sequence[Entry]) -> None:
     """`trials.csv`: a row for each planned trial."""
     rows = [_row(entry) for entry in entries]
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    factors = [key for key in keys if key.startswith(("factor/", "param/"))]
+    factors = [key for key in keys if key.startswith((FACTOR, PARAMETER))]
     metrics = [key for key in keys if key not in _COLUMNS and key not in factors]
     text = StringIO()
     table = csv.DictWriter(text, [*_COLUMNS, *factors, *metrics], lineterminator="\n")
@@ -147,34 +116,17 @@ def _row(entry: Entry) -> dict[str, Any]:
         "arm": trial.arm,
         "seed": trial.seed,
         "state": entry.state,
-        "run_dir": run_dir(trial),
+        "run_dir": run_directory(trial.number),
         "attempts": entry.started,
         "seconds": f"{result['seconds']:.2f}" if "seconds" in result else None,
         "tuned": str(result["tuned"]).lower() if "tuned" in result else None,
         "learning_rate": result.get("learning_rate"),
         "reason": result.get("reason"),
     }
-    row |= {f"factor/{name}": level for name, level in trial.factors.items()}
-    row |= {f"param/{name}": value for name, value in (result.get("params") or {}).items()}
+    row |= {f"{FACTOR}{name}": level for name, level in trial.factors.items()}
+    row |= {f"{PARAMETER}{name}": value for name, value in (result.get("params") or {}).items()}
     # "seed" is a key of both, with the same value.
     return {**(result.get("metrics") or {}), **row}
-
-
-def _block(block: Block, design: Any) -> dict[str, Any]:
-    return {
-        "name": block.name,
-        "overrides": block.overrides,
-        "factors": {one.name: {"key": one.key, "levels": one.levels, "labels": one.labels} for one in block.factors},
-        "design": block.design,
-        "budget": block.budget,
-        "negative_controls": block.negative_controls,
-        "margin": block.margin,
-        "reference": block.reference,
-        "also": [vars(one) for one in block.also],
-        "statement": design.statement,
-        "cells": design.cells,
-        "aliases": design.aliases(),
-    }
 
 
 def _plain(value: Any) -> Any:

@@ -26,15 +26,15 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ablations.plan import Metric
+from ablations.layout import FAILED, RESULTS
+from ablations.plan import Objective
 from ablations.scheduling.lock import try_lock
 from ablations.scheduling.storage import guard
 from ablations.trials import SEARCH, Trial
 from operators.errors import InputError
 
-RESULTS = ("complete", "diverged", "pruned", "skipped")
-"""States of trials that have ended as they should; `skipped`: what others found made it needless."""
-FAILED, LOST, RELEASED, DUPLICATE = "failed", "lost", "released", "duplicate"
+LOST, RELEASED, DUPLICATE = "lost", "released", "duplicate"
+"""How attempts end that leave the trial without a result."""
 BEAT = 15.0
 """Seconds between beats."""
 GRACE = 120.0
@@ -119,7 +119,7 @@ class Ledger:
         locks: Path,
         *,
         sections: Mapping[str, str],
-        objectives: Sequence[Metric],
+        objectives: Sequence[Objective],
     ) -> Ledger:
         """Open the study, or create it.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,8 +54,8 @@ class Request:
         return self.directory / "locks"
 
 
-def run(request: Request) -> int:
-    """Carry out what is left of a study, and write its report.
+def run(request: Request, report: Callable[[Path], Path]) -> int:
+    """Carry out what is left of a study, and let `report` say where the report of its directory lies.
 
     Returns:
         exit status: 0 if every trial has a result, 1 if one failed or it was stopped.
@@ -92,11 +91,17 @@ def run(request: Request) -> int:
     finally:
         storage.close(opened)
     files.write_table(directory, entries)
-    return conclude(directory, entries, troubles, console)
+    return conclude(directory, entries, troubles, console, report)
 
 
-def conclude(directory: Path, entries: Sequence[Entry], troubles: Sequence[str], console: Console) -> int:
-    """Write the report, and say how it went."""
+def conclude(
+    directory: Path,
+    entries: Sequence[Entry],
+    troubles: Sequence[str],
+    console: Console,
+    report: Callable[[Path], Path],
+) -> int:
+    """Say how it went, and have the report written if all has ended."""
     for trouble in troubles:
         console.print(trouble, soft_wrap=True, highlight=False, markup=False)
     states = Counter(entry.state for entry in entries)
@@ -112,8 +117,7 @@ def conclude(directory: Path, entries: Sequence[Entry], troubles: Sequence[str],
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     ended = not troubles and all(entry.result for entry in entries)
     if ended:
-        report = importlib.import_module("ablations.report").build(directory)
-        console.print(f"report: {os.path.relpath(report)}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"report: {os.path.relpath(report(directory))}", soft_wrap=True, highlight=False, markup=False)
     else:
         console.print("The same command goes on where it stands.", highlight=False)
     return OK if ended and not states["failed"] else FAILED

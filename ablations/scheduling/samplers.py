@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from ablations.plan import Metric, Plan
+from ablations.plan import Objective, Plan
 from ablations.trials import Trial
 from ablations.tuning import Dimension
 
@@ -57,7 +57,7 @@ class Pruning(Callback):
         pruned: whether it has ended the run.
     """
 
-    def __init__(self, trial: optuna.trial.Trial, select: Metric) -> None:
+    def __init__(self, trial: optuna.trial.Trial, select: Objective) -> None:
         self._trial, self._select = trial, select
         self.pruned = False
 

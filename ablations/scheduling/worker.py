@@ -27,7 +27,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from ablations import layout
 from ablations import plan as plans
+from ablations.layout import run_directory
 from ablations.plan import Plan
 from ablations.scheduling import ledger as ledgers
 from ablations.scheduling import samplers
@@ -160,7 +162,7 @@ def best_level(plan: Plan, trial: Trial, entries: Sequence[Entry]) -> float | No
         tuning = [e for e in tuning if e.planned.number < trial.number]
     if any(entry.result is None for entry in tuning):
         return None
-    sign = 1 if plan.select.direction == "maximize" else -1
+    sign = plan.select.sign
 
     def rank(entry: Entry) -> tuple[float, float]:
         assert entry.result is not None
@@ -175,7 +177,7 @@ def best_level(plan: Plan, trial: Trial, entries: Sequence[Entry]) -> float | No
 
 def _attempt(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: threading.Event) -> None:
     start = time.monotonic()
-    result: dict[str, Any] = {"run_dir": run_dir(claim.planned)}
+    result: dict[str, Any] = {"run_dir": run_directory(claim.planned.number)}
     values = None
     try:
         with Heart(ledger, claim, stop):
@@ -196,18 +198,13 @@ def _attempt(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: th
             ledger.release(claim)
             raise
         sys.stderr.write("".join(traceback.format_exception(error)))
-        result |= {"state": ledgers.FAILED, "reason": _one_line(error)}
+        result |= {"state": layout.FAILED, "reason": _one_line(error)}
     result["seconds"] = time.monotonic() - start
     _patiently(stop, lambda: ledger.finish(claim, result, values))
 
 
-def run_dir(trial: Trial) -> str:
-    """The run directory, in that of the study."""
-    return f"trials/{trial.number:05d}"
-
-
 def _carry_out(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: threading.Event) -> dict[str, Any]:
-    trial, folder = claim.planned, directory / run_dir(claim.planned)
+    trial, folder = claim.planned, directory / run_directory(claim.planned.number)
     if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
         return {"state": "skipped", "reason": f"{trial.beyond:g} is not the best level"}
     callbacks: list[Callback] = [Watch(stop)]

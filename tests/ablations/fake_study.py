@@ -196,7 +196,9 @@ def mixers(path: Path, seeds: int = 3) -> Path:
 def grid(path: Path, levels: Mapping[str, Sequence[Any]], seeds: int = 2, images: int = 0, steps: int = 0) -> Path:
     """A full grid, one point of accuracy for each step of a level, with predictions and logs if asked for."""
     draw = np.random.default_rng(4)
-    factors = {name: {"key": f"mixer.{name}", "levels": list(values)} for name, values in levels.items()}
+    factors = {
+        name: {"key": f"mixer.f{place}", "levels": list(values)} for place, (name, values) in enumerate(levels.items())
+    }
     block = {"name": "main", "factors": factors, "design": "full"}
     study = FakeStudy(path, blocks=[block], seeds=seeds, objectives=[{"metric": "test/accuracy"}])
     for places in product(*(range(len(values)) for values in levels.values())):

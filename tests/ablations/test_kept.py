@@ -106,7 +106,7 @@ def test_what_cannot_be_continued_is_set_aside_said_and_counted(
     assert tree(trial.with_name("00000.aside-1")) == before
     (line,) = capsys.readouterr().err.splitlines()
     assert "kept as 00000.aside-1" in line
-    runner.conclude(trial.parent.parent, [], ["stopped"], Console(stderr=True))
+    runner.conclude(trial.parent.parent, [], ["stopped"], Console(stderr=True), lambda folder: folder)
     assert "1 kept of what could not be continued: trials/00000.aside-1" in capsys.readouterr().err
 
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import conf
 import models
 import operators
 from ablations import plan as plans
 from ablations import studyfile
+from ablations.analysis.study import read as read_study
+from ablations.layout import PLANNED
+from ablations.scheduling import files
 from ablations.trials import MAIN, SEARCH, TUNING, check, expand, literal, merge, sections
 from operators import InputError
 from tasks.config.composition import compose
@@ -256,3 +261,13 @@ def test_unknown_study_names_the_nearest() -> None:
         studyfile.load("pde_term")
     with pytest.raises(InputError, match="cannot be read"):
         studyfile.load("nowhere/my.yaml")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_plan_that_is_written_is_read_as_the_same(study: str, tmp_path: Path) -> None:
+    plan = plans.read(studyfile.load(study))
+    assert plans.read(yaml.safe_load(yaml.safe_dump(plans.written(plan), sort_keys=False))) == plan
+    files.write_plan(tmp_path, plan, ["model.dim=48"], "sqlite:///study.db")
+    (tmp_path / "trials.csv").write_text(f"{','.join(PLANNED)}\n")
+    again = read_study(tmp_path).plan
+    assert replace(again, mixer_space=plan.mixer_space) == plan

@@ -143,12 +143,14 @@ def test_searches_have_a_report(tmp_path: Path, kind: str) -> None:
 def test_a_study_without_a_score_has_a_report(tmp_path: Path) -> None:
     path = fake_study.pde_terms(tmp_path / "s", state=lambda block, arm, seed: "waiting")
     assert "54 of 54 trials have not ended" in page(path).text
-    assert "No trial has ended" in page(fake_study.FakeStudy(tmp_path / "t", kind="tune", objectives=[
-        {"metric": "val/accuracy"}]).write()).text  # fmt: skip
+    search = fake_study.FakeStudy(
+        tmp_path / "t", kind="tune", objectives=[{"metric": "val/accuracy"}], trials=3, space={"a": {"choices": [1, 2]}}
+    )
+    assert "No trial has ended" in page(search.write()).text
 
 
 def test_words_of_users_stay_words(tmp_path: Path) -> None:
-    path = fake_study.grid(tmp_path / "s", {"a&b": ["<i>", "two"]})
+    path = fake_study.grid(tmp_path / "s", {"a": ["<i>", 'two & "three"']})
     plan = yaml.safe_load((path / "study.yaml").read_text())
     (path / "study.yaml").write_text(yaml.safe_dump({**plan, "question": "Is <b>a</b> & b worth it?"}))
     found = page(path)

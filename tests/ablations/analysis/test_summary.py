@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.analysis import curves, factorial, search, study
-from ablations.analysis.study import Objective
+from ablations.analysis import curves, factorial, search
 from ablations.analysis.summary import analyse
 from ablations.analysis.words import minus
+from ablations.plan import Objective
 from ablations.statistics import (
     Observation,
     compare_with,
@@ -349,17 +349,8 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
 
 
 def test_too_few_trials_have_no_importances() -> None:
-    assert search.importances([({"x": float(n)}, float(n)) for n in range(9)], Objective("a")) == {}
-    assert search.importances([({"x": 1.0}, float(n)) for n in range(20)], Objective("a")) == {}
-
-
-def test_levels_are_known_however_they_are_written() -> None:
-    factor = study.Factor.of("terms", {"levels": [[], ["convection", "diffusion"]]})
-    assert factor.levels == ("[]", "convection, diffusion")
-    assert factor.level('["convection", "diffusion"]') == factor.level(["convection", "diffusion"]) == factor.levels[1]
-    assert study.Factor.of("x", {"levels": [False, True], "labels": [False, True]}).levels == ("off", "on")
-    with pytest.raises(InputError, match="labels"):
-        study.Factor.of("x", {"levels": [1, 2], "labels": ["one"]})
+    assert search.importances([({"x": float(n)}, float(n)) for n in range(9)], Objective("a"), {}) == {}
+    assert search.importances([({"x": 1.0}, float(n)) for n in range(20)], Objective("a"), {}) == {}
 
 
 def test_wrong_directories_are_refused_in_one_line(tmp_path: Path) -> None:

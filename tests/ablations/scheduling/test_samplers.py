@@ -9,7 +9,7 @@ import pytest
 from optuna.pruners import BasePruner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ablations.plan import Metric
+from ablations.plan import Objective
 from ablations.scheduling.hparams import log_settings
 from ablations.scheduling.memory import PeakMemory
 from ablations.scheduling.samplers import Pruning
@@ -29,7 +29,7 @@ class Always(BasePruner):
 def test_pruned_run_ends_early_and_properly(tmp_path: Path, hopeless: bool, reported: list[int]) -> None:
     study = optuna.create_study(direction="maximize", pruner=Always() if hopeless else optuna.pruners.NopPruner())
     trial = study.ask()
-    pruning, memory = Pruning(trial, Metric("val/accuracy")), PeakMemory()
+    pruning, memory = Pruning(trial, Objective("val/accuracy")), PeakMemory()
     longer = ["trainer.max_steps=null", "trainer.max_epochs=2", "+trainer.limit_train_batches=1", "trainer.test=false"]
     run_dir = tmp_path / "run"
     metrics = execute(compose([*TINY, *longer]), run_dir, callbacks=[pruning, memory], tuned=hopeless)

@@ -1,0 +1,40 @@
+"""What a study's directory holds, for those who write it and those who read it: files, columns, states of trials."""
+
+from __future__ import annotations
+
+PLAN, TABLE = "study.yaml", "trials.csv"
+
+COMPLETE, DIVERGED, PRUNED, SKIPPED, FAILED = "complete", "diverged", "pruned", "skipped", "failed"
+RESULTS = (COMPLETE, DIVERGED, PRUNED, SKIPPED)
+"""States of trials that have ended as they should; `skipped`: the results of others made the trial needless."""
+ENDED = (COMPLETE, DIVERGED, FAILED, PRUNED, SKIPPED)
+STATES = (*ENDED, "running", "waiting")
+
+REQUIRED = ("number", "block", "arm", "seed", "state")
+PLANNED = (*REQUIRED, "run_dir", "attempts", "seconds")
+"""Columns of the table that say what a trial is; those after them are levels and the keys of its metrics.json."""
+CHOSEN = ("tuned", "learning_rate", "reason")
+"""Columns that the study adds to the metrics."""
+FACTOR, PARAMETER = "factor/", "param/"
+"""What the columns of levels begin with: of a factorial, and of a search."""
+
+DESIGN = ("statement", "cells", "aliases")
+"""Keys of a block in the plan's file that follow from the others."""
+
+
+def run_directory(number: int) -> str:
+    """The run directory of a trial, in that of the study."""
+    return f"trials/{number:05d}"
+
+
+def tuning_block(block: str) -> str:
+    """The block of the trials that tune the arms of `block`."""
+    return f"{_TUNING}{block}"
+
+
+def tuned_block(block: str) -> str:
+    """The block whose arms the trials of `block` tune; any other block itself."""
+    return block.removeprefix(_TUNING)
+
+
+_TUNING = "tuning of "
