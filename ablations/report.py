@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis.summary import analyse
-from ablations.reporting import html, search_sections, sections, tables
+from ablations.reporting import sections, tables
+from ablations.reporting.elements import figures, page
 from operators.errors import InputError
 from tasks.system.atomic_files import write_text
 
@@ -42,29 +43,21 @@ def build(study_dir: Path) -> Path:
         tables.write_csv(study_dir / f"{name}.csv", rows)
         files.append(f"{name}.csv")
     files += _arm_tables(study_dir, summary)
-    drawn = [*sections.drawn(summary)]
-    body = [*sections.opening(summary)]
-    for block in summary["blocks"]:
-        body += sections.block(block, summary)
-    if summary["search"]:
-        body += search_sections.results(summary)
-        drawn += search_sections.drawn(summary)
+    elements = [*sections.report(summary, [*files, "figures/"])]
     folder = study_dir / "figures"
     folder.mkdir(exist_ok=True)
-    figures: dict[str, str] = {}
-    for name, canvas in drawn:
-        figures[_file_name(name, figures)] = canvas.render(alone=True)
-    for name, text in figures.items():
+    drawn: dict[str, str] = {}
+    for figure in figures(elements):
+        drawn[_file_name(figure.name, drawn)] = figure.file
+    for name, text in drawn.items():
         write_text(folder / name, text)
     for old in folder.glob("*.svg"):
-        if old.name not in figures:
+        if old.name not in drawn:
             old.unlink()
-    files.append("figures/*.svg")
-    body += sections.closing(summary, files)
     path = study_dir / "report.html"
     # Somebody may be reading it while the study runs.
     temporary = study_dir / "report.html.new"
-    temporary.write_text(html.page(f"{summary['name']}: report", body), encoding="utf-8")
+    temporary.write_text(page(f"{summary['name']}: report", elements), encoding="utf-8")
     temporary.replace(path)
     return path
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import answer, arms, factorial, images, provenance, search
-from ablations.analysis.study import BlockRecords, Study, read
+from ablations.analysis.study import BlockRecords, Record, Study, read
 from ablations.analysis.words import plural
 from ablations.layout import ENDED, STATES
 from ablations.plan import FactorialBlock, Objective
@@ -32,7 +32,7 @@ def analyse(study_dir: Path) -> dict[str, Any]:
     Returns:
         name, question, kind, level, objectives; `answer` (one sentence); `progress` (trials by state); `notes` (what a
         reader has to know first); `blocks` (see `_block`) of a factorial study; `search` of the other kinds;
-        `provenance`.
+        `trials`; `provenance`.
 
     Raises:
         InputError: `study_dir` is not the directory of a study, or its files do not fit each other.
@@ -53,6 +53,7 @@ def analyse(study_dir: Path) -> dict[str, Any]:
         },
         "blocks": [_block(study, block) for block in study.blocks],
         "search": None,
+        "trials": [_trial(study.path, record) for record in study.records],
         "provenance": provenance.facts(study),
         "plan": study.content,
     }
@@ -82,6 +83,21 @@ def finite(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [finite(value) for value in tree]
     return tree
+
+
+def _trial(path: Path, record: Record) -> dict[str, Any]:
+    """A trial; its run directory by the path inside the study's own, None where there is none in there."""
+    folder = record.run_dir
+    inside = folder is not None and folder.is_relative_to(path) and ".." not in folder.relative_to(path).parts
+    return {
+        "number": record.number,
+        "block": record.block,
+        "arm": record.arm,
+        "seed": record.seed,
+        "state": record.state,
+        "seconds": record.seconds,
+        "run_dir": folder.relative_to(path).as_posix() if folder is not None and inside else None,
+    }
 
 
 def _block(study: Study, block: BlockRecords) -> dict[str, Any]:

@@ -69,6 +69,16 @@ class Scale:
         """Unit of a difference: ` points` (of a percentage) or nothing."""
         return " points" if self.factor > 1 else ""
 
+    @property
+    def axis_title(self) -> str:
+        """Of an axis of differences."""
+        return f"{self.title},{self.points}" if self.points else self.title
+
+    @property
+    def in_brackets(self) -> str:
+        """The unit of a difference for the head of a column: ` (points)` or nothing."""
+        return f" ({self.points.strip()})" if self.points else ""
+
     def value(self, number: float | None) -> str:
         """A value without its unit."""
         if number is None:

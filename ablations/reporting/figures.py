@@ -10,7 +10,6 @@ from typing import Any
 from ablations.analysis.words import Scale, minus
 from ablations.reporting.svg import SERIES, Axis, Canvas, clip, tick_text
 
-WIDE, NARROW = 760, 350
 ROW = 26
 MOST_ROWS = 40
 MOST_ACROSS = 4
@@ -36,15 +35,15 @@ def forest(bars: Sequence[Bar], scale: Scale, title: str, axis_title: str, width
     canvas = Canvas(width, height, title)
     longest = max(len(bar.label) for bar in bars)
     left = 10 if narrow else min(20 + 7.2 * longest, 0.38 * width)
-    said = [_said(bar, scale) for bar in bars]
-    right = width - (10 if narrow else 20 + 7 * max(map(len, said)))
+    written = [_written(bar, scale) for bar in bars]
+    right = width - (10 if narrow else 20 + 7 * max(map(len, written)))
     values = [0.0, *(v for bar in bars for v in (bar.estimate, bar.low, bar.high) if v is not None)]
     x = Axis(*_padded([value * scale.factor for value in values]), left, right)
     bottom = height - 40
     _horizontal(canvas, x, 8, bottom)
     canvas.line(x(0), 8, x(0), bottom, "zero")
     canvas.text((left + right) / 2, height - 6, axis_title, "middle", "soft")
-    for place, (bar, words) in enumerate(zip(bars, said, strict=True)):
+    for place, (bar, words) in enumerate(zip(bars, written, strict=True)):
         y = 14 + step * place + (30 if narrow else 10)
         if bar.low is not None and bar.high is not None:
             canvas.line(x(bar.low * scale.factor), y, x(bar.high * scale.factor), y, "bar")
@@ -58,7 +57,7 @@ def forest(bars: Sequence[Bar], scale: Scale, title: str, axis_title: str, width
     return canvas
 
 
-def _said(bar: Bar, scale: Scale) -> str:
+def _written(bar: Bar, scale: Scale) -> str:
     known = bar.low is not None and bar.high is not None
     return scale.signed(bar.estimate) + (f" ({scale.interval(bar.low, bar.high)})" if known else "")
 
@@ -142,7 +141,7 @@ def curves(lines: Sequence[Mapping[str, Any]], scale: Scale, width: int) -> Canv
     y = Axis(low, high, 236, 12)
     x = Axis(min(point["step"] for point in points), max(point["step"] for point in points), 52, width - 16)
     _vertical(canvas, y, 52, width - 8, 5)
-    ticks = x.ticks(4 if width < 500 else 8)
+    ticks = x.ticks(4 if width < 500 else 8, whole=True)
     for tick in ticks:
         canvas.text(x(tick), 254, tick_text(tick, ticks), "middle", "soft")
     canvas.text((52 + width) / 2, 272, "optimiser steps", "middle", "soft")
@@ -222,7 +221,7 @@ def history(points: Sequence[Mapping[str, Any]], scale: Scale, width: int) -> Ca
     x = Axis(points[0]["number"], max(points[-1]["number"], points[0]["number"] + 1), 62, width - 16)
     canvas.text(4, 13, _unit(scale), kind="soft")
     _vertical(canvas, y, 56, width - 8, 5)
-    ticks = [tick for tick in x.ticks(4 if width < 500 else 8) if tick == round(tick)]
+    ticks = x.ticks(4 if width < 500 else 8, whole=True)
     for tick in ticks:
         canvas.text(x(tick), height - 26, tick_text(tick, ticks), "middle", "soft")
     canvas.text((56 + width) / 2, height - 6, "trial", "middle", "soft")

@@ -7,41 +7,43 @@ from functools import partial
 from typing import Any
 
 from ablations.analysis.words import DASH, Scale, seconds
-from ablations.reporting import figures, html
-from ablations.reporting.figures import NARROW, Dot
-from ablations.reporting.sections import MOST_PLOTS, MOST_ROWS, Named, samples
+from ablations.reporting import figures, sample_sheets
+from ablations.reporting.effect_sections import MOST_PLOTS, MOST_ROWS
+from ablations.reporting.elements import Element, Figure, Grid, Heading, Paragraph, ReportTable
+from ablations.reporting.figures import Dot
 from ablations.reporting.svg import Canvas
 
 
-def results(summary: Mapping[str, Any]) -> Iterator[str]:
+def results(summary: Mapping[str, Any]) -> Iterator[Element]:
     """The results of `tune` and `pareto`."""
     found, objectives = summary["search"], summary["objectives"]
     candidates = found["candidates"]
-    yield html.heading("Results", 2)
+    yield Heading("Results", 2)
     if not candidates:
         return
     scales = {one["metric"]: _scale(candidates, one["metric"]) for one in objectives}
     main = objectives[0]["metric"]
     for one in objectives[1:]:
-        yield html.heading(f"{scales[main].title.capitalize()} against {scales[one['metric']].title}", 3)
+        yield Heading(f"{scales[main].title.capitalize()} against {scales[one['metric']].title}", 3)
         joined = len(objectives) == 2
         caption = "Filled: the front. No other candidate is as good in every objective and better in one."
-        yield html.figure(partial(_front, candidates, scales[one["metric"]], scales[main], joined), caption)
+        draw = partial(_front, candidates, scales[one["metric"]], scales[main], joined)
+        yield Figure(draw, caption, f"front-{one['metric']}")
     for metric, shares in found["importances"].items():
         if shares:
-            yield html.heading(f"What {scales[metric].title} depends on", 3)
-            yield html.figure(
+            yield Heading(f"What {scales[metric].title} depends on", 3)
+            yield Figure(
                 partial(figures.bars, shares, f"importances for {scales[metric].title}"),
                 "Importances by PED-ANOVA (Optuna): by how much a parameter's values among the best tenth of trials "
                 "differ from those among all.",
+                f"importances-{metric}",
             )
-            yield html.grid(_slices(candidates, shares, scales[metric]))
+            yield Grid(_slices(candidates, shares, scales[metric]))
     if found["history"] and len(objectives) == 1:
-        yield html.heading("Trial by trial", 3)
-        yield html.figure(
-            partial(figures.history, found["history"], scales[main]), "Points: trials; line: the best so far."
-        )
-    yield html.heading("Candidates", 3)
+        yield Heading("Trial by trial", 3)
+        draw = partial(figures.history, found["history"], scales[main])
+        yield Figure(draw, "Points: trials; line: the best so far.", "history")
+    yield Heading("Candidates", 3)
     header = ["candidate", *(scale.titled for scale in scales.values()), "runs", *found["parameters"], "time"]
     shown = candidates[:MOST_ROWS]
     rows = [
@@ -54,25 +56,10 @@ def results(summary: Mapping[str, Any]) -> Iterator[str]:
         ]
         for row in shown
     ]
-    yield html.table(header, rows, [place for place, row in enumerate(shown) if row["front"]])
+    yield ReportTable(header, rows, [place for place, row in enumerate(shown) if row["front"]])
     if len(candidates) > len(shown):
-        yield html.paragraph(f"The best {len(shown)} of {len(candidates)}; all are in candidates.csv.", "soft")
-    yield from samples(found["sheets"])
-
-
-def drawn(summary: Mapping[str, Any]) -> Iterator[Named]:
-    """Every figure again, at full width, for files of their own."""
-    if not summary["search"]["candidates"]:
-        return
-    candidates = summary["search"]["candidates"]
-    scales = [_scale(candidates, one["metric"]) for one in summary["objectives"]]
-    for scale in scales[1:]:
-        yield f"front-{scale.metric}", _front(candidates, scale, scales[0], len(scales) == 2, figures.WIDE)
-    for metric, shares in summary["search"]["importances"].items():
-        if shares:
-            yield f"importances-{metric}", figures.bars(shares, f"importances for {metric}", figures.WIDE)
-    if len(scales) == 1:
-        yield "history", figures.history(summary["search"]["history"], scales[0], figures.WIDE)
+        yield Paragraph(f"The best {len(shown)} of {len(candidates)}; all are in candidates.csv.", "soft")
+    yield from sample_sheets.sections(found["sheets"])
 
 
 def _front(candidates: Sequence[Mapping[str, Any]], across: Scale, up: Scale, joined: bool, width: int) -> Canvas:
@@ -80,9 +67,9 @@ def _front(candidates: Sequence[Mapping[str, Any]], across: Scale, up: Scale, jo
     return figures.scatter(dots, across, up, width, joined=joined)
 
 
-def _slices(candidates: Sequence[Mapping[str, Any]], shares: Mapping[str, float], up: Scale) -> list[str]:
+def _slices(candidates: Sequence[Mapping[str, Any]], shares: Mapping[str, float], up: Scale) -> list[Figure]:
     """The metric against each of the most important numbers."""
-    plots: list[str] = []
+    plots: list[Figure] = []
     for name in shares:
         dots = [
             Dot(row["parameters"][name], row["values"][up.metric])
@@ -90,7 +77,7 @@ def _slices(candidates: Sequence[Mapping[str, Any]], shares: Mapping[str, float]
             if isinstance(row["parameters"].get(name), float | int)
         ]
         if len(dots) == len(candidates) and len(plots) < MOST_PLOTS:
-            plots.append(html.small(figures.scatter(dots, Scale(name, 1.0, 3), up, NARROW), ""))
+            plots.append(Figure(partial(figures.scatter, dots, Scale(name, 1.0, 3), up), small=True))
     return plots
 
 

@@ -193,6 +193,12 @@ def mixers(path: Path, seeds: int = 3) -> Path:
     return study.write()
 
 
+def plan_of_mixers(names: Sequence[str]) -> dict[str, Any]:
+    """The plan of a factorial whose arms are these mixers."""
+    factors = {"mixer": {"key": "mixer", "levels": list(names)}}
+    return {"blocks": [{"name": "main", "factors": factors}], "objectives": [{"metric": "test/accuracy"}]}
+
+
 def grid(path: Path, levels: Mapping[str, Sequence[Any]], seeds: int = 2, images: int = 0, steps: int = 0) -> Path:
     """A full grid, one point of accuracy for each step of a level, with predictions and logs if asked for."""
     draw = np.random.default_rng(4)

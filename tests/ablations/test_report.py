@@ -9,6 +9,7 @@ import time
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from ablations import report
 from ablations.analysis.answer import scale_of
 from ablations.analysis.words import Scale, p_value
 from ablations.reporting import figures, tables
+from ablations.reporting.elements import NARROW, WIDE
 from ablations.reporting.figures import Bar, Dot
 from ablations.reporting.svg import Axis, tick_text
 from tests.ablations import fake_study
@@ -71,9 +73,35 @@ def test_the_page_needs_nothing_from_outside(terms: Path, tmp_path: Path) -> Non
     for path in (terms, fake_study.mixers(tmp_path / "mixers")):
         found = page(path)
         assert not found.tags & {"script", "link", "iframe", "object"}
-        assert all(address.startswith("data:image/png;base64,") for address in found.addresses)
+        inside = [address for address in found.addresses if not address.startswith("data:image/png;base64,")]
+        assert {"trials.csv", "summary.json", "figures/", "trials/00000/"} < set(inside)
+        assert all((path / unquote(address)).exists() for address in inside)
         assert "url(" not in (path / "report.html").read_text()
-    assert len(found.addresses) == 5
+    assert len(found.addresses) - len(inside) == 5
+
+
+def test_links_hold_in_a_folder_that_was_moved(tmp_path: Path) -> None:
+    path = fake_study.grid(tmp_path / "a", {"size": [3, 5]})
+    report.build(path)
+    path.rename(tmp_path / "b")
+    addresses = Page((tmp_path / "b" / "report.html").read_text()).addresses
+    assert len(addresses) > 8
+    assert all((tmp_path / "b" / address).exists() for address in addresses)
+
+
+def test_a_run_directory_that_is_an_address_is_a_folder(tmp_path: Path) -> None:
+    fake = fake_study.FakeStudy(tmp_path / "s", **fake_study.plan_of_mixers(["a", "b"]))
+    names = ["javascript:alert(1)", 'q"?x=1#y', "/tmp", "../.."]
+    for number, name in enumerate(names):
+        fake.trial("mixer=a", number, {"test/accuracy": 0.5}, levels={"mixer": "a"})
+        fake.trial("mixer=b", number, {"test/accuracy": 0.6}, levels={"mixer": "b"})
+        fake.rows[2 * number]["run_dir"] = name
+        if number < 2:
+            (tmp_path / "s" / name).mkdir()
+    addresses = page(fake.write()).addresses
+    assert "javascript%3Aalert%281%29/" in addresses
+    assert "q%22%3Fx%3D1%23y/" in addresses
+    assert not [address for address in addresses if address.startswith(("/", "..", "javascript:"))]
 
 
 def test_the_page_tells_all_that_it_should(terms: Path) -> None:
@@ -156,6 +184,28 @@ def test_words_of_users_stay_words(tmp_path: Path) -> None:
     found = page(path)
     assert "Is <b>a</b> & b worth it?" in found.text
     assert not found.tags & {"b", "i"}
+    assert 'two & "three"' in found.text
+    for drawing in (path / "figures").iterdir():
+        ET.parse(drawing)
+
+
+def test_every_text_of_a_user_is_escaped(tmp_path: Path) -> None:
+    evil = "\"'><img src=x onerror=alert(1)>&lt;{{ 'z' * 9 }}{% raw %}</title></style></svg><script>x</script>"
+    path = fake_study.grid(tmp_path / "s", {"a": [evil, "b"], "c": [evil[:40], "d"]}, steps=3, images=30)
+    plan = yaml.safe_load((path / "study.yaml").read_text())
+    plan |= {"question": evil, "note": {evil: evil}}
+    (path / "study.yaml").write_text(yaml.safe_dump(plan))
+    table = (path / "trials.csv").read_text()
+    (path / "trials.csv").write_text(table.replace("complete", "diverged", 1).replace(",mini,", ',"mini<b>",'))
+    for number in range(4):
+        evils = fake_study.provenance(0, backend=evil, hardware={"cpu": evil}, versions={evil: evil})
+        (path / "trials" / f"{number:05d}" / "provenance.json").write_text(json.dumps(evils))
+    found = page(path)
+    assert not found.tags & {"script", "img", "b"}
+    assert found.text.count(evil) > 10
+    assert "z" * 9 not in found.text
+    for drawing in (path / "figures").iterdir():
+        assert not {node.tag.rpartition("}")[2] for node in ET.parse(drawing).iter()} & {"script", "img"}
 
 
 def test_many_levels_are_drawn_in_rows(tmp_path: Path) -> None:
@@ -193,6 +243,13 @@ def test_axes_have_round_ticks() -> None:
     assert Axis(3, 3, 0, 10)(3) == 5
     ticks = Axis(0.5, 0.6, 0, 100).ticks(5)
     assert [tick_text(tick, ticks) for tick in ticks] == ["0.50", "0.52", "0.54", "0.56", "0.58", "0.60"]
+    assert Axis(10, 10, 0, 100).ticks(8, whole=True) == [10]
+    assert Axis(1, 3, 0, 100).ticks(8, whole=True) == [1, 2, 3]
+    assert Axis(0, 23, 0, 100).ticks(9, whole=True) == [0, 5, 10, 15, 20]
+    for low, high in ((0, 1.0), (0, 1e-3), (2e-4, 3e-4), (1e4, 1.0001e4), (0, 2.5e6), (-7, 9e9), (123456, 123457.5)):
+        for about in range(2, 12):
+            ticks = Axis(low, high, 0, 100).ticks(about)
+            assert len({tick_text(tick, ticks) for tick in ticks}) == len(ticks) > 0, (low, high, about)
     ticks = Axis(0, 0.011, 0, 100).ticks(5)
     assert [tick_text(tick, ticks) for tick in ticks] == ["0.0000", "0.0025", "0.0050", "0.0075", "0.0100"]
 
@@ -206,7 +263,7 @@ def test_intervals_are_told_with_a_digit_or_two_of_their_own() -> None:
     assert [p_value(p) for p in (0.0004, 0.0213, 0.31, None)] == ["< 0.001", "0.021", "0.31", "\N{EM DASH}"]
 
 
-@pytest.mark.parametrize("width", [figures.WIDE, figures.NARROW])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_points_and_intervals_stay_inside_the_figure(width: int) -> None:
     bars = [Bar("a rather long name of an effect" * 3, -0.5, -2.0, 1.0), Bar("b", 3.0, None, None)]
     scale = Scale.of("test/loss", [0.1])

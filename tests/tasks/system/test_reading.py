@@ -17,7 +17,7 @@ import torch
 
 from ablations import studyfile
 from ablations.analysis import curves, images
-from ablations.reporting import html
+from ablations.reporting import sample_sheets
 from operators import InputError
 from tasks.config import userfiles
 from tasks.data import cache
@@ -177,7 +177,7 @@ def test_cache_that_cannot_be_read_is_done_without_and_left(
 
 
 def read_html(path: Path) -> None:
-    assert "must be a file" in html.sheet({"path": str(path), "title": "t", "seed": 0})
+    assert "must be a file" in sample_sheets.load({"path": str(path), "title": "t", "seed": 0}).text
     raise UnreadableError("must be a file")
 
 

@@ -1,0 +1,157 @@
+"""Of a block: its arms, how they differ, the uncertainty from test images, learning curves, what tuning tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ablations.analysis.answer import scale_of
+from ablations.analysis.words import DASH, Scale, p_value, plural
+from ablations.reporting import figures, tables
+from ablations.reporting.elements import Element, Figure, Folded, Heading, Paragraph, ReportTable
+from ablations.reporting.figures import Bar
+from ablations.reporting.svg import SERIES
+
+MOST_ROWS = 100
+
+
+def arms(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element]:
+    """The arms in a table, and their differences to the reference in a figure, whose file is named after `name`."""
+    yield Heading("Arms", 3)
+    header, rows = tables.arm_table(result, level)
+    strong = [place for place, row in enumerate(result["arms"]) if row["reference"]]
+    yield ReportTable(header, rows[:MOST_ROWS], strong, kind="cards")
+    rest = f" The first {MOST_ROWS} of {len(rows)}; all are in arms.csv." if len(rows) > MOST_ROWS else ""
+    yield Paragraph(
+        "Best first. Means over seeds with t intervals of their own; differences are paired by seed, with t intervals, "
+        f"and Holm's adjustment over all arms. Costs are of one image and one run (median over seeds).{rest}",
+        "soft",
+    )
+    bars = _difference_bars(result)
+    if bars:
+        caption = f"{_against(result)}, paired by seed: each interval by itself, from its own differences alone."
+        if len(bars) > figures.MOST_ROWS:
+            caption += f" The first {figures.MOST_ROWS} of {len(bars)}."
+        scale = scale_of(result)
+        draw = partial(figures.forest, bars, scale, _against(result), scale.axis_title)
+        yield Figure(draw, caption, f"arms-{name}")
+
+
+def best(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element]:
+    """The differences to the best arm, if there are others."""
+    bars, scale = _best_bars(result), scale_of(result)
+    if not bars:
+        return
+    close = [one["title"] for one in result["against_best"] if not one["told_apart"]]
+    told = f"Not told apart from it: {', '.join(close)}." if close else "All are told apart from it."
+    yield Heading(f"Against the best arm, {_best_title(result)}", 3)
+    yield Figure(
+        partial(figures.forest, bars, scale, _behind(result), scale.axis_title),
+        f"{_behind(result)}: {100 * level:g} % intervals that hold for all pairs of arms together (Tukey's method in "
+        "blocks of seeds, residual pooled over all arms), so also for a best arm that the scores have chosen. "
+        f"Hollow: not told apart. {told}",
+        f"best-{name}",
+    )
+    rows = [
+        [one["title"], scale.signed(one["difference"]), scale.interval(one["low"], one["high"]), p_value(one["p"])]
+        for one in result["against_best"]
+    ]
+    header = [f"arm less {_best_title(result)}", f"difference{scale.in_brackets}", "simultaneous interval", "Tukey p"]
+    yield Folded("The differences in numbers", ReportTable(header, rows[:MOST_ROWS]))
+
+
+def images(result: Mapping[str, Any], level: float) -> Iterator[Element]:
+    """The differences over the test images, if predictions were kept."""
+    if not result["images"]:
+        return
+    scale = Scale.of(result["metric"], [one["high"] - one["difference"] for one in result["images"]])
+    titles = {row["arm"]: row["title"] for row in result["arms"]}
+    one = result["images"][0]
+    rows = [
+        [titles[one["arm"]], scale.signed(one["difference"]), scale.interval(one["low"], one["high"]),
+         p_value(one["p"]), f"{one['images']:,}", str(one["seeds"])]
+        for one in result["images"]
+    ]  # fmt: skip
+    against = f"arm less {titles[one['reference']]}"
+    interval = f"{100 * level:g} % interval"
+    header = [against, f"difference{scale.in_brackets}", interval, "p", "images", "seeds"]
+    yield Heading("Uncertainty from the test images, apart", 3)
+    yield Paragraph(
+        "How far the differences would move with other test images of the same kind, the trained models being given. "
+        "It is not in the intervals above, which are over seeds.",
+        "soft",
+    )
+    inside = ReportTable(header, rows[:MOST_ROWS])
+    yield inside if len(rows) <= 12 else Folded(plural(len(rows), "arm"), inside)
+
+
+def curves(found: Mapping[str, Any]) -> Iterator[Element]:
+    """The learning curves of the block, as many as there are colours."""
+    if not found["curves"]:
+        return
+    lines = _chosen(found)
+    scale = _curve_scale(lines)
+    yield Heading("Learning curves", 3)
+    rest = f" {len(lines)} of {len(found['curves'])} arms; all are in curves.csv." if len(lines) < len(
+        found["curves"]
+    ) else ""  # fmt: skip
+    yield Figure(
+        partial(figures.curves, lines, scale),
+        f"{scale.titled.capitalize()}, mean over seeds; bands: t intervals, cut at the figure's edge.{rest}",
+        f"curves-{found['name']}",
+    )
+
+
+def tuning(found: Mapping[str, Any]) -> Iterator[Element]:
+    """What tuning tried, if anything was tuned."""
+    if found["tuning"]:
+        yield Heading("Tuning, on validation", 3)
+        scale = Scale.of(found["tuning_metric"], (), [row["score"] for row in found["tuning"]])
+        rows = [
+            [row["arm"], DASH if row["level"] is None else f"{row['level']:g}", scale.value(row["score"]), row["state"]]
+            for row in found["tuning"]
+        ]
+        yield Folded(plural(len(rows), "trial"), ReportTable(["arm", "learning rate", scale.titled, "state"], rows))
+
+
+def _difference_bars(result: Mapping[str, Any]) -> list[Bar]:
+    return [
+        Bar(row["title"], row["difference"], row["difference_low"], row["difference_high"])
+        for row in result["arms"]
+        if row["difference"] is not None
+    ]
+
+
+def _best_bars(result: Mapping[str, Any]) -> list[Bar]:
+    return [
+        Bar(one["title"], one["difference"], one["low"], one["high"], not one["told_apart"])
+        for one in result["against_best"]
+        if one["difference"] is not None
+    ]
+
+
+def _chosen(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arms whose curves are drawn: the reference, the best and the worst, as many as there are colours."""
+    ranked = [row["arm"] for row in found["objectives"][0]["arms"]]
+    if len(ranked) > SERIES:
+        ranked = list(dict.fromkeys([*ranked[: SERIES - 2], found["reference"] or ranked[SERIES - 2], *ranked[::-1]]))
+    lines = {line["arm"]: line for line in found["curves"]}
+    return [{**lines[arm], "arm": lines[arm]["title"]} for arm in ranked if arm in lines][:SERIES]
+
+
+def _curve_scale(lines: Sequence[Mapping[str, Any]]) -> Scale:
+    return Scale.of(lines[0]["metric"], (), [point["mean"] for line in lines for point in line["points"]])
+
+
+def _against(result: Mapping[str, Any]) -> str:
+    reference = next((row["title"] for row in result["arms"] if row["reference"]), "")
+    return f"Difference to {reference} in {scale_of(result).title}"
+
+
+def _behind(result: Mapping[str, Any]) -> str:
+    return f"Difference to {_best_title(result)} in {scale_of(result).title}"
+
+
+def _best_title(result: Mapping[str, Any]) -> str:
+    return next(str(row["title"]) for row in result["arms"] if row["arm"] == result["against_best"][0]["best"])

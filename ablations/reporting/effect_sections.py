@@ -1,0 +1,152 @@
+"""Of a block, for one objective: its effects, interactions and power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from ablations.analysis.answer import scale_of
+from ablations.analysis.words import DASH, Scale, minus, p_said, p_value, plural
+from ablations.reporting import figures
+from ablations.reporting.elements import Element, Figure, Folded, Grid, Heading, Paragraph, ReportTable
+from ablations.reporting.figures import Bar
+
+MOST_PLOTS = 6
+MOST_ROWS = 100
+
+
+def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element]:
+    """The effects in a figure, whose file is named after `name`, and in tables; negative controls in words."""
+    bars, scale = _effect_bars(result), scale_of(result)
+    if not bars:
+        return
+    fit = result["fit"]
+    yield Heading(_of(scale), 3)
+    controls = " Hollow: negative controls." if any(bar.hollow for bar in bars) else ""
+    freedom = f"{plural(fit['residual_df'], 'degree')} of freedom"
+    yield Figure(
+        partial(figures.forest, bars, scale, _of(scale), scale.axis_title),
+        f"{_meaning(result)} {100 * level:g} % t intervals from the factorial model blocked by seed, pooled residual "
+        f"({freedom}, one run's standard deviation "
+        f"{scale.value(fit['residual_sd'])}{scale.points}).{controls}",
+        f"effects-{name}",
+    )
+    for one in result["controls"]:
+        yield Paragraph(_control(one, scale, level))
+    header = ["effect", f"estimate{scale.in_brackets}", "interval", "p", "Holm p", "in residual sd"]
+    rows = [
+        [
+            one["subject"],
+            scale.signed(one["estimate"]),
+            scale.interval(one["low"], one["high"]),
+            p_value(one["p"]),
+            p_value(one["p_holm"]),
+            DASH if one["standardised"] is None else minus(f"{one['standardised']:+.2f}"),
+        ]
+        for one in result["effects"]
+    ]
+    yield Folded("The effects in numbers", ReportTable(header, rows))
+    aliases = [
+        [one["subject"], ", ".join(f"{minus(f'{share:+.3g}')} {name}" for name, share in one["aliases"].items())]
+        for one in result["effects"]
+        if one["aliases"]
+    ]
+    if aliases:
+        yield Folded("Aliases: what an estimate is the sum of", ReportTable(["effect", "and"], aliases, kind="facts"))
+    tests = [
+        [term["term"], str(term["df"]), DASH if term["f"] is None else f"{term['f']:.3g}", p_value(term["p"]),
+         p_value(term["p_holm"]), DASH if (eta := term["partial_eta_squared"]) is None else f"{eta:.2f}"]
+        for term in result["terms"]
+    ]  # fmt: skip
+    yield Folded("Analysis of variance", ReportTable(["term", "df", "F", "p", "Holm p", "partial eta squared"], tests))
+
+
+def _meaning(result: Mapping[str, Any]) -> str:
+    """What the effects of a figure are."""
+    kinds = {one["kind"] for one in result["effects"]}
+    told = {
+        "main": "of a factor: its mean at the second level less that at the first",
+        "level": "of a level: its mean less that of the level of the reference",
+        "interaction": "of an interaction: half the difference of differences",
+    }
+    said = "; ".join(text for kind, text in told.items() if kind in kinds)
+    return f"Effect {said}; over all other factors and seeds."
+
+
+def _control(one: Mapping[str, Any], scale: Scale, level: float) -> str:
+    inside = "is zero within its interval" if one["zero_inside"] else "is NOT zero within its interval"
+    text = f"Negative control {one['subject']}: {inside} ({scale.interval(one['low'], one['high'])})."
+    if one["smallest_margin"] is None:
+        return text
+    text += f" The data show it to be smaller than {scale.value(one['smallest_margin'])}{scale.points}"
+    if one["margin"] is not None:
+        shown = "smaller" if one["equivalent"] else "not shown to be smaller"
+        text += f", so {shown} than the declared margin of {scale.value(one['margin'])}{scale.points}"
+    return f"{text} (two one-sided t tests at {100 * (1 - level):.2g} %)."
+
+
+def interactions(result: Mapping[str, Any], name: str) -> Iterator[Element]:
+    """The pairs of factors whose interaction is the clearest, a figure each."""
+    plots = result["interactions"][:MOST_PLOTS]
+    if not plots:
+        return
+    scale = scale_of(result)
+    yield Heading("Interactions", 3)
+    yield Grid(
+        [
+            Figure(
+                partial(figures.interaction, plot, scale),
+                f"{' × '.join(plot['factors'])}: {p_said(plot['p'])}",
+                f"interaction-{name}-{'-'.join(plot['factors'])}",
+                small=True,
+            )
+            for plot in plots
+        ]
+    )
+    more = f" The {len(plots)} pairs with the smallest p of {len(result['interactions'])}." if len(
+        result["interactions"]
+    ) > len(plots) else ""  # fmt: skip
+    yield Paragraph(
+        f"{scale.titled.capitalize()}. Parallel lines: no interaction. Bars come from the pooled residual "
+        f"and serve to compare the points of one plot.{more}",
+        "soft",
+    )
+
+
+def power(result: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Element]:
+    """How many seeds find how large an effect."""
+    scale, design = scale_of(result), result["power"]
+    needed = [row for row in result["arms"] if row["seeds_needed"] is not None]
+    if design is None and not needed:
+        return
+    yield Heading("Power: how many seeds", 3)
+    if design is not None:
+        yield Paragraph(
+            f"With {plural(len(found['seeds']), 'seed')}, this design finds a true effect of "
+            f"{scale.value(design['smallest_effect'])}{scale.points} with probability {design['power']:g}."
+        )
+        finer = Scale(scale.metric, scale.factor, min(scale.digits + 1, 6))
+        rows = [
+            [f"{finer.value(one['difference'])}{scale.points}", _seeds(one["seeds"])] for one in design["seeds_for"]
+        ]
+        yield ReportTable(["to find an effect of", "seeds needed"], rows)
+    if needed:
+        rows = [
+            [row["title"], scale.signed(row["difference"]), f"{row['seeds_needed']:,}", str(row["pairs"])]
+            for row in needed[:MOST_ROWS]
+        ]
+        header = ["arm", f"difference seen{scale.in_brackets}", "seeds to find one such", "seeds run"]
+        yield Folded("Seeds for a paired difference of the size seen, arm by arm", ReportTable(header, rows))
+
+
+def _effect_bars(result: Mapping[str, Any]) -> list[Bar]:
+    return [Bar(one["subject"], one["estimate"], one["low"], one["high"], one["control"]) for one in result["effects"]]
+
+
+def _of(scale: Scale) -> str:
+    return f"Effects on {scale.title}"
+
+
+def _seeds(number: int | None) -> str:
+    return "more than 200" if number is None else str(number)
