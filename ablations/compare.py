@@ -1,4 +1,4 @@
-"""`python -m ablations.compare RUN_DIR…`: runs side by side, as a Markdown table.
+"""`python -m ablations.compare RUN_DIR…`: runs side by side, as a table in Markdown, LaTeX or CSV.
 
 Runs that differ in nothing but the seed are one arm. Arms are named by the settings in which they differ; scores are
 means over seeds with 95 % t intervals; differences to the reference arm are paired by seed. What forbids a comparison
@@ -12,84 +12,52 @@ from operators.command_line import Parser, begin, conclude
 if __name__ == "__main__":
     begin()  # before torch is imported
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ablations.analysis.runs import Run, arms, find, warnings
-from ablations.statistics import Interval, t_interval
+from ablations.analysis import runs
 from operators.errors import InputError, check_choice
 
+if TYPE_CHECKING:
+    from ablations.analysis.comparison import ComparedArm
+    from ablations.statistics import Interval
 
-def headline(runs: Sequence[Run]) -> list[str]:
-    """The metrics that runs of a task are compared by.
-
-    Raises:
-        InputError: runs of several tasks.
-    """
-    tasks = sorted({str(run.metrics["task"]) for run in runs})
-    if len(tasks) > 1:
-        raise InputError(f"runs of several tasks ({', '.join(tasks)}): compare those of one, or give --metric")
-    if tasks == ["classification"]:
-        return ["test/accuracy"]
-    distances = {key for run in runs for key in run.metrics if re.fullmatch(r"test/(fid|fd_[^/]+)", key)}
-    return ["test/loss", *sorted(distances)]
+NOTE = {"markdown": "> ", "latex": "% ", "csv": ""}
+"""What a line above the table begins with, by format."""
 
 
-def table(runs: Sequence[Run], metrics: Sequence[str], reference: str | None = None) -> str:
-    """Markdown table of arms, data set by data set, best first by the mean of the first of `metrics` over seeds."""
-    ended = [run for run in runs if run.metrics["status"] == "ok"]
-    for run in ended:
-        known = [key for key, value in run.metrics.items() if isinstance(value, int | float)]
-        for metric in metrics:
-            check_choice("metric", metric, known)
-    by_data: dict[str, list[Run]] = {}
-    for run in ended:
-        by_data.setdefault(run.metrics["data"], []).append(run)
-    named = {data: arms(members) for data, members in by_data.items()}
-    if reference is not None:
-        check_choice("reference", reference, sorted({name for group in named.values() for name in group}))
+def text_table(
+    arms: Sequence[ComparedArm], metrics: Sequence[str], reference: str | None
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for people."""
     header = ["data", "arm", "seeds"]
     for metric in metrics:
         header += [metric, f"paired difference to {reference}"] if reference else [metric]
-    header += ["parameters", "mixer MACs", "MACs", "training s", "backend"]
-    rows = [row for data, group in named.items() for row in _rows(data, group, metrics, reference)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
+    rows = []
+    for arm in arms:
+        row = [arm.data, arm.name, str(arm.seeds)]
+        for metric in metrics:
+            row.append(show(arm.scores[metric]))
+            row += [_difference(arm, metric)] if reference else []
+        row += [f"{arm.params:,}", f"{arm.mixer_macs:,}", f"{arm.macs:,}"]
+        rows.append([*row, "—" if arm.seconds is None else f"{arm.seconds:.0f}", arm.backend])
+    return [*header, "parameters", "mixer MACs", "MACs", "training s", "backend"], rows
 
 
-def _rows(
-    data: str, group: Mapping[str, list[Run]], metrics: Sequence[str], reference: str | None
-) -> Iterator[list[str]]:
-    by_metric = {
-        metric: {name: {run.settings["seed"]: run.metrics[metric] for run in runs} for name, runs in group.items()}
-        for metric in metrics
-    }
-    means = {name: t_interval(list(values.values())).mean for name, values in by_metric[metrics[0]].items()}
-    for name in sorted(group, key=lambda name: means[name], reverse=_more_is_better(metrics[0])):
-        row = [data, name, str(len(group[name]))]
-        for by_arm in by_metric.values():
-            row.append(show(t_interval(list(by_arm[name].values()))))
+def number_table(arms: Sequence[ComparedArm], reference: str | None) -> list[dict[str, Any]]:
+    """Rows for programs: numbers with all their digits, each interval with both ends and its number of values."""
+    rows = []
+    for arm in arms:
+        row: dict[str, Any] = {"data": arm.data, "arm": arm.name, "seeds": arm.seeds}
+        for metric, score in arm.scores.items():
+            row |= _numbers(metric, score)
             if reference:
-                other = by_arm.get(reference, {})
-                row.append("—" if name == reference or not other else show(paired(by_arm[name], other)))
-        first = group[name][0].metrics
-        seconds = [float(run.metrics["train/seconds"]) for run in group[name] if run.metrics.get("train/seconds")]
-        row += [f"{first['params']:,}", f"{first['mixer_macs']:,}", f"{first['macs']:,}"]
-        row.append(f"{median(seconds):.0f}" if seconds else "—")
-        yield [*row, str(first["backend"])]
-
-
-def _more_is_better(metric: str) -> bool:
-    return "accuracy" in metric or metric.endswith("per_second")
-
-
-def paired(values: Mapping[Any, float], others: Mapping[Any, float]) -> Interval | None:
-    """Interval of the differences of two arms over the seeds they share; None if they share none."""
-    shared = sorted(values.keys() & others.keys())
-    return t_interval([values[seed] - others[seed] for seed in shared]) if shared else None
+                row |= _numbers(f"{metric} less {reference}", arm.differences.get(metric))
+        row |= {"params": arm.params, "mixer_macs": arm.mixer_macs, "macs": arm.macs}
+        rows.append({**row, "train/seconds": arm.seconds, "backend": arm.backend})
+    return rows
 
 
 def show(interval: Interval | None) -> str:
@@ -97,6 +65,22 @@ def show(interval: Interval | None) -> str:
     if interval is None:
         return "no common seed"
     return f"{interval.mean:.4f}" + (f" ± {interval.half:.4f}" if interval.n > 1 else "")
+
+
+def _difference(arm: ComparedArm, metric: str) -> str:
+    if metric not in arm.differences:
+        return "—"
+    interval = arm.differences[metric]
+    pairs = "" if interval is None or interval.n == arm.seeds else f" (n = {interval.n})"
+    return f"{show(interval)}{pairs}"
+
+
+def _numbers(name: str, interval: Interval | None) -> Mapping[str, float | int | None]:
+    columns = (name, f"{name} low", f"{name} high", f"{name} n")
+    if interval is None:
+        return dict.fromkeys(columns)
+    ends = (interval.low, interval.high) if interval.n > 1 else (None, None)
+    return dict(zip(columns, (interval.mean, *ends, interval.n), strict=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,18 +93,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="a key of metrics.json; may be given again (default: test/accuracy, or test/loss and Fréchet distances)",
     )
     parser.add_argument("--reference", help="the arm that others are compared with, as the table names it")
+    parser.add_argument(
+        "--format",
+        default="markdown",
+        help="markdown (the default), latex, or csv with all digits, both ends of each interval and n",
+    )
     try:
         given = parser.parse_args(arguments)
-        runs = find(given.runs)
-        text = table(runs, given.metric or headline(runs), given.reference)
-        notes = warnings(runs)
+        check_choice("--format", given.format, NOTE)
+        found = runs.find(given.runs)
+        notes = [f"not the same for all: {line}" for line in runs.warnings(found)]
+        text = _formatted(found, given.metric, given.reference, given.format)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    for line in notes:
-        sys.stdout.write(f"> not the same for all: {line}\n")
-    sys.stdout.write(f"{text}\n")
+    prefix, stream = {"markdown": ("> ", sys.stdout), "latex": ("% ", sys.stdout), "csv": ("", sys.stderr)}[
+        given.format
+    ]
+    stream.write("".join(f"{prefix}{line}\n" for line in notes))
+    sys.stdout.write(text)
     return 0
+
+
+def _formatted(found: Sequence[runs.Run], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
+    from ablations.analysis import comparison  # here, since the statistics take a second to import
+    from ablations.reporting import formats
+
+    metrics = asked or comparison.headline(found)
+    arms = comparison.compare(found, metrics, reference)
+    if form == "csv":
+        return formats.csv_text(number_table(arms, reference))
+    header, rows = text_table(arms, metrics, reference)
+    return formats.latex(header, rows) if form == "latex" else formats.markdown(header, rows)
 
 
 if __name__ == "__main__":

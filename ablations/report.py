@@ -18,9 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ablations.analysis.summary import analyse
-from ablations.reporting import sections, tables
-from ablations.reporting.elements import figures, page
+from ablations.analysis.study import read
 from operators.errors import InputError
 from tasks.system.atomic_files import write_text
 
@@ -37,12 +35,20 @@ def build(study_dir: Path) -> Path:
     Raises:
         InputError: `study_dir` is not the directory of a study, or its files do not fit each other.
     """
-    summary = analyse(study_dir)
+    study = read(study_dir)
+    # Here, since refusing a directory needs none of it.
+    from ablations.analysis.summary import analyse
+    from ablations.reporting import formats, sections, tables
+    from ablations.reporting.elements import figures, page
+
+    summary = analyse(study)
     files = ["summary.json", "trials.csv"]
     for name, rows in tables.everything(summary).items():
-        tables.write_csv(study_dir / f"{name}.csv", rows)
+        write_text(study_dir / f"{name}.csv", formats.csv_text(rows))
         files.append(f"{name}.csv")
-    files += _arm_tables(study_dir, summary)
+    for name, text in _arm_tables(summary).items():
+        write_text(study_dir / name, text)
+        files.append(name)
     elements = [*sections.report(summary, [*files, "figures/"])]
     folder = study_dir / "figures"
     folder.mkdir(exist_ok=True)
@@ -55,10 +61,7 @@ def build(study_dir: Path) -> Path:
         if old.name not in drawn:
             old.unlink()
     path = study_dir / "report.html"
-    # Somebody may be reading it while the study runs.
-    temporary = study_dir / "report.html.new"
-    temporary.write_text(page(f"{summary['name']}: report", elements), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, page(f"{summary['name']}: report", elements))
     return path
 
 
@@ -70,20 +73,18 @@ def _file_name(figure: str, taken: Mapping[str, Any]) -> str:
     return f"{name}.svg"
 
 
-def _arm_tables(study_dir: Path, summary: Mapping[str, Any]) -> list[str]:
-    """`table.md` and `table.tex`: the arms of every block and objective."""
+def _arm_tables(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a file -> the arms of every block and objective in its format."""
+    from ablations.reporting import formats, tables
+
     markdown, latex = [f"{summary['answer']}\n"], []
     for block in summary["blocks"]:
         for result in block["objectives"]:
             header, rows = tables.arm_table(result, summary["level"])
             caption = f"{summary['name']}, block {block['name']}: {block['design']}"
-            markdown.append(f"**{caption}**\n\n{tables.markdown(header, rows)}")
-            latex.append(tables.latex(header, rows, caption))
-    if not latex:
-        return []
-    (study_dir / "table.md").write_text("\n".join(markdown), encoding="utf-8")
-    (study_dir / "table.tex").write_text("\n".join(latex), encoding="utf-8")
-    return ["table.md", "table.tex"]
+            markdown.append(f"**{caption}**\n\n{formats.markdown(header, rows)}")
+            latex.append(formats.latex(header, rows, caption))
+    return {"table.md": "\n".join(markdown), "table.tex": "\n".join(latex)} if latex else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import answer, arms, factorial, images, provenance, search
-from ablations.analysis.study import BlockRecords, Record, Study, read
+from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
 from ablations.layout import ENDED, STATES
 from ablations.plan import FactorialBlock, Objective
-from tasks.system.atomic_files import asides
+from tasks.system.atomic_files import asides, write_text
 
 LEVEL = 0.95
 """Of every interval."""
@@ -24,7 +24,7 @@ MATCHED = 0.02
 """Budgets within this share of each other count as matched."""
 
 
-def analyse(study_dir: Path) -> dict[str, Any]:
+def analyse(study: Study) -> dict[str, Any]:
     """Analyse the trials that have ended, and write `summary.json` into the study's directory.
 
     Numbers that are not finite become null. The result is the same for the same directory.
@@ -35,9 +35,8 @@ def analyse(study_dir: Path) -> dict[str, Any]:
         `trials`; `provenance`.
 
     Raises:
-        InputError: `study_dir` is not the directory of a study, or its files do not fit each other.
+        InputError: the table has a level that the plan lacks.
     """
-    study = read(study_dir)
     states = Counter(trial.state for trial in study.records)
     summary: dict[str, Any] = {
         "name": study.plan.name,
@@ -69,7 +68,7 @@ def analyse(study_dir: Path) -> dict[str, Any]:
     summary = finite(summary)
     summary["answer"] = answer.sentence(study, summary)
     text = json.dumps(summary, indent=1, allow_nan=False, default=str)
-    (study_dir / "summary.json").write_text(text + "\n")
+    write_text(study.path / "summary.json", text + "\n")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 

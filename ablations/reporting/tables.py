@@ -1,17 +1,13 @@
-"""The arm table for people, and everything that is shown or plotted as CSV."""
+"""The arm table for people, and everything that is shown or plotted as rows for CSV."""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from ablations.analysis.answer import scale_of
-from ablations.analysis.words import DASH, MINUS, count, p_value
-
-Rows = Sequence[Mapping[str, Any]]
+from ablations.analysis.words import DASH, count, p_value
 
 
 def arm_table(result: Mapping[str, Any], level: float) -> tuple[list[str], list[list[str]]]:
@@ -37,30 +33,6 @@ def arm_table(result: Mapping[str, Any], level: float) -> tuple[list[str], list[
         texts += [count(row["memory_mb"])] if memory else []
         found.append([*texts, _failures(row), _rate(row)])
     return header, found
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    ruled = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(text.replace('|', '/') for text in row)} |\n" for row in ruled)
-
-
-def latex(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table in LaTeX, with booktabs."""
-    body = [" & ".join(map(_tex, row)) + r" \\" for row in rows]
-    lines = [
-        r"\begin{table}",
-        rf"\caption{{{_tex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        r"\toprule",
-        " & ".join(map(_tex, header)) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -96,15 +68,6 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: rows for name, rows in tables.items() if rows}
 
 
-def write_csv(path: Path, rows: Rows) -> None:
-    """Rows with the union of their columns; what has no value is empty."""
-    columns = dict.fromkeys(key for row in rows for key in row)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Mappings inside become columns `name/key`, lists JSON."""
     found: dict[str, Any] = {}
@@ -126,12 +89,3 @@ def _rate(row: Mapping[str, Any]) -> str:
     rates = ", ".join(f"{rate:g}" for rate in row["learning_rates"])
     word = {"unknown": DASH}.get(row["tuning"], row["tuning"])
     return f"{rates} ({word})" if rates else word
-
-
-def _tex(text: str) -> str:
-    text = text.replace("\\", r"\textbackslash ")
-    for letter in "&%$#_{}":
-        text = text.replace(letter, rf"\{letter}")
-    for sign, written in {MINUS: "$-$", "±": r"$\pm$", "×": r"$\times$", "<": "$<$", DASH: "---", "^": r"\^{}"}.items():
-        text = text.replace(sign, written)
-    return text

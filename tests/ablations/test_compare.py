@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,8 @@ import pytest
 from scipy import stats
 
 from ablations import compare
-from ablations.analysis import runs
+from ablations.analysis import comparison, runs
+from ablations.reporting import formats
 from ablations.statistics import t_interval
 from operators import InputError
 
@@ -46,6 +52,11 @@ def write_run(
     return folder
 
 
+def table(found: list[runs.Run], metrics: list[str], reference: str) -> str:
+    header, rows = compare.text_table(comparison.compare(found, metrics, reference), metrics, reference)
+    return formats.markdown(header, rows)
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     for seed, (a, b) in enumerate([(0.80, 0.70), (0.83, 0.71), (0.81, 0.72)]):
@@ -70,7 +81,7 @@ def test_t_interval_covers_the_mean_as_often_as_it_says() -> None:
 
 
 def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
-    text = compare.table(runs.find([study]), ["test/accuracy"], "mixer=identity")
+    text = table(runs.find([study]), ["test/accuracy"], "mixer=identity")
     rows = [line.split(" | ") for line in text.splitlines()]
     assert rows[2][:3] == ["| mini", "mixer=attention", "3"]
     difference = t_interval([0.10, 0.12, 0.09])
@@ -80,7 +91,7 @@ def test_seeds_make_an_arm_and_differences_are_paired(study: Path) -> None:
 
 def test_data_sets_are_told_apart_and_only_paired_within(study: Path) -> None:
     write_run(study / "c", "attention", 0, 0.5, name="maxi", data="b")
-    text = compare.table(runs.find([study]), ["test/accuracy"], "mixer=identity")
+    text = table(runs.find([study]), ["test/accuracy"], "mixer=identity")
     last = text.splitlines()[-1].split(" | ")
     assert last[:5] == ["| maxi", "attention", "1", "0.5000", "—"]
     assert runs.warnings(runs.find([study])) == []
@@ -92,20 +103,20 @@ def write_generation(folder: Path, mixer: str, loss: float, distance: float, n: 
 
 
 def test_the_task_says_by_what_it_is_compared(study: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    assert compare.headline(runs.find([study])) == ["test/accuracy"]
+    assert comparison.headline(runs.find([study])) == ["test/accuracy"]
     generation = tmp_path_factory.mktemp("generation")
     write_generation(generation / "a", "attention", 0.3, 500)
     write_generation(generation / "b", "identity", 0.4, 400)
     found = runs.find([generation])
-    assert compare.headline(found) == ["test/loss", "test/fd_net"]
-    rows = [line.split(" | ") for line in compare.table(found, compare.headline(found), "mixer=identity").splitlines()]
+    assert comparison.headline(found) == ["test/loss", "test/fd_net"]
+    rows = [line.split(" | ") for line in table(found, comparison.headline(found), "mixer=identity").splitlines()]
     assert rows[0][3:7] == [
         "test/loss", "paired difference to mixer=identity", "test/fd_net", "paired difference to mixer=identity",
     ]  # fmt: skip
     assert rows[2][1:7] == ["mixer=attention", "1", "0.3000", "-0.1000", "500.0000", "100.0000"], "least loss first"
     assert rows[3][1] == "mixer=identity"
     with pytest.raises(InputError, match=r"several tasks.*classification, generation"):
-        compare.headline(runs.find([study, generation]))
+        comparison.headline(runs.find([study, generation]))
 
 
 def test_test_sets_of_different_sizes_are_said(study: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -188,3 +199,63 @@ def test_keys_of_two_kinds_are_compared_as_texts(tmp_path: Path) -> None:
         "model.b": "c",
         "seed": 0,
     }
+
+
+def test_formats_hold_the_same_numbers(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(study / "a3", "attention", 3, 0.9, data="b")
+    command = [str(study), "--reference", "mixer=identity"]
+    assert compare.main([*command, "--format", "csv"]) == 0
+    out, notes = capsys.readouterr()
+    assert "2 different contents" in notes
+    first, second = csv.DictReader(io.StringIO(out))
+    score, difference = t_interval([0.80, 0.83, 0.81, 0.9]), t_interval([0.10, 0.12, 0.09])
+    assert (first["arm"], first["seeds"], first["test/accuracy n"]) == ("mixer=attention", "4", "4")
+    assert [float(first[f"test/accuracy{end}"]) for end in ("", " low", " high")] == pytest.approx(
+        [score.mean, score.low, score.high]
+    )
+    less = "test/accuracy less mixer=identity"
+    assert float(first[f"{less} low"]) == pytest.approx(difference.low)
+    assert (first[f"{less} n"], second[less], second["macs"]) == ("3", "", "100")
+    assert compare.main([*command, "--format", "latex"]) == 0
+    latex = capsys.readouterr().out
+    assert latex.startswith("% not the same for all: 2 different contents")
+    shown = f"{score.mean:.4f} $\\pm$ {score.half:.4f} & {difference.mean:.4f} $\\pm$ {difference.half:.4f} (n = 3)"
+    assert shown in latex
+    assert compare.main(command) == 0
+    default = capsys.readouterr().out
+    assert compare.main([*command, "--format", "markdown"]) == 0
+    assert capsys.readouterr().out == default
+    assert default.startswith("> not the same for all: 2 different contents")
+    assert compare.main([*command, "--format", "cvs"]) == 2
+    assert "did you mean 'csv'" in capsys.readouterr().err
+
+
+HOSTILE = 'a|b & c_d {e} 50 % #1 $x$ ~ ^ \\ <b>x</b> *y* `z` [l](javascript:x) _u_ "q",\nline'
+
+
+def test_texts_are_escaped_in_every_format() -> None:
+    (line,) = (line for line in formats.markdown(["x", "y"], [[HOSTILE, "pde_ssm"]]).splitlines()[2:])
+    assert len(re.split(r"(?<!\\)\|", line)) == 4
+    assert not re.search(r"(?<!\\)(<b|\*|`)|\](?!\\)\(|(?<![\\\w])_", line)
+    assert line.endswith("| pde_ssm |")
+    latex = formats.latex([HOSTILE, "y"], [[HOSTILE, "pde_ssm"]], HOSTILE)
+    bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum|textbar|textquotedbl)\{\}", "", latex)
+    bare = re.sub(r"\$[<>]\$|\\[&%$#_{}]", "", bare)
+    rows = [row for row in bare.splitlines() if row.endswith(r"\\")]
+    assert [row.count("&") for row in rows] == [1, 1]
+    assert not re.search(r'[%$#_~^|<>"]', bare)
+    (row,) = csv.DictReader(io.StringIO(formats.csv_text([{"arm": HOSTILE, "n": 3}])))
+    assert row == {"arm": HOSTILE, "n": "3"}
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_refusals_import_neither_torch_nor_statistics(tmp_path: Path, command: str) -> None:
+    program = f"""
+import sys
+from ablations import {command}
+assert {command}.main([{str(tmp_path / "nowhere")!r}]) == 2
+loaded = sorted({{name.split(".")[0] for name in sys.modules}} & {{"torch", "scipy", "lightning", "optuna", "hydra"}})
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr

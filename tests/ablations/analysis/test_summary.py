@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.analysis import curves, factorial, search
-from ablations.analysis.summary import analyse
+from ablations.analysis import curves, factorial, search, study
+from ablations.analysis import summary as summaries
 from ablations.analysis.words import minus
 from ablations.plan import Objective
 from ablations.statistics import (
@@ -30,6 +30,10 @@ from tests.ablations.fake_study import TERMS, FakeStudy
 
 DIFFUSION = "convection=off diffusion=on reaction=off"
 NOTHING = "convection=off diffusion=off reaction=off"
+
+
+def analyse(path: Path) -> dict[str, Any]:
+    return summaries.analyse(study.read(path))
 
 
 def rows(path: Path) -> list[dict[str, str]]:
