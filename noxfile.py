@@ -1,4 +1,7 @@
-"""Sessions: `nox` runs lint, typecheck and tests; `nox -s slow` the long ones; `nox -s readme` the README's."""
+"""Sessions: `nox` runs lint, typecheck and tests; `nox -s slow` the long ones.
+
+`nox -s readme` checks the README, `nox -s docs` builds the site.
+"""
 
 import nox
 
@@ -52,3 +55,11 @@ def readme(session: nox.Session) -> None:
     """The README's snippets and main command."""
     _install(session)
     session.run("pytest", "tests/test_readme.py", *session.posargs)
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """The site, offline and without warnings, into site/; then its links."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/_site/links.py", "site")
