@@ -1,4 +1,4 @@
-"""Pictures of mixers as figures: `operators.pictures` makes the numbers, matplotlib draws them.
+"""Pictures and times of mixers as figures: `operators.pictures` and the benchmark give the numbers, matplotlib draws.
 
 Every figure has a transparent background and one of two sets of colours, for light and for dark pages. The colour maps
 can be told apart by readers with any kind of colour vision, and keep their order in grey.
@@ -6,12 +6,16 @@ can be told apart by readers with any kind of colour vision, and keep their orde
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from operators.benchmark.table import Row
+from operators.benchmark.workload import WORKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,19 +34,21 @@ class Theme:
 
     Attributes:
         text: of letters and ticks.
-        lines: of frames.
+        lines: of frames, and of what a mixer is compared with.
+        line: of the mixer in diagrams.
         signed: colour map whose middle stands for zero and is close to the page.
         amount: colour map from little to much.
     """
 
     text: str
     lines: str
+    line: str
     signed: str
     amount: str
 
 
-LIGHT = Theme(text="#24292f", lines="#8c959f", signed="RdBu_r", amount="cividis")
-DARK = Theme(text="#e6e8eb", lines="#8c959f", signed="berlin", amount="cividis")
+LIGHT = Theme(text="#24292f", lines="#8c959f", line="#0b62a8", signed="RdBu_r", amount="cividis")
+DARK = Theme(text="#e6e8eb", lines="#8c959f", line="#6cb6ff", signed="berlin", amount="cividis")
 THEMES = {"light": LIGHT, "dark": DARK}
 
 
@@ -96,9 +102,28 @@ def draw_spectrum(transfer: Tensor, theme: Theme) -> Figure:
     return figure
 
 
-def save(figure: Figure, target: Path | Any) -> None:
-    """Write a figure as PNG with a transparent background, to a path or a binary file."""
-    figure.savefig(target, format="png", dpi=DOTS_PER_INCH, transparent=True)
+def draw_times(rows: Sequence[Row], reference: Sequence[Row], theme: Theme) -> Figure:
+    """Times of a mixer and of the reference against the number of tokens, forward and with gradients, in two panels."""
+    figure, panels = _panels(len(WORKS), theme)
+    for panel, work in zip(panels, WORKS, strict=True):
+        for source, colour, mark in ((reference, theme.lines, "s"), (rows, theme.line, "o")):
+            chosen = [row for row in source if row.work == work]
+            if chosen:
+                tokens, times = [row.tokens for row in chosen], [1e3 * row.seconds for row in chosen]
+                panel.loglog(tokens, times, marker=mark, color=colour, label=chosen[0].arm)
+        panel.set_xticks(sorted({row.tokens for row in rows}), [str(n) for n in sorted({row.tokens for row in rows})])
+        panel.minorticks_off()
+        panel.set_title(work, color=theme.text, fontsize=11)
+        panel.legend(labelcolor=theme.text, frameon=False)
+    _label(panels, "tokens", "milliseconds", theme)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG with a transparent background."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, transparent=True)
+    return buffer.getvalue()
 
 
 def _frequencies(side: int) -> tuple[float, float]:
