@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 PAGES = sorted(
     path for path in (ROOT / "docs").rglob("*.md") if path.parent.name not in ("results", "_site", "notebooks")
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,37 +18,42 @@ import yaml
 import ablations.__main__ as studies
 import operators
 import operators.__main__ as listing
-import operators.benchmark.__main__ as benchmark
 from ablations import plan
-from tasks.composition import compose
-from tests.documents import PAGES, ROOT, blocks, commands
+from operators.benchmark import options as benchmark
+from operators.pages import page, timing
+from tasks.config.composition import compose
+from tests.documents import PAGES, README, ROOT, Block, blocks, commands
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-COMMANDS = dict(command for page in PAGES for command in commands(page))
+COMMANDS = dict(command for path in (README, *PAGES) for command in commands(path))
 
 needs_site = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")),
     reason="pip install 'operator-zoo[docs]': the site's builder is not installed",
 )
-needs_kernel = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("nbclient", "ipykernel")),
-    reason="pip install 'operator-zoo[test]': nbclient and ipykernel are not installed",
-)
+PROGRAM = """
+import json, sys
+for place, text, name in json.load(sys.stdin):
+    print(place, flush=True)
+    exec(compile(text, place, "exec"), spaces.setdefault(name, {"__name__": "__main__"}))
+"""
 
 
-def test_python_blocks() -> None:
-    """All blocks in one process of their own, each in a namespace of its own: some register mixers."""
-    snippets = [(str(block), block.text) for page in PAGES for block in blocks(page, "python")]
-    assert len(snippets) >= 10
-    program = (
-        "import json, sys\n"
-        "for place, text in json.load(sys.stdin):\n"
-        "    print(place, flush=True)\n"
-        "    exec(compile(text, place, 'exec'), {'__name__': 'block'})\n"
-    )
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=ROOT, input=json.dumps(snippets), capture_output=True, text=True, check=False)
+def run_in_order(pieces: Sequence[tuple[str, str, str]], folder: Path) -> None:
+    """Run pieces of code (place, text, name of their namespace) in one process of their own."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"spaces = {{}}{PROGRAM}"],
+        cwd=folder, input=json.dumps(pieces), capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+
+
+def test_python_blocks(tmp_path: Path) -> None:
+    """Each block has a namespace of its own; some register mixers."""
+    snippets = [(str(block), block.text, str(block)) for path in PAGES for block in blocks(path, "python")]
+    assert len(snippets) >= 10
+    run_in_order(snippets, tmp_path)
 
 
 @pytest.mark.parametrize("place", COMMANDS)
@@ -63,7 +70,7 @@ def test_commands(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     elif program == "operators":
         _check_listing(arguments)
     elif program == "operators.benchmark":
-        benchmark._parser().parse_args(arguments)
+        benchmark.read(arguments)
     else:
         assert importlib.util.find_spec(program) is not None, f"there is no module {program}"
 
@@ -87,36 +94,87 @@ def _check_study(arguments: Sequence[str]) -> None:
 
 
 def _check_listing(arguments: Sequence[str]) -> None:
-    assert not arguments or listing.main(arguments) == 0
+    """`test` takes long, and other tests run it on every mixer."""
+    if arguments and arguments[0] != "test":
+        assert listing.main(arguments) == 0
 
 
 @pytest.mark.parametrize(
-    "block", [block for page in PAGES for block in blocks(page, "yaml") if block.text.startswith("question:")], ids=str
+    "block", [block for path in PAGES for block in blocks(path, "yaml") if block.text.startswith("question:")], ids=str
 )
-def test_studies_in_pages(block: object) -> None:
-    plan.read(yaml.safe_load(block.text) | {"name": "example"})  # type: ignore[attr-defined]
+def test_studies_in_pages(block: Block) -> None:
+    plan.read(yaml.safe_load(block.text) | {"name": "example"})
+
+
+@pytest.mark.parametrize("name", ["pom", "random"])
+def test_a_page_says_what_is_missing(name: str) -> None:
+    """No spectrum, since the card denies equivariance; no times, since none were measured."""
+    made = page.mixer_page(name, timing.Times([], {name: ["cpu float32 8x8: out of memory"]}))
+    card = operators.describe(name)
+    assert card.title in made.markdown
+    assert "### Spectrum\n\nNot drawn: mixer" in made.markdown
+    assert "Not timed: cpu float32 8x8: out of memory." in made.markdown
+    assert sorted(made.figures) == [
+        f"{name}-{kind}-{theme}.png" for kind in ("impulse", "receptive-field") for theme in ("dark", "light")
+    ]
+
+
+def test_relative_links_of_documents_at_the_root() -> None:
+    """What README and its like link to is there, anchors included."""
+    for path in sorted(ROOT.glob("*.md")):
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+            if not target.startswith("https://"):
+                file, _, anchor = target.partition("#")
+                assert (ROOT / file).exists(), f"{path.name} links to {target}"
+                assert not anchor, f"{path.name}: no anchors, which GitHub and the site make differently"
+
+
+def test_the_picture_of_the_readme_shows_the_committed_numbers() -> None:
+    picture = runpy.run_path(str(ROOT / "docs/_site/picture.py"))
+    effects = picture["effects"](picture["RESULTS"].read_text(encoding="utf-8"))
+    drawing = picture["PICTURE"].read_text(encoding="utf-8")
+    assert len(effects) == 9
+    assert all(f">{effect.name}<" in drawing for effect in effects)
+    labels = [f"{effect.estimate:+.1f}".replace("-", "−") for effect in effects]
+    assert re.findall(r">([+−]\d\.\d)<", drawing) == labels[::-1]
+    assert "](docs/results/mixers-cifar10.svg)" in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_lists_every_mixer_with_its_file() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    for name in operators.names():
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", text, re.MULTILINE)
+        assert f"| {operators.describe(name).family} |" in row
+        assert f"({page.file_of(name)}) |" in row
 
 
 @needs_site
+@pytest.mark.slow
 def test_site(tmp_path: Path) -> None:
-    """A strict build without network access, a page with pictures for every mixer, and no link that leads nowhere."""
-    site = tmp_path / "site"
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    """A strict build, a page with pictures for every mixer, an installed stranger's too, and links that all hold."""
+    package, site = tmp_path / "package", tmp_path / "site"
+    package.mkdir()
+    guide = ROOT / "docs/guide/mixer.md"
+    (code,) = (block.text for block in blocks(guide, "python") if "@register" in block.text)
+    (package / "row_mean.py").write_text(code)
+    (package / "row_mean-1.0.dist-info").mkdir()
+    (package / "row_mean-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: row_mean\nVersion: 1.0\n")
+    (package / "row_mean-1.0.dist-info/entry_points.txt").write_text("[operator_zoo.mixers]\nrow_mean = row_mean\n")
     build = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])},
     )  # fmt: skip
     assert build.returncode == 0, build.stderr[-3000:]
-    for name in operators.names():
-        page = (site / "mixers" / f"{name}.html").read_text(encoding="utf-8")
-        card = operators.describe(name)
-        assert card.title in page
-        for picture in ("impulse", "receptive-field"):
+    for name in (*operators.names(), "row_mean"):
+        text = (site / "mixers" / f"{name}.html").read_text(encoding="utf-8")
+        for kind in ("impulse", "receptive-field", "time"):
             for theme in ("light", "dark"):
-                file = site / "mixers" / f"{name}-{picture}-{theme}.png"
+                file = site / "mixers" / f"{name}-{kind}-{theme}.png"
                 assert file.read_bytes().startswith(b"\x89PNG")
-                assert f"{file.name}#only-{theme}" in page
-        assert f"{name}-spectrum-light.png" in page or "has no spectrum" in page
+                assert f"{file.name}#only-{theme}" in text
+        assert f"{name}-spectrum-light.png" in text or "has no spectrum" in text
     links = subprocess.run(
         [sys.executable, str(ROOT / "docs/_site/links.py"), str(site)], capture_output=True, text=True, check=False
     )
@@ -158,12 +216,11 @@ def test_notebooks_hold_no_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-@needs_kernel
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path: Path) -> None:
-    """Every cell, in a kernel of its own process; asserts in the cells say what must hold."""
-    import nbformat
-    from nbclient import NotebookClient
-
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
+def test_notebooks_run(path: Path, tmp_path: Path) -> None:
+    """Every cell, in order, in a process of its own; asserts in the cells say what must hold."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [
+        (f"cell {index}", "".join(cell["source"])) for index, cell in enumerate(cells) if cell["cell_type"] == "code"
+    ]
+    run_in_order([(place, text, path.stem) for place, text in code], tmp_path)

@@ -62,7 +62,7 @@ def draw_impulse_response(response: Tensor, theme: Theme, *, at: tuple[int, int]
         values = response[..., channel].detach().cpu().double()
         peak = float(values.abs().max())
         shown = values / peak if peak else values
-        image = panel.imshow(shown, cmap=theme.signed, vmin=-1, vmax=1, extent=extent, interpolation="nearest")
+        image = panel.imshow(shown.numpy(), cmap=theme.signed, vmin=-1, vmax=1, extent=extent, interpolation="nearest")
         panel.set_title(f"channel {channel}: peak {peak:.2g}", color=theme.text, fontsize=11)
     _label(panels, "columns from the pulse (tokens)", "rows from the pulse (tokens)", theme)
     _bar(figure, image, panels, "response / largest magnitude", theme)
@@ -77,7 +77,9 @@ def draw_receptive_field(field: Tensor, theme: Theme, *, at: tuple[int, int] | N
     figure, (panel,) = _panels(1, theme)
     values = field.detach().cpu().double()
     logarithm = (values / values.max()).clamp_min(10.0**-DECADES).log10().masked_fill(values == 0, torch.nan)
-    image = panel.imshow(logarithm, cmap=theme.amount, vmin=-DECADES, vmax=0, extent=extent, interpolation="nearest")
+    image = panel.imshow(
+        logarithm.numpy(), cmap=theme.amount, vmin=-DECADES, vmax=0, extent=extent, interpolation="nearest"
+    )
     seen = float((values > 0).double().mean())
     panel.set_title(f"{seen:.0%} of all tokens reach the output", color=theme.text, fontsize=11)
     _label([panel], "columns from the output token", "rows from the output token", theme)
@@ -94,7 +96,7 @@ def draw_spectrum(transfer: Tensor, theme: Theme) -> Figure:
     most = float(gains.max())
     for channel, panel in enumerate(panels):
         image = panel.imshow(
-            gains[..., channel], cmap=theme.amount, vmin=0, vmax=most, extent=(left, right, top, bottom)
+            gains[..., channel].numpy(), cmap=theme.amount, vmin=0, vmax=most, extent=(left, right, top, bottom)
         )
         panel.set_title(f"channel {channel}", color=theme.text, fontsize=11)
     _label(panels, "along columns (cycles per token)", "along rows (cycles per token)", theme)
