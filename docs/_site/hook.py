@@ -31,9 +31,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the mixers with their pictures, and the notebooks as pages."""
+    """Add the pages of the mixers with their pictures, the notebooks as pages, and documents of the root."""
     for name, content in mixers().items():
         files.append(File.generated(config, f"mixers/{name}", content=content))
     for source in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
         files.append(File.generated(config, f"notebooks/{source.stem}.md", content=notebooks.to_markdown(source)))
+    for name in ("CONTRIBUTING", "CHANGELOG"):
+        text = (Path(config.docs_dir).parent / f"{name}.md").read_text(encoding="utf-8")
+        files.append(File.generated(config, f"{name.lower()}.md", content=text))
     return files

@@ -76,7 +76,7 @@ def mixer_page(name: str, times: timing.Times) -> Page:
         f"# `{name}`: {card.title}",
         f"```text\n{card.equation}\n```",
         facts(name, card),
-        f"```bash\npython run.py mixer={name}\npython -m operators describe {name}\npython -m operators test {name}\n```",
+        COMMANDS.format(name=name),
         *description(core),
         "## Pictures",
         PICTURES,
@@ -111,6 +111,11 @@ def mixer_page(name: str, times: timing.Times) -> Page:
     return Page("\n\n".join(parts) + "\n", {**figures, **timing_figures})
 
 
+COMMANDS = """```bash
+python run.py mixer={name}
+python -m operators describe {name}
+python -m operators test {name}
+```"""
 PICTURES = (
     f"The pictures show the core alone (bare shell) at initialisation: {DIM} channels, default parameters, seed 0. "
     "Training changes them."
