@@ -25,7 +25,7 @@ from tasks.config.composition import compose
 from tests.documents import PAGES, README, ROOT, Block, blocks, commands
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-COMMANDS = dict(command for path in (README, *PAGES) for command in commands(path))
+COMMANDS = {tuple(words): place for path in (README, *PAGES) for place, words in commands(path)}
 
 needs_site = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("mkdocs", "material", "mkdocstrings")),
@@ -56,10 +56,10 @@ def test_python_blocks(tmp_path: Path) -> None:
     run_in_order(snippets, tmp_path)
 
 
-@pytest.mark.parametrize("place", COMMANDS)
-def test_commands(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", COMMANDS, ids=list(COMMANDS.values()))
+def test_commands(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command is understood: run.py's overrides compose, the other programs' arguments parse."""
-    program, *arguments = COMMANDS[place]
+    program, *arguments = words
     if program == "-m":
         program, *arguments = arguments
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,7 @@ def _check_run(arguments: Sequence[str]) -> None:
 def _check_study(arguments: Sequence[str]) -> None:
     (study,) = (word.removeprefix("study=") for word in arguments if word.startswith("study="))
     if study != "NAME" and not study.endswith(".yaml"):
-        plan.read(studies.read(arguments).node)
+        plan.read(studies.read([word for word in arguments if not word.startswith("study.storage=")]).node)
 
 
 def _check_listing(arguments: Sequence[str]) -> None:

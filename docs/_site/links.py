@@ -79,7 +79,9 @@ def _external(address: str) -> str | None:
 
 def _internal(address: str, page: Path, site: Path, documents: dict[Path, Document]) -> str | None:
     parts = urlsplit(address)
-    target = page if not parts.path else (page.parent / unquote(parts.path)).resolve()
+    # A server shows 404.html at any address: its links begin at the root of the site.
+    path = f"{site}{parts.path}" if page == site / "404.html" and parts.path.startswith("/") else parts.path
+    target = page if not path else (page.parent / unquote(path)).resolve()
     if target.is_dir():
         target /= "index.html"
     if not target.is_file() or not target.is_relative_to(site):

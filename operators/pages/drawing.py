@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 150
 PANELS = 4
 """Channels that a figure shows at most."""
+LINEAR = 0.01
+"""Impulse responses below this share of the peak have a linear scale of colours."""
 DECADES = 6
 """The receptive field is drawn down to ten to the minus this of its peak."""
 
@@ -53,7 +55,12 @@ THEMES = {"light": LIGHT, "dark": DARK}
 
 
 def draw_impulse_response(response: Tensor, theme: Theme, *, at: tuple[int, int] | None = None) -> Figure:
-    """The first channels of a response (H, W, C), each over its own largest magnitude, centred at the pulse `at`."""
+    """The first channels of a response (H, W, C), each over its own largest magnitude, centred at the pulse `at`.
+
+    Colours are linear up to `LINEAR` and logarithmic above: tails stay visible beside the peak.
+    """
+    from matplotlib.colors import SymLogNorm
+
     height, width, channels = response.shape
     row, column = (height // 2, width // 2) if at is None else at
     extent = (-0.5 - column, width - 0.5 - column, height - 0.5 - row, -0.5 - row)
@@ -61,8 +68,9 @@ def draw_impulse_response(response: Tensor, theme: Theme, *, at: tuple[int, int]
     for channel, panel in enumerate(panels):
         values = response[..., channel].detach().cpu().double()
         peak = float(values.abs().max())
-        shown = values / peak if peak else values
-        image = panel.imshow(shown.numpy(), cmap=theme.signed, vmin=-1, vmax=1, extent=extent, interpolation="nearest")
+        shown = (values / peak if peak else values).numpy()
+        norm = SymLogNorm(linthresh=LINEAR, vmin=-1, vmax=1)
+        image = panel.imshow(shown, cmap=theme.signed, norm=norm, extent=extent, interpolation="nearest")
         panel.set_title(f"channel {channel}: peak {peak:.2g}", color=theme.text, fontsize=11)
     _label(panels, "columns from the pulse (tokens)", "rows from the pulse (tokens)", theme)
     _bar(figure, image, panels, "response / largest magnitude", theme)

@@ -215,8 +215,7 @@ def time_cells(row: Row) -> tuple[str, str]:
 
 def facts(name: str, card: MixerCard) -> str:
     """Where the mixer is from and where its code is."""
-    rows = [("paper", linked(card.source)), ("year", str(card.year)), ("file", f"`{file_of(name)}`")]
-    return table(("", ""), rows)
+    return f"* Paper: {linked(card.source)}\n* Year: {card.year}\n* File: `{file_of(name)}`"
 
 
 def properties_table(card: MixerCard) -> str:
