@@ -137,6 +137,11 @@ def description(core: type[operators.Core]) -> Iterator[str]:
             yield f"Source: {linked(' '.join(body.split()))}"
 
 
+def rounded(number: float) -> str:
+    """Three digits, or the whole number where it has more."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def illustrate(name: str) -> tuple[dict[str, Figure], list[str]]:
     """Figures by file name, and the Markdown that shows them."""
     torch.manual_seed(0)
@@ -207,7 +212,8 @@ def timed(name: str, times: timing.Times) -> tuple[dict[str, Figure], str]:
 
 def time_cells(row: Row) -> tuple[str, str]:
     """Milliseconds with quartiles, and the ratio to the reference with quartiles."""
-    time = f"{1e3 * row.seconds:.3g} ms ({1e3 * row.seconds_low:.3g}–{1e3 * row.seconds_high:.3g})"
+    middle, low, high = (rounded(1e3 * seconds) for seconds in (row.seconds, row.seconds_low, row.seconds_high))
+    time = f"{middle} ms ({low}–{high})"
     if row.ratio is None or row.ratio_low is None or row.ratio_high is None:
         return time, "–"
     return time, f"{row.ratio:.2f} ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
