@@ -22,6 +22,7 @@ EVERYWHERE = """
 import contextlib, io, json
 from pathlib import Path
 import run
+from ablations import __main__ as studies
 from ablations import plan
 from operators import __main__ as zoo
 from operators.benchmark import __main__ as benchmark
@@ -46,7 +47,7 @@ print(json.dumps({
     "measured": "row_mean" in next(Path("bench").glob("*.md")).read_text(),
     "page": Path("pages/row_mean.md").read_text(),
     "pictures": sorted(path.name for path in Path("pages").glob("row_mean-*.png")),
-    "levels": plan.read(plan.load("mixers")).blocks[0].factors[0].levels,
+    "levels": plan.read(studies.read(["study=mixers"]).node).blocks[0].factors[0].levels,
 }))
 """
 
