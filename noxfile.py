@@ -1,4 +1,7 @@
-"""Sessions: `nox` runs lint, typecheck and tests; `nox -s slow` the long ones; `nox -s readme` the README's."""
+"""Sessions: `nox` runs lint, typecheck and tests; `nox -s slow` the long ones.
+
+`nox -s readme` checks the README, `nox -s docs` builds the site.
+"""
 
 import nox
 
@@ -19,8 +22,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
-    """Full option products, inductor, training thresholds."""
-    _install(session)
+    """Full option products, inductor, training thresholds, the site."""
+    session.install("-e", ".[docs,test]")
     session.run("pytest", "-m", "slow", *session.posargs)
 
 
@@ -52,3 +55,11 @@ def readme(session: nox.Session) -> None:
     """The README's snippets and main command."""
     _install(session)
     session.run("pytest", "tests/test_readme.py", *session.posargs)
+
+
+@nox.session(python="3.11")
+def docs(session: nox.Session) -> None:
+    """The site, offline and without warnings, into site/; then its links."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/_site/links.py", "site")

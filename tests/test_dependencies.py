@@ -40,7 +40,7 @@ def imported():
 
 def declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != "test"}
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name not in ("docs", "test")}
     lines = [*project["dependencies"], *(line for group in extras.values() for line in group)]
     return {re.match(r"[\w.-]+", line).group().lower() for line in lines}
 

@@ -13,33 +13,11 @@ import pytest
 import conf
 import operators
 from tasks.config.composition import compose
+from tests.documents import blocks
 
 ROOT = Path(conf.__file__).parents[1]
 WRITTEN = {path.stem for path in (ROOT / "conf/mixer").glob("*.yaml")}
-STRANGER = """
-import torch
-from torch import nn
-from operators import Core, Cost, MixerCard, register
-
-
-@register(
-    MixerCard(
-        name="stranger", title="Mean of each row", source="an example", year=2026, equation="y_ij = w mean_j u_ij",
-        position_aware=True, permutation_equivariant=False, translation_equivariant="circular", linear=True,
-        backends=("torch",),
-    )
-)
-class Stranger(Core):
-    def __init__(self, site, *, backend: str = "auto", start: float = 1.0):
-        super().__init__(site, backend=backend)
-        self.weight = nn.Parameter(torch.full((site.width,), start))
-
-    def forward(self, u, *, x, cond=None):
-        return self.weight * u.mean(2, keepdim=True).expand_as(u)
-
-    def core_cost(self, height, width):
-        return Cost(state_elements=height * self.site.width)
-"""
+GUIDE = ROOT / "docs/guide/mixer.md"
 EVERYWHERE = """
 import contextlib, io, json
 from pathlib import Path
@@ -47,23 +25,27 @@ import run
 from ablations import plan, studyfile
 from operators import __main__ as zoo
 from operators.benchmark import __main__ as benchmark
+from operators.pages import __main__ as pages
 
 tiny = "model.dim=16 model.depth=1 data.batch_size=32 trainer=smoke trainer.accelerator=cpu logger=none".split()
-statuses = [run.main([*tiny, "mixer=stranger", "mixer.start=2", "hydra.run.dir=own"])]
-both = ["mixer=hybrid", "mixer.pattern=[stranger,pool]", "model.depth=2", "hydra.run.dir=hybrid"]
+statuses = [run.main([*tiny, "mixer=row_mean", "mixer.start=2", "hydra.run.dir=own"])]
+both = ["mixer=hybrid", "mixer.pattern=[row_mean,pool]", "model.depth=2", "hydra.run.dir=hybrid"]
 statuses += [run.main([*tiny, *both])]
-statuses += [run.main(["mixer=stranger", word]) for word in ("mixer.strat=2", "mixer.start=big", "mixer.backend=x")]
+statuses += [run.main(["mixer=row_mean", word]) for word in ("mixer.strat=2", "mixer.start=big", "mixer.backend=x")]
 listing = io.StringIO()
 with contextlib.redirect_stdout(listing):
-    statuses += [zoo.main([]), zoo.main(["describe", "stranger"]), zoo.main(["test", "stranger"])]
-words = "--mixers stranger,pool --grids 4 --batch 1 --dim 8 --repeats 1 --rivals none --reference pool --out bench"
+    statuses += [zoo.main([]), zoo.main(["describe", "row_mean"]), zoo.main(["test", "row_mean"])]
+words = "--mixers row_mean,pool --grids 4 --batch 1 --dim 8 --repeats 1 --rivals none --reference pool --out bench"
 statuses += [benchmark.main(words.split())]
+statuses += [pages.main(["row_mean", "--out", "pages"])]
 print(json.dumps({
     "statuses": statuses,
     "mixer": json.loads(Path("own/metrics.json").read_text())["mixer"],
     "listed": listing.getvalue().count("Mean of each row"),
-    "kept": "stranger keeps all its promises" in listing.getvalue(),
-    "measured": "stranger" in next(Path("bench").glob("*.md")).read_text(),
+    "kept": "row_mean keeps all its promises" in listing.getvalue(),
+    "measured": "row_mean" in next(Path("bench").glob("*.md")).read_text(),
+    "page": Path("pages/row_mean.md").read_text(),
+    "pictures": sorted(path.name for path in Path("pages").glob("row_mean-*.png")),
     "levels": plan.read(studyfile.load("mixers")).blocks[0].factors[0].levels,
 }))
 """
@@ -92,23 +74,50 @@ def test_a_folder_of_ones_own_comes_before_the_card(tmp_path: Path) -> None:
     assert "size: 7" in shown
 
 
-def test_a_mixer_of_another_package_is_found_everywhere(tmp_path: Path) -> None:
-    """No file of this project knows of it."""
-    site = tmp_path / "site"
-    (site / "stranger-1.0.dist-info").mkdir(parents=True)
-    (site / "stranger_mixer.py").write_text(STRANGER)
-    (site / "stranger-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
-    points = "[operator_zoo.mixers]\nstranger = stranger_mixer\n"
-    (site / "stranger-1.0.dist-info/entry_points.txt").write_text(points)
+@pytest.fixture
+def guide_mixer() -> str:
+    """The mixer that the guide shows."""
+    (code,) = (block.text for block in blocks(GUIDE, "python") if "@register" in block.text)
+    return code
+
+
+def test_a_minimal_mixer_is_one_file_of_at_most_forty_lines(guide_mixer: str) -> None:
+    assert len(guide_mixer.splitlines()) <= 40
+    assert [block.text for block in blocks(ROOT / "README.md", "python") if "@register" in block.text] == [guide_mixer]
+
+
+def test_a_mixer_of_another_package_is_found_everywhere(tmp_path: Path, guide_mixer: str) -> None:
+    """The package is the one that the guide shows, installed by pip; no file of this project knows of it."""
+    package, site = tmp_path / "package", tmp_path / "site"
+    package.mkdir()
+    (package / "row_mean.py").write_text(guide_mixer)
+    (project,) = (block.text for block in blocks(GUIDE, "toml"))
+    (package / "pyproject.toml").write_text(project)
+    install = [
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--target",
+        site,
+        package,
+    ]
+    subprocess.run([sys.executable, "-m", *install], check=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "COLUMNS": "120"}
     done = subprocess.run(
         [sys.executable, "-c", EVERYWHERE], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
-    assert facts["statuses"] == [0, 0, 2, 2, 2, 0, 0, 0, 0], done.stderr
-    assert facts["mixer"] == "stranger"
+    assert facts["statuses"] == [0, 0, 2, 2, 2, 0, 0, 0, 0, 0], done.stderr
+    assert facts["mixer"] == "row_mean"
     assert facts["listed"] == 2
     assert facts["kept"]
     assert facts["measured"]
-    assert "stranger" in facts["levels"]
+    assert "row_mean" in facts["levels"]
+    assert "`row_mean.py`" in facts["page"]
+    kinds = ("impulse", "receptive-field", "spectrum", "time")
+    assert facts["pictures"] == [f"row_mean-{kind}-{theme}.png" for kind in kinds for theme in ("dark", "light")]
+    assert all(f"]({picture}#only-" in facts["page"] for picture in facts["pictures"])

@@ -1,0 +1,42 @@
+"""Hooks of the site's build: pages of mixers and notebooks, and the mixers' place in the menu.
+
+Nothing that is generated is written into `docs/`: MkDocs gets the contents in memory.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import notebooks
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import operators
+from operators.pages import __main__ as pages
+
+
+@cache
+def mixers() -> dict[str, str | bytes]:
+    """The generated files of all mixers by name, made once for each process."""
+    return dict(pages.contents(operators.names()))
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put one page for each registered mixer into the menu, after the overview."""
+    assert config.nav is not None
+    (section,) = [entry["Mixers"] for entry in config.nav if isinstance(entry, dict) and "Mixers" in entry]
+    section += [{name: f"mixers/{name}.md"} for name in operators.names()]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages of the mixers with their pictures, the notebooks as pages, and documents of the root."""
+    for name, content in mixers().items():
+        files.append(File.generated(config, f"mixers/{name}", content=content))
+    for source in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{source.stem}.md", content=notebooks.to_markdown(source)))
+    for name in ("CONTRIBUTING", "CHANGELOG"):
+        text = (Path(config.docs_dir).parent / f"{name}.md").read_text(encoding="utf-8")
+        files.append(File.generated(config, f"{name.lower()}.md", content=text))
+    return files
