@@ -54,6 +54,19 @@ class Task(LightningModule):
         }
 
     @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """What training minimises, of a batch of the training split."""
+
+    @abstractmethod
+    def rehearse(self, images: Tensor, *, mixes: bool) -> Tensor:
+        """`loss` of a batch of which nothing matters but its shape, so that all tensors may be fake.
+
+        Args:
+            images: what the model takes (B, C, H, W), in its type.
+            mixes: whether they come with what mixes them.
+        """
+
+    @abstractmethod
     def repeat(self, batch: Batch) -> None:
         """Run the model on `batch` once more, for `tasks.run.divergence` to watch."""
 
@@ -94,6 +107,21 @@ class Task(LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss.
+
+        Raises:
+            DivergedError: it is not finite, on any device.
+        """
+        self._last = batch
+        loss = self.loss(batch)
+        self.log_loss(loss)
+        return loss
+
+    @property
+    def _model_dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; its learning rate changes step by step."""

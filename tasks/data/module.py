@@ -27,6 +27,9 @@ from tasks.system.signals import shield
 
 Batch = dict[str, Any]
 
+TRAINING_LOADERS = 3
+"""Loaders that live at once while training: that of the train split, and those of validation and test."""
+
 
 class ImageSplit(Dataset[Batch]):
     """One split. A whole batch is fetched and augmented at once, hence `__getitems__`."""
@@ -154,16 +157,14 @@ class ImageData(lightning.LightningDataModule):
         """
         rank, world_size = self._place()
         dataset = self._dataset(self.splits.train, self.augment)
-        batches = TrainBatches(len(dataset), self.batch_size, self.seed, rank, world_size)
-        if self.augment.mixes and self.batch_size // world_size % 2:
-            raise InputError(
-                f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
-                "images: mixup and cutmix mix pairs"
-            )
-        # those of validation and test will join it
-        loader = TrainLoader(dataset, batch_sampler=batches, **self._options(len(batches), loaders=3))
+        batches = self._train_batches(rank, world_size)
+        loader = TrainLoader(dataset, batch_sampler=batches, **self._options(len(batches), TRAINING_LOADERS))
         loader.corrupt, loader.checkpoint = self._tally("train", self.splits.train), self._checkpoint()
         return loader
+
+    def check_batches(self, world_size: int) -> None:
+        """Raise `InputError` for what `train_dataloader` refuses; loads the data."""
+        self._check_workers(len(self._train_batches(0, world_size)), TRAINING_LOADERS, world_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split in its order."""
@@ -204,10 +205,21 @@ class ImageData(lightning.LightningDataModule):
     def _checkpoint(self) -> Path | None:
         return None if self.trainer is None else Path(self.trainer.default_root_dir) / "checkpoints" / LAST
 
-    def _options(self, batches: int, loaders: int = 1) -> dict[str, Any]:
-        _, world_size = self._place()
+    def _train_batches(self, rank: int, world_size: int) -> TrainBatches:
+        batches = TrainBatches(len(self.splits.train), self.batch_size, self.seed, rank, world_size)
+        if self.augment.mixes and self.batch_size // world_size % 2:
+            raise InputError(
+                f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
+                "images: mixup and cutmix mix pairs"
+            )
+        return batches
+
+    def _check_workers(self, batches: int, loaders: int, world_size: int) -> None:
         batch = 4 * self.batch_size // world_size * self.channels * math.prod(self.image_size)
         workers.check(self.num_workers, loaders, batch, batches)
+
+    def _options(self, batches: int, loaders: int = 1) -> dict[str, Any]:
+        self._check_workers(batches, loaders, self._place()[1])
         return {
             "num_workers": self.num_workers,
             "collate_fn": workers.send,
