@@ -84,6 +84,12 @@ class Trunk(nn.Module):
         names = {f"blocks.{i}.mixer.{name}" for i, mixer in enumerate(self.mixers) for name in mixer.no_weight_decay()}
         return names | {f"positions.{name}" for name, _ in self.positions.named_parameters()}
 
+    def hidden_matrices(self) -> set[str]:
+        """Full names of the weights of the linear layers in blocks that an optimiser may decay: what Muon serves."""
+        layers = self.blocks.named_modules(prefix="blocks")
+        names = {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Linear)}
+        return names - self.no_weight_decay()
+
     def cost(self, height: int | None = None, width: int | None = None) -> ModelCost:
         """Cost for one image of height × width pixels (None: the nominal size).
 

@@ -88,7 +88,7 @@ def test_rate_warms_up_and_falls_to_the_floor() -> None:
 
 @pytest.mark.parametrize(("warmup", "expected"), [(0, 0), (0.05, 10), (1, 20), (2.5, 50)])
 def test_warmup_is_a_share_or_epochs(warmup: float, expected: int) -> None:
-    assert optim.warmup_steps(warmup, total=200, epochs=10) == expected
+    assert optim.span(warmup, total=200, epochs=10) == expected
 
 
 @pytest.mark.parametrize(
