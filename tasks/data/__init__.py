@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from operators import catalogue, value_types
 from operators.errors import InputError, check_choice, check_names
 from operators.runtime.lazy import attributes
+from tasks.data import subset
 from tasks.data.augment import Augment, RandAugment
 from tasks.data.files.layout import Opener, Options
 from tasks.data.mix import BatchMix
@@ -88,6 +89,7 @@ def check(name: str, **params: Any) -> None:
             Augment.parse(value)
         elif not (key == "resolution" and isinstance(value, list | tuple)):  # several, for mode=test
             value_types.check(f"data.{key}", value, known[key])
+    subset.check(params.get("subset"))
     root = params.get("root")
     if name in _PHOTOGRAPHS and root is not None and not Path(root).expanduser().exists():
         raise InputError(f"data.root={root} does not exist")

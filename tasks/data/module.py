@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
+from tasks.data import subset as subsets
 from tasks.data import workers
 from tasks.data.augment import Augment, Transform
 from tasks.data.decode import MOST_SIDE
@@ -71,6 +73,8 @@ class ImageData(lightning.LightningDataModule):
         seed: of the order and the augmentation.
         val_size: images of train to validate on; None is the data set's default. Refused where the data set has
             its own validation split.
+        subset: share of the train split to learn from, see `tasks.data.subset.take`; None and 1 are all of it.
+            Validation and test stay whole.
         augment: an `Augment`, or a mapping of its fields; None switches it off.
 
     Attributes:
@@ -93,6 +97,7 @@ class ImageData(lightning.LightningDataModule):
         resolution: int | None = None,
         seed: int = 0,
         val_size: int | None = None,
+        subset: float | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -105,10 +110,12 @@ class ImageData(lightning.LightningDataModule):
             check_number("data.val_size", val_size, least=1, integer=True)
             if source.val_size is None:
                 raise InputError(f"data.val_size={val_size} is refused: {source.name} has a validation split")
+        subsets.check(subset)
         root = None if root is None else str(Path(root).expanduser())
         source.require(root)
         self._source, self._root, self._val_size = source, root, val_size or source.val_size
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.subset = subset
         self.augment = Augment.parse(augment)
         other = "crop_pad" if source.crop == "crop_scale" else "crop_scale"
         if getattr(self.augment, other):
@@ -122,9 +129,14 @@ class ImageData(lightning.LightningDataModule):
         self.image_size = (resolution, resolution) if resolution else (height, width)
 
     @cached_property
-    def splits(self) -> Splits:
+    def whole(self) -> Splits:
         """The images of the three splits; reads (and where needed downloads) them the first time."""
         return carve(self._source.load(self._root), self._val_size)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """As `whole`, with the share of train that is learnt from."""
+        return replace(self.whole, train=subsets.take(self.whole.train, self.subset, self.seed))
 
     @cached_property
     def fingerprint(self) -> str:

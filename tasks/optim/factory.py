@@ -74,7 +74,9 @@ def _muon(
     known: Mapping[str, nn.Parameter], config: OptimizerConfig, spared: set[str], inner: set[str], fused: bool
 ) -> Combined:
     """Muon (Jordan 2024) for hidden matrices, its steps as large as AdamW's (arXiv 2502.16982, equation 4)."""
-    hidden = {name: parameter for name, parameter in known.items() if name in inner - spared and parameter.requires_grad}
+    hidden = {
+        name: parameter for name, parameter in known.items() if name in inner - spared and parameter.requires_grad
+    }
     rest = ((name, parameter) for name, parameter in known.items() if name not in hidden)
     parts: list[Optimizer] = []
     if hidden:
