@@ -48,6 +48,10 @@ class Trunk(nn.Module):
     def outer_macs(self, tokens: int) -> int:
         """Multiply-accumulates outside stem and blocks, for one image of `tokens` tokens."""
 
+    def mixed_grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """The grid that the mixers see of an image of rows × columns patches."""
+        return rows, columns
+
     def tokens(self, images: Tensor) -> Tensor:
         """Patches with their positions (B, h, w, C) of images (B, in_channels, H, W), h = H / patch, w = W / patch.
 
@@ -100,7 +104,7 @@ class Trunk(nn.Module):
         for name, value in zip(("height", "width"), size, strict=True):
             check_number(name, value, least=1, integer=True)
         check_patch(self.spec.patch, size)
-        rows, columns = size[0] // self.spec.patch, size[1] // self.spec.patch
+        rows, columns = self.mixed_grid(size[0] // self.spec.patch, size[1] // self.spec.patch)
         mixing = sum(mixer.cost(rows, columns).macs for mixer in self.mixers)
         outside = sum(block.macs(rows * columns) for block in self._blocks)
         return ModelCost(

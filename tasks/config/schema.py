@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import models
@@ -17,7 +16,7 @@ import tasks.data
 from models.spec import MixerSpec, ViTSpec, shaped
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
-from tasks.config import bounds
+from tasks.config import bounds, start
 from tasks.config.images import Images
 from tasks.config.overrides import PDE_MIXER
 from tasks.config.task import TASKS, ClassificationConfig, GenerationConfig, SampleConfig, TaskConfig
@@ -60,7 +59,7 @@ class RunConfig:
         seed: keys initialisation, data order, augmentation and drop path.
         mode: one of `MODES`.
         ckpt: checkpoint to continue (fit), to evaluate (test) or to draw from (sample).
-        init: checkpoint whose weights to start from.
+        init: weights to start from, see `tasks.config.start`.
         sample: how to draw samples; with generation, and only there.
         plan: with mode plan, and only there.
         plain: all of it in plain containers, as `config.yaml` has it.
@@ -136,6 +135,11 @@ class RunConfig:
             if getattr(self, name) is not None:
                 bounds.check_path(name, getattr(self, name))
         check_choice("mode", self.mode, MODES)
+        if self.trainer.ema and self.optimizer.name == "schedule_free":
+            raise InputError(
+                f"trainer.ema={self.trainer.ema:g} does not go with optimizer=schedule_free, which averages the weights "
+                "itself: give trainer.ema=0"
+            )
         if self.mode == "plan" and self.ckpt is not None:
             raise InputError("mode=plan builds no weights and takes no ckpt: leave it out")
         if (self.plan is None) == (self.mode == "plan"):
@@ -211,8 +215,8 @@ def check(run: RunConfig) -> None:
     for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     tasks.data.check(**run.data)
-    if run.init is not None and not Path(run.init).exists():
-        raise InputError(f"init={run.init} does not exist")
+    if run.init is not None:
+        start.check(run.init, run.task)
 
 
 def mixer_specs(

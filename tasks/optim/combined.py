@@ -33,7 +33,7 @@ class Combined(Optimizer):
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Evaluate the closure once, then let every optimiser take its step."""
         loss = None
         if closure is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +16,6 @@ from tasks.config.training import OptimizerConfig
 from tasks.optim.combined import Combined
 from tasks.optim.groups import Group, Named, parameter_groups
 from tasks.optim.schedules import rate, span
-
-PACKAGE = "pytorch_optimizer"
 
 
 def create(
@@ -109,12 +106,13 @@ def _packaged(name: str) -> Callable[[list[Group], OptimizerConfig, bool], Optim
 
 def _package(optimizer: str) -> Any:
     try:
-        return importlib.import_module(PACKAGE)
+        import pytorch_optimizer
     except ImportError as error:
         raise InputError(
-            f'optimizer={optimizer} needs the package {PACKAGE} ({error}): pip install "operator-zoo[optimizers]", '
-            f"or pip install {PACKAGE}"
+            f"optimizer={optimizer} needs the package pytorch_optimizer ({error}): pip install "
+            '"operator-zoo[optimizers]", or pip install pytorch_optimizer'
         ) from error
+    return pytorch_optimizer
 
 
 State = Callable[[Tensor], Mapping[str, Tensor]]

@@ -18,12 +18,14 @@ from tasks import autoencoder
 from tasks.autoencoder import Autoencoder
 from tasks.base import Task
 from tasks.classification import Classification
+from tasks.config import start
 from tasks.config.images import Images
 from tasks.config.schema import RunConfig
 from tasks.config.task import GenerationConfig, TaskConfig
 from tasks.data import ImageData
 from tasks.generation import Generation
 from tasks.system import checkpoint
+from tasks.weights.start import fill
 
 _TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
 """Of the parameters, where it is not float32."""
@@ -137,14 +139,18 @@ def build_module(
     return module
 
 
-def load_weights(module: Task, settings: RunConfig, saved: Mapping[str, Any] | None) -> None:
+def load_weights(module: Task, settings: RunConfig, images: Images, saved: Mapping[str, Any] | None) -> None:
     """Fill `module` with the weights of the checkpoint `saved`, or of `init`, if there are any.
 
     Raises:
-        InputError: they are another model's.
+        InputError: they are another model's, or cannot be had.
     """
     if saved is not None:
         checkpoint.load_weights(module, saved["state_dict"], f"ckpt={settings.ckpt}")
     if settings.init is not None:
-        start = checkpoint.load(settings.init, "init")["state_dict"]
-        checkpoint.load_weights(module, start, f"init={settings.init}")
+        first = start.parse(settings.init)
+        if first.kind == "run":
+            checkpoint.load_weights(module, checkpoint.load(first.name, "init")["state_dict"], first.where)
+        else:
+            assert isinstance(module.model, models.Trunk)
+            fill(module.model, first, images.mean, images.std)

@@ -18,6 +18,7 @@ from tasks.planning import plan
 from tasks.run import loggers, resolutions, trainer
 from tasks.run.callbacks import validation_scores
 from tasks.run.divergence import DivergedError
+from tasks.run.patience import Patience
 from tasks.run.preparing import Run, check_batches, check_directory, open_data, prepare
 from tasks.run.saving import no_room
 from tasks.system import atomic_files, checkpoint, environment, failure, provenance, results
@@ -180,6 +181,9 @@ def _fit(run: Run, metrics: Metrics) -> None:
         run.trainer.fit(run.module, run.data, ckpt_path=run.ckpt, weights_only=True)
     finally:
         metrics |= validation_scores(run.trainer)
+        for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Patience):
+                metrics |= {"train/stopped_early": callback.exhausted, "train/steps": run.trainer.global_step}
     path = run.run_dir / "checkpoints" / "best.ckpt"
     best = checkpoint.load(path)
     checkpoint.load_weights(run.module, best["state_dict"], str(path))
@@ -266,6 +270,7 @@ def _write_provenance(run: Run, metrics: Mapping[str, Any], tuned: bool) -> None
     data: dict[str, Any] = {"name": settings.data["name"], "fingerprint": None}
     if run.data is not None:
         corrupt = {split: len(known.found) for split, known in run.data.corrupt.items()}
+        data |= {"subset": run.data.subset}
         data |= {"fingerprint": run.data.fingerprint, "corrupt": corrupt, "identical": run.data.identical}
     facts = provenance.collect(
         seed=settings.seed,

@@ -118,7 +118,7 @@ def prepare(
     if data is not None:
         resolutions.check_size(model, building.input_shape(coder, data.channels, *data.image_size)[1:])
     module = building.build_module(settings, model, images, data, coder)
-    building.load_weights(module, settings, saved)
+    building.load_weights(module, settings, images, saved)
     clock = Clock()
     contents = Contents(
         deepcopy({**settings.plain, "ckpt": None, "init": None}),

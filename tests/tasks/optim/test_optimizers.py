@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from tasks import optim
 from tasks.config.choices import OPTIMIZERS
 from tasks.config.composition import compose
 from tasks.config.training import OptimizerConfig
-from tasks.optim import factory
 from tests.tasks.conftest import Fit
 from tests.tasks.run.test_execute import Kill, timeless, weights
 
 PACKAGED = ("lion", "lamb", "schedule_free")
 needs_package = pytest.mark.skipif(
-    importlib.util.find_spec(factory.PACKAGE) is None, reason=f"{factory.PACKAGE} is not installed"
+    importlib.util.find_spec("pytorch_optimizer") is None, reason="pytorch_optimizer is not installed"
 )
 every = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=needs_package) if name in PACKAGED else name for name in OPTIMIZERS]
@@ -184,7 +184,7 @@ def test_combined_optimizer_evaluates_its_closure_once() -> None:
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_missing_package_is_named_with_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factory, "PACKAGE", "package_that_is_not_there")
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(InputError) as caught:
         made(Small(), configured(name))
     assert f"optimizer={name} needs" in str(caught.value)
