@@ -137,8 +137,8 @@ class RunConfig:
         check_choice("mode", self.mode, MODES)
         if self.trainer.ema and self.optimizer.name == "schedule_free":
             raise InputError(
-                f"trainer.ema={self.trainer.ema:g} does not go with optimizer=schedule_free, which averages the weights "
-                "itself: give trainer.ema=0"
+                f"trainer.ema={self.trainer.ema:g} does not go with optimizer=schedule_free, which averages the "
+                "weights itself: give trainer.ema=0"
             )
         if self.mode == "plan" and self.ckpt is not None:
             raise InputError("mode=plan builds no weights and takes no ckpt: leave it out")

@@ -55,9 +55,7 @@ def check_resumable(content: Mapping[str, Any], where: str, trainer: Trainer, mo
 
 def _check_callbacks(content: Mapping[str, Any], where: str, trainer: Trainer, module: Task) -> None:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    states: dict[str, Callback] = {
-        callback.state_key: callback for callback in callbacks if isinstance(callback, Clock | Best)
-    }
+    states: dict[str, Callback] = {c.state_key: c for c in callbacks if isinstance(c, Clock | Best)}
     # patience may be asked for only now
     states |= {c.state_key: c for c in callbacks if isinstance(c, Patience) and c.state_key in content["callbacks"]}
     for key, callback in states.items():
