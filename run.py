@@ -88,10 +88,10 @@ def _job(config: DictConfig, stop: Stop) -> int:
     run_dir = Path(job.runtime.output_dir)
     try:
         overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
-        settled = settle(config, cast(list[str], overrides), check=True)
+        settings = settle(config, cast(list[str], overrides))
         from tasks.run.execute import execute  # takes seconds, for which wrong input need not wait
 
-        metrics = execute(settled, run_dir, stop=stop)
+        metrics = execute(settings, run_dir, stop=stop)
     except InputError as error:
         with suppress(OSError):  # Hydra has made the directory; it stays if there is something in it
             run_dir.rmdir()

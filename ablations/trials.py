@@ -6,21 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
-import models
-import tasks.data
 from ablations.designs import Design
 from ablations.layout import tuned_block, tuning_block
 from ablations.plan import Extra, FactorialBlock, Plan
 from operators.errors import InputError
-from tasks.config import schema
-from tasks.config.composition import REFUSALS, compose, translate
+from tasks.config.composition import REFUSALS, compose, read, translate
 from tasks.config.overrides import parse
+
+if TYPE_CHECKING:
+    from tasks.data import ImageData
 
 TUNING, MAIN, SEARCH = "tuning", "main", "search"
 RESERVED = ("seed", "mode", "ckpt", "init", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
@@ -95,27 +94,44 @@ def sections(plan: Plan, given: Sequence[str]) -> dict[str, str]:
 
 
 def check(plan: Plan, trials: Iterable[Trial]) -> None:
-    """Build the configuration and the model of every arm, without running it.
+    """Find out whether the run of any arm would be refused, without weights and without training.
 
     Raises:
-        InputError: the first that cannot be, and which arm it is.
+        InputError: the first that would be, in the words of the run, and which arm it is.
     """
     seen = set()
+    opened: dict[str, ImageData | None] = {}
     for trial in trials:
         if trial.overrides in seen:
             continue
         seen.add(trial.overrides)
         try:
-            config = compose(trial.overrides)
-            if plan.searches:
-                space = search_space(plan, config)
-                config = compose(merge(trial.overrides, [f"{key}={literal(one.first)}" for key, one in space.items()]))
-            elif plan.tuning and trial.stage == MAIN:
-                compose(merge(trial.overrides, [f"{plan.tuning.key}={literal(plan.tuning.levels[0])}"]))
-            _build(config)
+            _check_run(_proposed(plan, trial), opened)
         except InputError as error:
             where = "" if plan.searches else f"block {trial.block}, arm {trial.arm}: "
             raise InputError(f"{where}{error}") from error
+
+
+def _proposed(plan: Plan, trial: Trial) -> tuple[str, ...]:
+    """The overrides of the trial, with values for what is only known when it starts."""
+    own = [*trial.overrides, f"seed={trial.seed}"]
+    if plan.searches:
+        space = search_space(plan, compose(own))
+        return merge(own, [f"{key}={literal(one.first)}" for key, one in space.items()])
+    if plan.tuning and trial.stage == MAIN:
+        return merge(own, [f"{plan.tuning.key}={literal(plan.tuning.levels[0])}"])
+    return tuple(own)
+
+
+def _check_run(overrides: Sequence[str], opened: dict[str, ImageData | None]) -> None:
+    """Refuse what run.py would refuse; `opened` holds the data of earlier runs by their settings."""
+    run = read(overrides)
+    from tasks.run import preparing  # takes seconds, for which wrong overrides need not wait
+
+    key = json.dumps({"seed": run.seed, **run.data}, sort_keys=True)
+    if key not in opened:
+        opened[key] = preparing.open_data(run)
+    preparing.check(run, opened[key])
 
 
 def search_space(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,23 +251,3 @@ def _parse(text: str) -> Override:
         return parse([text])[0]
     except REFUSALS as error:
         raise translate(error, [text]) from error
-
-
-def _build(config: Mapping[str, Any]) -> None:
-    settings = schema.parse(config)
-    channels, image_size, classes = _data_shape(json.dumps({"seed": settings.seed, **settings.data}))
-    models.create(
-        **settings.model,
-        mixers=settings.mixers,
-        image_size=image_size,
-        in_channels=channels,
-        num_classes=classes,
-        seed=settings.seed,
-    )
-
-
-@cache
-def _data_shape(settings: str) -> tuple[int, tuple[int, int], int]:
-    data = tasks.data.create(**json.loads(settings))
-    height, width = data.image_size
-    return data.channels, (height, width), data.num_classes

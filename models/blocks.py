@@ -106,16 +106,17 @@ class DropPath(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear(C, hidden), GELU, Linear(hidden, C) on each token."""
+    """Linear(C, hidden), GELU (`exact`, or its `tanh` approximation), Linear(hidden, C) on each token."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, gelu: str = "exact") -> None:
         super().__init__()
+        self.approximate = "tanh" if gelu == "tanh" else "none"
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (…, C) to (…, C)."""
-        return self.down(F.gelu(self.up(x)))
+        return self.down(F.gelu(self.up(x), approximate=self.approximate))
 
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates for `tokens` tokens."""
@@ -131,14 +132,23 @@ class Block(nn.Module):
         hidden: inner width of the feed-forward network; 0 leaves it out (the mixer-only block of Mamba and Vim).
         drop_path: probability with which a sample skips each branch in training.
         norm: `layer` or `rms`.
+        gelu: see `FeedForward`.
     """
 
-    def __init__(self, mixer: Mixer, dim: int, hidden: int, drop_path: float = 0.0, norm: str = "layer") -> None:
+    def __init__(
+        self,
+        mixer: Mixer,
+        dim: int,
+        hidden: int,
+        drop_path: float = 0.0,
+        norm: str = "layer",
+        gelu: str = "exact",
+    ) -> None:
         super().__init__()
         self.mixer_norm = norm_layer(norm, dim)
         self.mixer = mixer
         self.ffn_norm = norm_layer(norm, dim) if hidden else None
-        self.ffn = FeedForward(dim, hidden) if hidden else None
+        self.ffn = FeedForward(dim, hidden, gelu) if hidden else None
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

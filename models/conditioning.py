@@ -19,20 +19,20 @@ from operators.initialisation import STD
 from operators.precision import full_precision, wide
 
 FREQUENCIES = 256
-TIME_SCALE = 1000.0
 
 
 class TimeEmbedding(nn.Module):
     """Maps times (B,) in [0, 1] to vectors (B, C): sines and cosines, then Linear, SiLU, Linear.
 
-    The 256 numbers are cos(1000 t ω_k) and sin(1000 t ω_k), ω_k = 10000^(-k / 128), k = 0 … 127: the embedding that DiT
-    and SiT give to their step or time, at the scale of DiT's 1000 steps. Times a thousandth apart then differ in phase
-    by one radian at the highest frequency, and by a tenth over the whole of [0, 1] at the lowest. The linear layers
-    start with deviation 0.02, as DiT's.
+    The 256 numbers are cos(scale t ω_k) and sin(scale t ω_k), ω_k = 10000^(-k / 128), k = 0 … 127: the embedding that
+    DiT gives to its step, of which there are 1000, and SiT, at scale 1, to its time. At scale 1000, times a thousandth
+    apart differ in phase by one radian at the highest frequency, and by a tenth over the whole of [0, 1] at the lowest.
+    The linear layers start with deviation 0.02, as DiT's.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, scale: float = 1000.0) -> None:
         super().__init__()
+        self.scale = scale
         self.up = FixedLinear(FREQUENCIES, dim, std=STD)
         self.down = FixedLinear(dim, dim, std=STD)
 
@@ -41,7 +41,7 @@ class TimeEmbedding(nn.Module):
         dtype = wide(self.up.weight.dtype)
         count = FREQUENCIES // 2
         steps = torch.arange(count, device=time.device, dtype=dtype)
-        angles = TIME_SCALE * time.to(dtype)[:, None] * torch.exp(steps * (-math.log(10000.0) / count))
+        angles = self.scale * time.to(dtype)[:, None] * torch.exp(steps * (-math.log(10000.0) / count))
         waves = torch.cat((angles.cos(), angles.sin()), dim=-1).to(self.up.weight.dtype)
         return self.down(F.silu(self.up(waves)))
 
@@ -89,13 +89,14 @@ class ModulatedBlock(nn.Module):
         mixer: what mixes the tokens; it may use the conditioning vector as well.
         dim: channels C, and the width of the conditioning vector.
         hidden: inner width of the feed-forward network; 0 leaves it out.
+        gelu: see `FeedForward`.
     """
 
-    def __init__(self, mixer: Mixer, dim: int, hidden: int) -> None:
+    def __init__(self, mixer: Mixer, dim: int, hidden: int, gelu: str = "exact") -> None:
         super().__init__()
         self.norm = ModulatedNorm(dim)  # without parameters, so that one serves both branches
         self.mixer = mixer
-        self.ffn = FeedForward(dim, hidden) if hidden else None
+        self.ffn = FeedForward(dim, hidden, gelu) if hidden else None
         self.modulation = Modulation(dim, 6 if hidden else 3)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:

@@ -6,8 +6,8 @@
     output = image whose patches are head(tokens, c)                 # (B, in_channels, H, W)
 
 The trunk of DiT (arXiv 2212.09748, its adaLN-Zero block), with these differences: the output has as many channels as
-the input, since flow matching learns no variance; positions follow `models.positions`; GELU is exact, not its tanh
-approximation; the trunk's projections start as everywhere here (see `models.initialisation`).
+the input, since flow matching learns no variance; positions follow `models.positions`; GELU is exact by default, not
+its tanh approximation; the trunk's projections start as everywhere here (see `models.initialisation`).
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class DiffusionTransformer(Trunk):
             built = build_mixers(mixers, depth=spec.depth, dim=spec.dim, grid=self.grid, cond_dim=spec.dim, seed=seed)
             self.stem = PatchEmbedding(in_channels, spec.dim, spec.patch)
             self.positions = positions.create(spec.positions, spec.dim, self.grid)
-            self.time = TimeEmbedding(spec.dim)
+            self.time = TimeEmbedding(spec.dim, spec.time_scale)
             self.label = nn.Embedding(num_classes + 1, spec.dim)
-            self.blocks = nn.ModuleList(ModulatedBlock(mixer, spec.dim, spec.ffn_width) for mixer in built)
+            self.blocks = nn.ModuleList(ModulatedBlock(mixer, spec.dim, spec.ffn_width, spec.gelu) for mixer in built)
             self.head = ModulatedHead(spec.dim, in_channels * spec.patch**2)
         initialise(self, seed)
 

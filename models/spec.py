@@ -11,6 +11,8 @@ from operators.shell.spec import ShellSpec
 
 NORMS = ("layer", "rms")
 POSITIONS = ("sincos", "learned", "none")
+GELUS = ("exact", "tanh")
+POOLINGS = ("mean", "class")
 MOST_BLOCKS = 10_000
 """Every block is a tree of Python objects, made one after the other, whatever its size."""
 
@@ -42,6 +44,7 @@ class TrunkSpec:
         patch: side of a patch in pixels.
         hidden: inner width of the feed-forward networks; None means 4 C, 0 leaves them out.
         positions: `learned`, `sincos` or `none` (see `models.positions`).
+        gelu: of the feed-forward networks: `exact`, or the `tanh` approximation that DiT was trained with.
         checkpointing: recompute blocks in the backward pass: less memory for about a third more time.
 
     Raises:
@@ -53,6 +56,7 @@ class TrunkSpec:
     patch: int
     hidden: int | None = None
     positions: str = "learned"
+    gelu: str = "exact"
     checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -61,6 +65,7 @@ class TrunkSpec:
         if self.hidden is not None:
             check_number("model.hidden", self.hidden, least=0, integer=True)
         check_choice("model.positions", self.positions, POSITIONS)
+        check_choice("model.gelu", self.gelu, GELUS)
         check_choice("model.checkpointing", self.checkpointing, (True, False))
 
     @property
@@ -76,6 +81,8 @@ class ViTSpec(TrunkSpec):
     Attributes:
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
         norm: `layer` or `rms`, before each branch and before the head.
+        pooling: what the head reads: the `mean` over the grid, or the token `class`, which mixers see as one token
+            more; this takes mixers for which all tokens are alike (`permutation_equivariant`).
 
     Raises:
         InputError: a value out of range, with what is allowed.
@@ -83,19 +90,31 @@ class ViTSpec(TrunkSpec):
 
     drop_path: float = 0.0
     norm: str = "layer"
+    pooling: str = "mean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("model.drop_path", self.drop_path, least=0, most=0.95)
         check_choice("model.norm", self.norm, NORMS)
+        check_choice("model.pooling", self.pooling, POOLINGS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiTSpec(TrunkSpec):
-    """The shape of a `DiffusionTransformer`: the fields of `TrunkSpec`, with patches of 2 and fixed positions."""
+    """The shape of a `DiffusionTransformer`: the fields of `TrunkSpec`, with patches of 2 and fixed positions.
+
+    Attributes:
+        time_scale: what the time in [0, 1] is multiplied by before its embedding: 1000 (DiT's number of steps) or 1
+            (SiT).
+    """
 
     patch: int = 2
     positions: str = "sincos"
+    time_scale: float = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("model.time_scale", self.time_scale, least=1e-3, most=1e6)
 
 
 PRESETS: dict[str, ViTSpec | DiTSpec] = {

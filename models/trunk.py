@@ -48,6 +48,10 @@ class Trunk(nn.Module):
     def outer_macs(self, tokens: int) -> int:
         """Multiply-accumulates outside stem and blocks, for one image of `tokens` tokens."""
 
+    def mixed_grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """The grid that the mixers see of an image of rows × columns patches."""
+        return rows, columns
+
     def tokens(self, images: Tensor) -> Tensor:
         """Patches with their positions (B, h, w, C) of images (B, in_channels, H, W), h = H / patch, w = W / patch.
 
@@ -84,6 +88,12 @@ class Trunk(nn.Module):
         names = {f"blocks.{i}.mixer.{name}" for i, mixer in enumerate(self.mixers) for name in mixer.no_weight_decay()}
         return names | {f"positions.{name}" for name, _ in self.positions.named_parameters()}
 
+    def hidden_matrices(self) -> set[str]:
+        """Full names of the weights of the linear layers in blocks that an optimiser may decay: what Muon serves."""
+        layers = self.blocks.named_modules(prefix="blocks")
+        names = {f"{name}.weight" for name, layer in layers if isinstance(layer, nn.Linear)}
+        return names - self.no_weight_decay()
+
     def cost(self, height: int | None = None, width: int | None = None) -> ModelCost:
         """Cost for one image of height × width pixels (None: the nominal size).
 
@@ -94,7 +104,7 @@ class Trunk(nn.Module):
         for name, value in zip(("height", "width"), size, strict=True):
             check_number(name, value, least=1, integer=True)
         check_patch(self.spec.patch, size)
-        rows, columns = size[0] // self.spec.patch, size[1] // self.spec.patch
+        rows, columns = self.mixed_grid(size[0] // self.spec.patch, size[1] // self.spec.patch)
         mixing = sum(mixer.cost(rows, columns).macs for mixer in self.mixers)
         outside = sum(block.macs(rows * columns) for block in self._blocks)
         return ModelCost(

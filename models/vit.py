@@ -5,7 +5,8 @@
     logits = head(mean over the grid of norm(tokens))
 
 The trunk of ViT and DeiT (arXiv 2010.11929, 2012.12877), but for the class token: on a grid that every mixer can serve
-there is no place for it, so the head reads the mean.
+there is no place for it, so the head reads the mean. Mixers for which all tokens are alike can have it, with
+`pooling="class"`: they see one row of tokens, of which the first is the class token, and the head reads that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from models.initialisation import initialise, seeded
 from models.mixing import build_mixers
 from models.spec import MixerSpec, ViTSpec
 from models.trunk import Trunk
+from operators.errors import InputError
 
 
 class VisionTransformer(Trunk):
@@ -51,6 +53,7 @@ class VisionTransformer(Trunk):
         seed: int = 0,
     ) -> None:
         super().__init__(spec, image_size=image_size, in_channels=in_channels, num_classes=num_classes)
+        self.spec: ViTSpec = spec
         rates = torch.linspace(0, spec.drop_path, spec.depth, device="cpu").tolist()
         # Torch's layers draw their weights when made; `initialise` replaces them, the fork keeps the global state.
         with seeded(seed, "trunk"):
@@ -58,11 +61,18 @@ class VisionTransformer(Trunk):
             self.stem = PatchEmbedding(in_channels, spec.dim, spec.patch)
             self.positions = positions.create(spec.positions, spec.dim, self.grid)
             self.blocks = nn.ModuleList(
-                Block(mixer, spec.dim, spec.ffn_width, rate, spec.norm)
+                Block(mixer, spec.dim, spec.ffn_width, rate, spec.norm, spec.gelu)
                 for mixer, rate in zip(built, rates, strict=True)
             )
             self.norm = norm_layer(spec.norm, spec.dim)
             self.head = nn.Linear(spec.dim, num_classes)
+            self.class_token = nn.Parameter(torch.zeros(spec.dim)) if spec.pooling == "class" else None
+        for mixer in self.mixers if self.class_token is not None else ():
+            if not mixer.permutation_equivariant:
+                raise InputError(
+                    "model.pooling='class' needs mixers for which all tokens are alike, and "
+                    f"{mixer.card.name} as it is here tells them apart by their place: take model.pooling=mean"
+                )
         initialise(self, seed)
 
     def features(self, images: Tensor) -> Tensor:
@@ -71,11 +81,25 @@ class VisionTransformer(Trunk):
         Raises:
             InputError: images of a wrong shape, or a grid that a mixer cannot serve.
         """
-        return self.norm(self.run_blocks(self.tokens(images)))
+        tokens = self.tokens(images)
+        mixed = self._mixed(tokens)
+        return mixed if self.class_token is None else mixed[:, :, 1:].view_as(tokens)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, in_channels, H, W); raises as `features` does."""
-        return self.head(self.features(images).mean(dim=(1, 2)))
+        mixed = self._mixed(self.tokens(images))
+        return self.head(mixed.mean(dim=(1, 2)) if self.class_token is None else mixed[:, 0, 0])
+
+    def _mixed(self, tokens: Tensor) -> Tensor:
+        """Normalised output of the blocks: (B, h, w, C), or (B, 1, 1 + h w, C) with a class token."""
+        if self.class_token is not None:
+            first = self.class_token.to(tokens.dtype).expand(len(tokens), 1, 1, -1)
+            tokens = torch.cat((first, tokens.flatten(1, 2)[:, None]), dim=2)
+        return self.norm(self.run_blocks(tokens))
+
+    def mixed_grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """As in `Trunk`; with a class token one row of all tokens and it."""
+        return (rows, columns) if self.spec.pooling == "mean" else (1, 1 + rows * columns)
 
     def outer_macs(self, tokens: int) -> int:
         return self.head.weight.numel()

@@ -42,6 +42,11 @@ class Core(nn.Module):
         return self.card.backends[0] if self.requested_backend == "auto" else self.requested_backend
 
     @property
+    def permutation_equivariant(self) -> bool:
+        """Whether permuting tokens permutes outputs: what the card says of the defaults, for this core's parameters."""
+        return self.card.permutation_equivariant
+
+    @property
     def needs_cond(self) -> bool:
         """Whether a call without `cond` is refused."""
         return False
@@ -91,6 +96,11 @@ class Mixer(nn.Module):
     def backend(self) -> str:
         """What serves a call on the device where the mixer is."""
         return self.core.backend
+
+    @property
+    def permutation_equivariant(self) -> bool:
+        """Whether permuting tokens permutes outputs, shell included."""
+        return self.core.permutation_equivariant and not self.shell.spec.conv
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Mix the tokens of x (B, H, W, C), given cond (B, cond_dim) where the mixer takes one.

@@ -54,6 +54,19 @@ class Task(LightningModule):
         }
 
     @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """What training minimises, of a batch of the training split."""
+
+    @abstractmethod
+    def rehearse(self, images: Tensor, *, mixes: bool) -> Tensor:
+        """`loss` of a batch of which nothing matters but its shape, so that all tensors may be fake.
+
+        Args:
+            images: what the model takes (B, C, H, W), in its type.
+            mixes: whether they come with what mixes them.
+        """
+
+    @abstractmethod
     def repeat(self, batch: Batch) -> None:
         """Run the model on `batch` once more, for `tasks.run.divergence` to watch."""
 
@@ -89,14 +102,40 @@ class Task(LightningModule):
         """
         for number, layer in enumerate(self._drop_paths.values()):
             layer.kept = batch["kept"][:, number]
+        self._use_average(False)
         seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
         # `torch.manual_seed` would, without a GPU, queue a stack trace for it: a millisecond and a leak, every step.
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
             torch.get_device_module(self.device).manual_seed(seed)
 
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss.
+
+        Raises:
+            DivergedError: it is not finite, on any device.
+        """
+        self._last = batch
+        loss = self.loss(batch)
+        self.log_loss(loss)
+        return loss
+
+    @property
+    def _model_dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    def on_validation_start(self) -> None:
+        """Validate, and save, the average that a schedule-free optimiser keeps."""
+        self._use_average(True)
+
+    def _use_average(self, average: bool) -> None:
+        """Put the weights in place that a schedule-free optimiser evaluates, or those that it trains."""
+        if self.optimizer_config.name == "schedule_free":
+            for optimizer in self.trainer.optimizers:
+                optimizer.eval() if average else optimizer.train()  # type: ignore[attr-defined]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; its learning rate changes step by step."""
+        """The optimiser of the configuration; its learning rate changes step by step."""
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         wishes: set[str] = getattr(self.model, "no_weight_decay", set)()
@@ -106,6 +145,7 @@ class Task(LightningModule):
             total=total,
             epochs=max(1.0, total / per_epoch),
             exempt=wishes,
+            matrices=getattr(self.model, "hidden_matrices", set)(),
             fused=self.fused,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
@@ -73,20 +74,20 @@ class Classification(Task):
         """Run the model on the images."""
         self.model.forward(batch["image"])  # `forward`, because a compiled call does not see hooks
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy, with soft targets where images are mixed.
-
-        Raises:
-            DivergedError: it is not finite, on any device.
-        """
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy, with soft targets where images are mixed."""
         target = batch["label"]
         if "mix" in batch:
-            batch = self.mix(batch)
+            self._last = batch = self.mix(batch)
             target = batch["target"]
-        self._last = batch
-        loss = F.cross_entropy(self(batch["image"]), target, label_smoothing=self.task.label_smoothing)
-        self.log_loss(loss)
-        return loss
+        return F.cross_entropy(self(batch["image"]), target, label_smoothing=self.task.label_smoothing)
+
+    def rehearse(self, images: Tensor, *, mixes: bool) -> Tensor:
+        """`loss` of these images."""
+        batch = {"image": images, "label": torch.empty(len(images), dtype=torch.int64)}
+        if mixes:
+            batch["mix"] = torch.empty(len(images), 5, dtype=images.dtype)
+        return self.loss(batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Take in a batch of the validation split."""

@@ -61,14 +61,12 @@ def export(ckpt: str | Path, out: str | Path) -> None:
         raise InputError(f"ckpt={ckpt} does not exist")
 
     # What follows takes seconds to import, for which wrong input need not wait.
-    import torch
     from safetensors.torch import save
 
     from tasks.system import checkpoint
 
     content = checkpoint.load(ckpt)
-    with torch.device("meta"):
-        model = _build(content[KEY], f"ckpt={ckpt}")
+    model = _build(content[KEY], f"ckpt={ckpt}", "meta")
     state = content["state_dict"]
     weights = {name.removeprefix(_PREFIX): state[name].contiguous() for name in state if name.startswith(_PREFIX)}
     checkpoint.check_weights(model, weights, f"ckpt={ckpt}")
@@ -103,39 +101,28 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> models.Trunk:
     Raises:
         InputError: as `describe`, or weights that do not fit the configuration.
     """
-    import torch
-
     from tasks.system import checkpoint
 
     recorded, weights = _read(path)
     try:
-        with torch.device("meta"):  # takes no memory, whatever sizes the file claims
-            claimed = _build(recorded, str(path))
+        claimed = _build(recorded, str(path), "meta")  # takes no memory, whatever sizes the file claims
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} does not say which model it holds") from error
     checkpoint.check_weights(claimed, weights, str(path))
-    model = _build(recorded, str(path))
+    model = _build(recorded, str(path), "cpu")
     # Assigned, not copied: in the type in which they were trained.
     model.load_state_dict(weights, assign=True)
     return model.to(device).eval()
 
 
-def _build(recorded: Mapping[str, Any], where: str) -> models.Trunk:
-    import models
+def _build(recorded: Mapping[str, Any], where: str, device: str) -> models.Trunk:
+    from tasks.config.images import Images
     from tasks.system import checkpoint
 
     run = checkpoint.check_config(recorded["config"], where)
-    channels, height, width = recorded["data"]["input"]
-    return models.create(
-        **run.model,
-        mixers=run.mixers,
-        image_size=(height, width),
-        in_channels=channels,
-        num_classes=recorded["data"]["num_classes"],
-        seed=run.seed,
-    )
+    return run.build(Images.recorded(recorded["data"]), device=device)
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -21,7 +21,7 @@ from tasks.base import Batch, Task
 from tasks.config.task import GenerationConfig, SampleConfig
 from tasks.flow import noise, paths, solvers, times
 from tasks.flow.guidance import guide
-from tasks.flow.loss import bin_by_time, flow_loss
+from tasks.flow.loss import Losses, bin_by_time, flow_loss
 from tasks.flow.prediction import span, velocity_model
 from tasks.measures import Evaluator, networks
 from tasks.measures.pixels import in_memory, quantised
@@ -161,25 +161,22 @@ class Generation(Task):
         t = times.draw(kind, numbers, self.span, self.task.time_mean, self.task.time_std).to(x)
         coins = noise.uniform(self.seed, index, f"{purpose} label", epoch).to(x)
         label = times.drop_labels(batch["label"], coins, drop, self.null)
-        found = flow_loss(self._predict, self.path, self.task.prediction, x, label, t, eps)
-        return found.prediction, found.velocity, t
+        return *self._flow_losses(x, label, t, eps), t
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The flow matching loss."""
+        return self.losses(batch, "flow", self.task.times, self.task.class_dropout)[0].mean()
+
+    def rehearse(self, images: Tensor, *, mixes: bool) -> Tensor:
+        """`loss` of these images or latents; nothing is encoded, and no random number is drawn."""
+        x = self.images({"image": images})
+        label, t = torch.empty(len(x), dtype=torch.int64), torch.empty(len(x), dtype=x.dtype)
+        return self._flow_losses(x, label, t, torch.empty_like(x)).prediction.mean()
 
     def repeat(self, batch: Batch) -> None:
         """Run the model on the images or latents, without noise, in the middle of the time."""
         x = self.targets(batch, "repeat")
         self.model.forward(x, torch.full((len(x),), 0.5, device=x.device), batch["label"])
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The flow matching loss.
-
-        Raises:
-            DivergedError: it is not finite, on any device.
-        """
-        self._last = batch
-        losses, _, _ = self.losses(batch, "flow", self.task.times, self.task.class_dropout)
-        loss = losses.mean()
-        self.log_loss(loss)
-        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Take in a batch of the validation split."""
@@ -299,12 +296,11 @@ class Generation(Task):
         self._drawn.append((index, label.cpu(), images.cpu()))
         return images, label
 
+    def _flow_losses(self, x: Tensor, label: Tensor, t: Tensor, eps: Tensor) -> Losses:
+        return flow_loss(self._predict, self.path, self.task.prediction, x, label, t, eps)
+
     def _predict(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         return self.model(x.to(self._model_dtype), t, label).to(x.dtype)
-
-    @property
-    def _model_dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
 
     def _examples(self) -> pictures.Index:
         """The first samples of each of the first classes, class by class."""

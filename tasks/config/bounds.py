@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from operators.errors import InputError, check_choice, check_names, check_number
@@ -62,6 +63,21 @@ def check_path(what: str, value: Any) -> None:
         raise InputError(f"{what}={value!r} must be the path of a file{named}")
     if not value or "\0" in value:
         raise InputError(f"{what}={value!r} must be the path of a file")
+
+
+@contextmanager
+def overflow_refused() -> Iterator[None]:
+    """Where a size overflows what torch can count in, nothing could hold it.
+
+    Raises:
+        InputError: instead of torch's error.
+    """
+    try:
+        yield
+    except (RuntimeError, OverflowError, TypeError) as error:
+        if "verflow" not in str(error):
+            raise
+        raise InputError("the sizes of model, mixer and data multiply to more than any memory holds") from error
 
 
 def check_lightning(name: str, value: Any) -> None:

@@ -6,40 +6,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from operators.errors import InputError
+from tasks.config.schema import RunConfig
 
 
-def settle(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with `model.match` in plain numbers and, unless a checkpoint decides, with the `model.hidden` it means.
+def in_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with its `model.match`, if it has one, in plain numbers.
 
     Raises:
-        InputError: `model.hidden` is given as well, the budget is none or no width meets it, or no such model can be.
+        InputError: `model.hidden` is given as well, or the budget is none.
     """
     node = config["model"]
     if not isinstance(node, Mapping) or node.get("match") is None:
         return dict(config)
     if node.get("hidden") is not None:
         raise InputError(f"model.hidden={node['hidden']} and model.match exclude each other: the budget decides it")
-    from models import match as matching  # imports torch
+    from models import match  # imports torch
 
-    model = {**node, "match": matching.parse(node["match"])}
-    if config["ckpt"] is None:
-        model["hidden"] = _solve({**config, "model": model})
-    return {**config, "model": model}
+    return {**config, "model": {**node, "match": match.parse(node["match"])}}
 
 
-def _solve(config: Mapping[str, Any]) -> int:
-    import models
+def settle(run: RunConfig) -> RunConfig:
+    """`run` with the `model.hidden` that its budget, if it has one, means.
+
+    Raises:
+        InputError: as `in_numbers`, no width meets the budget, or no such model can be.
+    """
+    if run.model.get("match") is None:
+        return run
     import tasks.data
-    from models import match as matching
-    from tasks.config import schema
 
-    run = schema.parse(config)
-    data = tasks.data.describe(**run.data)
-    channels, height, width = run.input_shape(data.channels, *data.image_size)
-    shape: dict[str, Any] = {"in_channels": channels, "num_classes": data.num_classes}
-    fixed = {key: value for key, value in run.model.items() if key not in ("hidden", "match")}
-
-    def build(hidden: int) -> models.Trunk:
-        return models.create(**fixed, hidden=hidden, mixers=run.mixers, image_size=(height, width), **shape)
-
-    return matching.solve(run.model["match"], build).hidden
+    run = run.changed("model", in_numbers(run.plain)["model"])
+    images = run.images(tasks.data.describe(**run.data))
+    return run.changed("model", {**run.model, "hidden": run.build(images, device="meta").spec.hidden})

@@ -5,6 +5,8 @@ PREDICTIONS = ("velocity", "data", "noise")
 SOLVERS = ("euler", "heun", "dopri5")
 DISTRIBUTIONS = ("uniform", "logit_normal")
 NETWORKS = ("efficientnet_lite0", "inception")
+OPTIMIZERS = ("adamw", "muon", "lion", "lamb", "adafactor", "schedule_free")
+SCHEDULES = ("cosine", "wsd", "constant")
 ACCELERATORS = ("auto", "gpu", "cpu", "cuda", "mps", "tpu")
 STRATEGIES = (
     "auto",

@@ -17,6 +17,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from operators.errors import InputError, nearest
 from tasks.config import bounds, budget, mixers, schema
 from tasks.config.overrides import PDE_MIXER, normalise, parse, run_directory
+from tasks.config.schema import RunConfig
 from tasks.system.atomic_files import PREVIOUS
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError)
@@ -27,7 +28,12 @@ _UNKNOWN = "Could not override '"
 
 
 def compose(overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The configuration of the run that `python run.py OVERRIDES` would do.
+    """The configuration of the run that `python run.py OVERRIDES` would do, in plain containers; raises as `read`."""
+    return dict(read(overrides).plain)
+
+
+def read(overrides: Sequence[str] = ()) -> RunConfig:
+    """The run that `python run.py OVERRIDES` would do.
 
     Raises:
         InputError: overrides that do not fit together, with the nearest valid name.
@@ -51,8 +57,8 @@ def refuses(error: Exception) -> bool:
     return isinstance(error, REFUSALS) or where.split(".")[0] in _COMPOSERS
 
 
-def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False) -> dict[str, Any]:
-    """The composed `config` as plain containers, after what Hydra's composition cannot express.
+def settle(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
+    """The run that the composed `config` asks for, after what Hydra's composition cannot express.
 
     A hybrid without a PDE layer has no node `pde`; the node `plan` goes with mode=plan; `model.match` decides
     `model.hidden`; with `ckpt=PATH` the checkpoint's configuration takes over.
@@ -60,10 +66,10 @@ def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False)
     Args:
         config: as Hydra has composed it.
         overrides: that it was composed of.
-        check: whether to refuse at once, before torch is imported, what the run would refuse later.
 
     Raises:
-        InputError: an override that contradicts either.
+        InputError: an override that contradicts either; and, unless a checkpoint decides, whatever can be refused
+            before torch is imported, or by the budget.
     """
     try:
         plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
@@ -84,18 +90,15 @@ def settle(config: DictConfig, overrides: Sequence[str], *, check: bool = False)
         for override in parse(overrides):
             if override.key_or_group.split(".")[0] == "plan":
                 raise InputError(f"{override.key_or_group} goes with mode=plan, not with mode={plain['mode']}")
-    if plain["ckpt"] is not None:
-        bounds.check_path("ckpt", plain["ckpt"])
-        if plain["mode"] != "plan":  # which takes none, and says so
-            _check_checkpoint(plain["ckpt"])
-    elif check:
-        schema.check(plain)
-    plain = budget.settle(plain)
-    if plain["ckpt"] is not None:
-        from tasks.system import checkpoint  # imports torch
+    if plain["ckpt"] is None or plain["mode"] == "plan":  # which takes none, and says so
+        run = schema.parse(plain)
+        schema.check(run)
+        return budget.settle(run)
+    bounds.check_path("ckpt", plain["ckpt"])
+    _check_checkpoint(plain["ckpt"])
+    from tasks.system import checkpoint  # imports torch
 
-        plain = checkpoint.adopt(plain, overrides)
-    return plain
+    return schema.parse(checkpoint.adopt(budget.in_numbers(plain), overrides))
 
 
 def _check_checkpoint(path: str) -> None:

@@ -8,19 +8,22 @@ Values of `data`, `model` and `mixer` are validated by those who take them (`tas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import models
 import tasks.data
 from models.spec import MixerSpec, ViTSpec, shaped
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
-from tasks.config import bounds
+from tasks.config import bounds, start
+from tasks.config.images import Images
 from tasks.config.overrides import PDE_MIXER
 from tasks.config.task import TASKS, ClassificationConfig, GenerationConfig, SampleConfig, TaskConfig
 from tasks.config.training import LoggerConfig, OptimizerConfig, TrainerConfig
+
+if TYPE_CHECKING:
+    from tasks.data import ImageData
 
 MODES = ("fit", "test", "sample", "plan")
 
@@ -56,9 +59,10 @@ class RunConfig:
         seed: keys initialisation, data order, augmentation and drop path.
         mode: one of `MODES`.
         ckpt: checkpoint to continue (fit), to evaluate (test) or to draw from (sample).
-        init: checkpoint whose weights to start from.
+        init: weights to start from, see `tasks.config.start`.
         sample: how to draw samples; with generation, and only there.
         plan: with mode plan, and only there.
+        plain: all of it in plain containers, as `config.yaml` has it.
     """
 
     task: TaskConfig
@@ -70,6 +74,7 @@ class RunConfig:
     optimizer: OptimizerConfig
     trainer: TrainerConfig
     logger: LoggerConfig
+    plain: Mapping[str, Any]
     seed: int = 0
     mode: str = "fit"
     ckpt: str | None = None
@@ -77,8 +82,8 @@ class RunConfig:
     sample: SampleConfig | None = None
     plan: PlanConfig | None = None
 
-    def input_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
-        """Shape (C, H, W) of what the model takes of images of that shape: themselves, or their latents.
+    def images(self, data: ImageData) -> Images:
+        """What the model has to know of `data`; of an autoencoder nothing but its configuration is read.
 
         Raises:
             InputError: see `tasks.autoencoder.input_shape`.
@@ -86,7 +91,43 @@ class RunConfig:
         from tasks import autoencoder
 
         path = self.task.autoencoder if isinstance(self.task, GenerationConfig) else None
-        return autoencoder.input_shape(path, channels, height, width)
+        return Images.of(data, autoencoder.input_shape(path, data.channels, *data.image_size))
+
+    def build(self, images: Images, *, device: str = "cpu", **changed: Any) -> models.Trunk:
+        """The model with the weights that it starts from, in the same bits on every device.
+
+        Args:
+            images: that it is made for.
+            device: where its weights are; on `meta` they take no memory.
+            changed: fields of the model that differ from the run's.
+
+        Raises:
+            InputError: a model that cannot be, or that is made for another task.
+        """
+        import torch
+
+        self.check_purpose()
+        channels, height, width = images.input
+        with bounds.overflow_refused(), torch.device(device):
+            return models.create(
+                **{**self.model, **changed},
+                mixers=self.mixers,
+                image_size=(height, width),
+                in_channels=channels,
+                num_classes=images.num_classes,
+                seed=self.seed,
+            )
+
+    def check_purpose(self) -> None:
+        """Raise `InputError` unless the model is made for the task."""
+        shape = shaped(self.model["name"], {key: value for key, value in self.model.items() if key != "name"})
+        if isinstance(shape, ViTSpec) != isinstance(self.task, ClassificationConfig):
+            fitting = "vit_*" if isinstance(self.task, ClassificationConfig) else "dit_*"
+            raise InputError(f"model={self.model['name']} is not made for task={self.task.name}: take {fitting}")
+
+    def changed(self, key: str, value: Any) -> RunConfig:
+        """The run with another value at its top-level `key`, which is not made of dataclasses."""
+        return replace(self, plain={**self.plain, key: value}, **{key: value})
 
     def __post_init__(self) -> None:
         check_number("seed", self.seed, least=0, most=2**32 - 1, integer=True)
@@ -94,6 +135,11 @@ class RunConfig:
             if getattr(self, name) is not None:
                 bounds.check_path(name, getattr(self, name))
         check_choice("mode", self.mode, MODES)
+        if self.trainer.ema and self.optimizer.name == "schedule_free":
+            raise InputError(
+                f"trainer.ema={self.trainer.ema:g} does not go with optimizer=schedule_free, which averages the "
+                "weights itself: give trainer.ema=0"
+            )
         if self.mode == "plan" and self.ckpt is not None:
             raise InputError("mode=plan builds no weights and takes no ckpt: leave it out")
         if (self.plan is None) == (self.mode == "plan"):
@@ -151,40 +197,26 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         optimizer=_build(OptimizerConfig, "optimizer", config["optimizer"]),
         trainer=_build(TrainerConfig, "trainer", trainer, lightning=lightning),
         logger=_build(LoggerConfig, "logger", config["logger"]),
+        plain=config,
         sample=_build(SampleConfig, "sample", config["sample"]) if "sample" in config else None,
         plan=_build(PlanConfig, "plan", config["plan"]) if "plan" in config else None,
         **{key: config[key] for key in ("seed", "mode", "ckpt", "init") if key in config},
     )
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """What can be said of a configuration before torch is imported.
+def check(run: RunConfig) -> None:
+    """What can be said of a run before torch is imported.
 
     Raises:
-        InputError: as `parse`; an unknown name or value of the model, the data or a mixer that is wrong whatever the
-            images are; a file that is not there.
+        InputError: an unknown name or value of the model, the data or a mixer that is wrong whatever the images are; a
+            file that is not there.
     """
-    run = parse(config)
-    shape = shaped(run.model["name"], {key: value for key, value in run.model.items() if key != "name"})
-    if isinstance(shape, ViTSpec) != isinstance(run.task, ClassificationConfig):
-        raise InputError(_misfit(run))
+    run.check_purpose()
     for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     tasks.data.check(**run.data)
-    if run.init is not None and not Path(run.init).exists():
-        raise InputError(f"init={run.init} does not exist")
-
-
-def check_model(run: RunConfig, model: models.Trunk) -> None:
-    """Raise `InputError` unless the model is made for the task."""
-    classifies = isinstance(run.task, ClassificationConfig)
-    if not isinstance(model, models.VisionTransformer if classifies else models.DiffusionTransformer):
-        raise InputError(_misfit(run))
-
-
-def _misfit(run: RunConfig) -> str:
-    fitting = "vit_*" if isinstance(run.task, ClassificationConfig) else "dit_*"
-    return f"model={run.model['name']} is not made for task={run.task.name}: take {fitting}"
+    if run.init is not None:
+        start.check(run.init, run.task)
 
 
 def mixer_specs(

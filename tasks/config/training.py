@@ -8,42 +8,58 @@ from typing import Any
 
 from operators.errors import InputError, check_choice, check_number
 from tasks.config import bounds
-from tasks.config.choices import ACCELERATORS, STRATEGIES
+from tasks.config.choices import ACCELERATORS, OPTIMIZERS, SCHEDULES, STRATEGIES
 
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (arXiv 1711.05101) and its schedule.
+    """An optimiser and its schedule.
 
     Attributes:
+        name: `adamw` (arXiv 1711.05101), `muon` (Jordan 2024, with AdamW for all but hidden matrices), `lion` (arXiv
+            2302.06675), `lamb` (arXiv 1904.00962), `adafactor` (arXiv 1804.04235) or `schedule_free` (AdamW of arXiv
+            2405.15682, whose schedule is `constant`).
         lr: peak learning rate.
         weight_decay: of what is decayed (see `tasks.optim.parameter_groups`).
-        betas: decay of the first and second moment.
+        betas: decay of the first and second moment; adafactor has none.
+        momentum: of muon's steps.
         warmup: steps of linear warm-up: below 1 as a share of all steps, from 1 on in epochs.
-        schedule: `cosine` or `constant`, after the warm-up.
-        min_lr: where the cosine ends, unless `lr` is lower still.
+        schedule: `cosine`, `wsd` or `constant`, after the warm-up; see `tasks.optim.rate`.
+        decay: steps of the decay at the end of `wsd`, counted as those of the warm-up.
+        min_lr: where cosine and decay end, unless `lr` is lower still.
     """
 
     name: str = "adamw"
     lr: float = 2e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.95
     warmup: float = 0.05
     schedule: str = "cosine"
+    decay: float = 0.2
     min_lr: float = 1e-6
 
     def __post_init__(self) -> None:
-        check_choice("optimizer.name", self.name, ("adamw",))
+        check_choice("optimizer.name", self.name, OPTIMIZERS)
         check_number("optimizer.lr", self.lr, least=0)
         check_number("optimizer.weight_decay", self.weight_decay, least=0)
         if not isinstance(self.betas, (list, tuple)) or len(self.betas) != 2:
             raise InputError(f"optimizer.betas={self.betas!r} must be two numbers")
         for beta in self.betas:
             check_number("optimizer.betas", beta, least=0, most=0.999999)
+        if self.name == "schedule_free" and not self.betas[0]:
+            raise InputError("optimizer.betas[0]=0 leaves schedule_free without an average: it must be above 0")
+        check_number("optimizer.momentum", self.momentum, least=0, most=0.999999)
+        check_number("optimizer.decay", self.decay, least=0)
         check_number("optimizer.warmup", self.warmup, least=0)
-        check_choice("optimizer.schedule", self.schedule, ("cosine", "constant"))
+        check_choice("optimizer.schedule", self.schedule, SCHEDULES)
+        if self.name == "schedule_free" and self.schedule != "constant":
+            raise InputError(
+                f"optimizer.schedule={self.schedule} does not go with optimizer=schedule_free, which averages instead: "
+                "optimizer.schedule=constant"
+            )
         check_number("optimizer.min_lr", self.min_lr, least=0)
 
 
@@ -59,6 +75,7 @@ class TrainerConfig:
         ema: decay of the weight average that validation, test and checkpoints use; 0 = off.
         accumulate: batches per optimiser step.
         save_every: optimiser steps between saves of `last.ckpt`, besides those at validation; None = only those.
+        patience: validations in a row without a better score after which training ends early; None never does.
         test: evaluate the best checkpoint on the test split at the end.
         lightning: other arguments of `Trainer`.
     """
@@ -75,11 +92,12 @@ class TrainerConfig:
     ema: float = 0.0
     accumulate: int = 1
     save_every: int | None = None
+    patience: int | None = None
     test: bool = True
     lightning: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "max_steps", "save_every"):
+        for name in ("max_epochs", "max_steps", "save_every", "patience"):
             if getattr(self, name) is not None:
                 check_number(f"trainer.{name}", getattr(self, name), least=1, integer=True)
         if self.max_epochs is None and self.max_steps is None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from operators import catalogue, value_types
 from operators.errors import InputError, check_choice, check_names
 from operators.runtime.lazy import attributes
+from tasks.data import subset
 from tasks.data.augment import Augment, RandAugment
 from tasks.data.files.layout import Opener, Options
 from tasks.data.mix import BatchMix
-from tasks.data.sources import folder, imagenet
+from tasks.data.sources import folder, imagenet, tables
 from tasks.data.sources.cifar10 import CIFAR10
 from tasks.data.sources.fashion_mnist import FASHION_MNIST, FASHION_MNIST_MINI
 from tasks.data.splits import Source
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["Augment", "BatchMix", "ImageData", "RandAugment", "create", "describe", "names"]
 
 _SOURCES: dict[str, Source] = {source.name: source for source in (CIFAR10, FASHION_MNIST, FASHION_MNIST_MINI)}
-_PHOTOGRAPHS: dict[str, Opener] = {"image_folder": folder.image_folder, "imagenet": imagenet.imagenet}
+_PHOTOGRAPHS: dict[str, Opener] = {
+    "image_folder": folder.image_folder,
+    "imagenet": imagenet.imagenet,
+    "parquet": tables.parquet,
+}
+_OPTIONS: dict[str, type[Options]] = {"parquet": tables.TableOptions}
+"""Of the photograph data sets that have more of them than `Options`."""
 _ELSEWHERE = ("cifar10", "fashion_mnist", "imagenet")
 """Data sets that lie outside the package, and whose shape and classes are known all the same."""
 _CROP_SCALE = {"classification": 0.08, "generation": 0.0}
@@ -67,9 +74,10 @@ def _build(name: str, params: dict[str, Any]) -> ImageData:
     if name in _SOURCES:
         check_names("data", params, common)
         return ImageData(_SOURCES[name], **params)
-    own = {f.name for f in fields(Options)}
+    kind = _OPTIONS.get(name, Options)
+    own = {f.name for f in fields(kind)}
     check_names("data", params, common | own)
-    options = Options(**{key: value for key, value in params.items() if key in own})
+    options = kind(**{key: value for key, value in params.items() if key in own})
     augment = Augment.parse(params.pop("augment", None))
     if augment.crop_scale is None:
         augment = replace(augment, crop_scale=_CROP_SCALE[options.pipeline])
@@ -80,7 +88,8 @@ def _build(name: str, params: dict[str, Any]) -> ImageData:
 def check(name: str, **params: Any) -> None:
     """Raise `InputError` for what `create` would refuse before it looks at the data; imports no torch."""
     check_choice("data.name", name, names())
-    options = {f.name: str(f.type) for f in fields(Options)} if name in _PHOTOGRAPHS else {}
+    kind = _OPTIONS.get(name, Options)
+    options = {f.name: str(f.type) for f in fields(kind)} if name in _PHOTOGRAPHS else {}
     known = {**_common(), **options}
     check_names("data", params, known)
     for key, value in params.items():
@@ -88,8 +97,11 @@ def check(name: str, **params: Any) -> None:
             Augment.parse(value)
         elif not (key == "resolution" and isinstance(value, list | tuple)):  # several, for mode=test
             value_types.check(f"data.{key}", value, known[key])
+    subset.check(params.get("subset"))
     root = params.get("root")
-    if name in _PHOTOGRAPHS and root is not None and not Path(root).expanduser().exists():
+    if name == "parquet" and root is not None:
+        tables.files_of(root)
+    elif name in _PHOTOGRAPHS and root is not None and not Path(root).expanduser().exists():
         raise InputError(f"data.root={root} does not exist")
 
 

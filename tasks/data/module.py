@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
+from tasks.data import subset as subsets
 from tasks.data import workers
 from tasks.data.augment import Augment, Transform
 from tasks.data.decode import MOST_SIDE
@@ -26,6 +28,9 @@ from tasks.system.atomic_files import LAST
 from tasks.system.signals import shield
 
 Batch = dict[str, Any]
+
+TRAINING_LOADERS = 3
+"""Loaders that live at once while training: that of the train split, and those of validation and test."""
 
 
 class ImageSplit(Dataset[Batch]):
@@ -68,6 +73,8 @@ class ImageData(lightning.LightningDataModule):
         seed: of the order and the augmentation.
         val_size: images of train to validate on; None is the data set's default. Refused where the data set has
             its own validation split.
+        subset: share of the train split to learn from, see `tasks.data.subset.take`; None and 1 are all of it.
+            Validation and test stay whole.
         augment: an `Augment`, or a mapping of its fields; None switches it off.
 
     Attributes:
@@ -90,6 +97,7 @@ class ImageData(lightning.LightningDataModule):
         resolution: int | None = None,
         seed: int = 0,
         val_size: int | None = None,
+        subset: float | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -102,10 +110,12 @@ class ImageData(lightning.LightningDataModule):
             check_number("data.val_size", val_size, least=1, integer=True)
             if source.val_size is None:
                 raise InputError(f"data.val_size={val_size} is refused: {source.name} has a validation split")
+        subsets.check(subset)
         root = None if root is None else str(Path(root).expanduser())
         source.require(root)
         self._source, self._root, self._val_size = source, root, val_size or source.val_size
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.subset = subset
         self.augment = Augment.parse(augment)
         other = "crop_pad" if source.crop == "crop_scale" else "crop_scale"
         if getattr(self.augment, other):
@@ -119,9 +129,14 @@ class ImageData(lightning.LightningDataModule):
         self.image_size = (resolution, resolution) if resolution else (height, width)
 
     @cached_property
-    def splits(self) -> Splits:
+    def whole(self) -> Splits:
         """The images of the three splits; reads (and where needed downloads) them the first time."""
         return carve(self._source.load(self._root), self._val_size)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """As `whole`, with the share of train that is learnt from."""
+        return replace(self.whole, train=subsets.take(self.whole.train, self.subset, self.seed))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,16 +169,14 @@ class ImageData(lightning.LightningDataModule):
         """
         rank, world_size = self._place()
         dataset = self._dataset(self.splits.train, self.augment)
-        batches = TrainBatches(len(dataset), self.batch_size, self.seed, rank, world_size)
-        if self.augment.mixes and self.batch_size // world_size % 2:
-            raise InputError(
-                f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
-                "images: mixup and cutmix mix pairs"
-            )
-        # those of validation and test will join it
-        loader = TrainLoader(dataset, batch_sampler=batches, **self._options(len(batches), loaders=3))
+        batches = self._train_batches(rank, world_size)
+        loader = TrainLoader(dataset, batch_sampler=batches, **self._options(len(batches), TRAINING_LOADERS))
         loader.corrupt, loader.checkpoint = self._tally("train", self.splits.train), self._checkpoint()
         return loader
+
+    def check_batches(self, world_size: int) -> None:
+        """Raise `InputError` for what `train_dataloader` refuses; loads the data."""
+        self._check_workers(len(self._train_batches(0, world_size)), TRAINING_LOADERS, world_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split in its order."""
@@ -204,10 +217,21 @@ class ImageData(lightning.LightningDataModule):
     def _checkpoint(self) -> Path | None:
         return None if self.trainer is None else Path(self.trainer.default_root_dir) / "checkpoints" / LAST
 
-    def _options(self, batches: int, loaders: int = 1) -> dict[str, Any]:
-        _, world_size = self._place()
+    def _train_batches(self, rank: int, world_size: int) -> TrainBatches:
+        batches = TrainBatches(len(self.splits.train), self.batch_size, self.seed, rank, world_size)
+        if self.augment.mixes and self.batch_size // world_size % 2:
+            raise InputError(
+                f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
+                "images: mixup and cutmix mix pairs"
+            )
+        return batches
+
+    def _check_workers(self, batches: int, loaders: int, world_size: int) -> None:
         batch = 4 * self.batch_size // world_size * self.channels * math.prod(self.image_size)
         workers.check(self.num_workers, loaders, batch, batches)
+
+    def _options(self, batches: int, loaders: int = 1) -> dict[str, Any]:
+        self._check_workers(batches, loaders, self._place()[1])
         return {
             "num_workers": self.num_workers,
             "collate_fn": workers.send,

@@ -68,7 +68,7 @@ class Evaluator:
         self._device = torch.device(device)
         self.count = SumMetric().to(device)
         self.network = None if network is None else networks.create(network, weights).to(device)
-        self._reference_size = len(getattr(data.splits, split))
+        self._reference_size = len(getattr(data.whole, split))
         if self.network is not None:
             reference = features(self.network, data, split)
             self.frechet = FrechetDistance(Gaussian.of(reference)).to(device)
@@ -78,7 +78,7 @@ class Evaluator:
             self.judge.to(device)
             self.accuracy = MeanMetric().set_dtype(torch.float64).to(device)
             real = pixels.real(data, split)
-            self._ceiling = self.judge.accuracy(real.to(device), torch.from_numpy(getattr(data.splits, split).labels))
+            self._ceiling = self.judge.accuracy(real.to(device), torch.from_numpy(getattr(data.whole, split).labels))
 
     @torch.no_grad()
     def update(self, samples: Tensor, labels: Tensor | None = None) -> None:

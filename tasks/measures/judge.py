@@ -91,7 +91,7 @@ def load(data: ImageData) -> Judge:
 def _trained(model: Judge, data: ImageData) -> Tensor:
     """Train; all numbers of its state in one float32 vector."""
     images = pixels.real(data, "train")
-    labels = torch.from_numpy(data.splits.train.labels)
+    labels = torch.from_numpy(data.whole.train.labels)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     model.train()

@@ -59,7 +59,7 @@ def real(data: ImageData, split: Split, first: int | None = None) -> Tensor:
     Raises:
         InputError: photographs, of which there may be too many to hold.
     """
-    whole = getattr(data.splits, split)
+    whole = getattr(data.whole, split)
     if not isinstance(whole, Images):
         raise InputError(f"data={data.name} does not lie in memory: its photographs are read in a stream")
     images = whole.images if first is None else whole.images[_order(len(whole), split)[:first]]
@@ -72,7 +72,7 @@ def real(data: ImageData, split: Split, first: int | None = None) -> Tensor:
 
 def in_memory(data: ImageData) -> bool:
     """Whether `real` can give the images of `data`, and not only `stream`."""
-    return isinstance(data.splits.train, Images)
+    return isinstance(data.whole.train, Images)
 
 
 def stream(data: ImageData, split: Split, first: int | None = None) -> tuple[int, list[bytes], Iterator[Tensor]]:
@@ -81,7 +81,7 @@ def stream(data: ImageData, split: Split, first: int | None = None) -> tuple[int
     Returns:
         how many; what identifies them; and the images themselves, uint8 (up to 256, C, H, W) at a time.
     """
-    whole = getattr(data.splits, split)
+    whole = getattr(data.whole, split)
     if isinstance(whole, Photographs):
         index = np.arange(len(whole)) if first is None else _order(len(whole), split)[:first]
         view = f"{split} {first} {whole.size} {whole.share!r}"

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import models
+from tasks.base import Task
+from tasks.config.images import Images
 from tasks.config.schema import RunConfig
-from tasks.config.task import ClassificationConfig, GenerationConfig
-from tasks.data import BatchMix, ImageData
-from tasks.flow import paths
-from tasks.flow.loss import flow_loss
+from tasks.data import ImageData
 from tasks.planning.calibrate import Rates
 from tasks.planning.simulate import Ledger, materialise, simulated
+from tasks.run.building import build_module
 
 _DTYPES = {"32": torch.float32, "64": torch.float64, "16": torch.float16, "bf16": torch.bfloat16}
 STATES = 2
@@ -87,31 +85,22 @@ def dtypes(precision: str) -> tuple[torch.dtype, torch.dtype]:
 
 
 def estimate(
-    run: RunConfig,
-    data: ImageData,
-    shape: tuple[int, int, int],
-    build: Callable[[], models.Trunk],
-    *,
-    batch: int,
-    processes: int,
+    run: RunConfig, data: ImageData, images: Images, *, batch: int, processes: int
 ) -> tuple[Memory, Work, Work]:
     """Memory, and the work of a training step and of one evaluation without gradients.
 
     Args:
         run: what to estimate.
-        data: of its number of classes and augmentation.
-        shape: (C, H, W) of what the model takes.
-        build: makes the model; called where tensors have no storage.
+        data: its augmentation, and what its images look like.
+        images: that the model is made for.
         batch: images of a training step on one device.
         processes: of the run.
     """
     stored, used = dtypes(run.trainer.precision)
     mixed = stored != used
-
-    with torch.device("meta"):
-        trained_one, evaluated_one = build(), build()
+    task, evaluated_task = (_task(run, data, images, stored) for _ in range(2))
     with simulated() as ledger:
-        trunk = materialise(trained_one, "cpu", stored).train()
+        trunk = materialise(task.model, "cpu").train()
         weights = ledger.live
         trained = [parameter for parameter in trunk.parameters() if parameter.requires_grad]
         for parameter in trained:
@@ -120,7 +109,7 @@ def estimate(
         gradients = ledger.live - weights
         _restart(ledger)
         with _autocast(mixed, used):
-            loss = _loss(run, trunk, data, (batch, *shape), stored)
+            loss = task.rehearse(torch.empty(batch, *images.input, dtype=stored), mixes=data.augment.mixes)
         if run.trainer.accumulate == 1:
             for parameter in trained:
                 parameter.grad = None
@@ -133,10 +122,11 @@ def estimate(
     if run.sample is not None:
         evaluated = run.sample.batch_size * (1 if run.sample.guidance in (0, 1) else 2)
     with simulated() as ledger, torch.no_grad():
-        trunk = materialise(evaluated_one, "cpu", stored).eval()
+        model = materialise(evaluated_task.model, "cpu").eval()
+        assert isinstance(model, models.Trunk)
         _restart(ledger)
         with _autocast(mixed, used):
-            _evaluate(trunk, (evaluated, *shape), stored)
+            _evaluate(model, (evaluated, *images.input), stored)
         inference, forward = ledger.peak, (ledger.traffic, ledger.calls)
     average = weights if run.trainer.ema else 0
     memory = Memory(
@@ -148,8 +138,8 @@ def estimate(
         activations=activations,
         inference=inference + average,
     )
-    macs = trunk.cost(*shape[1:]).macs
-    sweeps = SWEEPS + int(trunk.spec.checkpointing)
+    macs = model.cost(*images.input[1:]).macs
+    sweeps = SWEEPS + int(model.spec.checkpointing)
     return memory, Work(batch, sweeps * macs * batch, *training), Work(evaluated, macs * evaluated, *forward)
 
 
@@ -161,30 +151,15 @@ def _autocast(mixed: bool, dtype: torch.dtype) -> AbstractContextManager[object]
     return torch.autocast("cpu", dtype) if mixed else nullcontext()
 
 
-def _loss(
-    run: RunConfig, model: models.Trunk, data: ImageData, shape: tuple[int, int, int, int], dtype: torch.dtype
-) -> Tensor:
-    """The loss of `tasks.classification` and `tasks.generation`, of a batch without values."""
-    images = torch.empty(shape, dtype=dtype)
-    batch, channels = shape[:2]
-    label = torch.empty(batch, dtype=torch.int64)
-    if isinstance(run.task, ClassificationConfig):
-        target = label
-        if data.augment.mixes:
-            mixed = BatchMix(data.num_classes)({"image": images, "label": label, "mix": torch.empty(batch, 5)})
-            inputs, target = mixed["image"].to(dtype), mixed["target"]
-        else:
-            inputs = images
-        return F.cross_entropy(model(inputs).float(), target, label_smoothing=run.task.label_smoothing)
-    assert isinstance(run.task, GenerationConfig)
-    x = images * torch.empty(channels, 1, 1) + torch.empty(channels, 1, 1)
-
-    def predict(noisy: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        return model(noisy.to(dtype), time, label).to(noisy.dtype)
-
-    noise, time = torch.empty_like(x), torch.empty(batch, dtype=x.dtype)
-    losses = flow_loss(predict, paths.get(run.task.path), run.task.prediction, x, label, time, noise)
-    return losses.prediction.mean()
+def _task(run: RunConfig, data: ImageData, images: Images, dtype: torch.dtype) -> Task:
+    """The run's task without storage. One that works in latents takes them for images: nothing is encoded."""
+    model = run.build(images, device="meta")
+    if images.input[1:] == images.image_size:
+        task = build_module(run, model, images, data, None)
+    else:
+        channels, height, width = images.input
+        task = build_module(run, model, replace(images, channels=channels, image_size=(height, width)), None, None)
+    return task.to(dtype)
 
 
 def _evaluate(model: models.Trunk, shape: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,32 +15,54 @@ import models
 from models import MixerSpec
 from models.spec import PRESETS
 from operators.benchmark.measuring.guard import available_bytes
-from operators.errors import InputError
+from operators.errors import InputError, check_choice
+from tasks.config.images import Images
 from tasks.config.schema import RunConfig
+
+DEVICES = {"auto": None, "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
+"""Kinds of devices whose memory and speed are known here, by `trainer.accelerator`."""
 
 _SHARED = ("fsdp", "deepspeed", "xla")
 """How strategies begin that split the weights between devices."""
 
 
-def check(run: RunConfig, shape: Mapping[str, Any], batch: int, device: str) -> None:
-    """Refuse a run that cannot fit.
+def device(accelerator: str) -> tuple[str, bool]:
+    """The kind of device that `trainer.accelerator` means, and whether it is here.
+
+    Raises:
+        InputError: a kind of which nothing is known here.
+    """
+    kind = DEVICES[check_choice("trainer.accelerator with mode=plan", accelerator, DEVICES)]
+    there = torch.cuda.is_available()
+    kind = kind or ("cuda" if there else "cpu")
+    return kind, kind == "cpu" or there
+
+
+def check(run: RunConfig, images: Images, batch_size: int) -> None:
+    """Refuse a run that cannot fit into the memory that is free here.
 
     Args:
         run: what is asked for.
-        shape: of the images and of what the model takes of one, as in a checkpoint's `data`.
-        batch: images of a step on one device; 0 where none are read.
-        device: `cpu` or `cuda`.
+        images: that the model is made for.
+        batch_size: images of a step, over all devices; 0 where none are read.
 
     Raises:
         InputError: says what it would need at least, what is free, and what makes it smaller.
     """
-    with overflow_refused():
-        weights, model = _weights(run, shape)
+    asked = run.trainer
+    kind, here = device(asked.accelerator) if asked.accelerator in DEVICES else ("cpu", True)
+    if here:
+        processes = asked.num_nodes * (asked.devices if isinstance(asked.devices, int) else 1)
+        _check(run, images, max(1, batch_size // processes) if batch_size else 0, kind)
+
+
+def _check(run: RunConfig, images: Images, batch: int, device: str) -> None:
+    weights, model = _weights(run, images)
     item = {"64-true": 8, "16-true": 2, "bf16-true": 2}.get(run.trainer.precision, 4)
     training = run.mode == "fit" and not run.trainer.strategy.startswith(_SHARED)
     copies = 4 + bool(run.trainer.ema) if training else 1  # gradients, two moments, an average
-    pixels = shape["channels"] * math.prod(shape["image_size"])
-    tokens = math.prod(shape["input"][1:]) // model.spec.patch**2
+    pixels = images.channels * math.prod(images.image_size)
+    tokens = math.prod(images.input[1:]) // model.spec.patch**2
     kept = model_depth(run, model) if training and not model.spec.checkpointing else 1
     parts = {
         "model.dim, model.depth, model.hidden or what the mixer stores": item * weights * copies,
@@ -49,7 +70,7 @@ def check(run: RunConfig, shape: Mapping[str, Any], batch: int, device: str) -> 
     }
     host = {"model.dim, model.depth, model.hidden or what the mixer stores": item * weights}
     if run.sample is not None and (run.mode != "fit" or run.trainer.test):
-        drawn = run.sample.n * pixels + 8 * min(run.sample.n, run.sample.batch_size) * math.prod(shape["input"])
+        drawn = run.sample.n * pixels + 8 * min(run.sample.n, run.sample.batch_size) * math.prod(images.input)
         host["sample.n or sample.batch_size"] = parts["sample.n or sample.batch_size"] = drawn
     _refuse(parts, device)
     if device != "cpu":
@@ -62,43 +83,15 @@ def model_depth(run: RunConfig, model: models.Trunk) -> int:
     return model.spec.depth if given is None else int(given)
 
 
-class overflow_refused:  # noqa: N801 - a context manager, used like a function
-    """Where a size overflows what torch can count in, nothing could hold it.
-
-    Raises:
-        InputError: instead of torch's error.
-    """
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RuntimeError | OverflowError | TypeError) and "verflow" in str(error):
-            raise InputError("the sizes of model, mixer and data multiply to more than any memory holds") from error
-
-
-def _weights(run: RunConfig, shape: Mapping[str, Any]) -> tuple[int, models.Trunk]:
+def _weights(run: RunConfig, images: Images) -> tuple[int, models.Trunk]:
     """How many numbers parameters and buffers are, from one period of the pattern, and that model without storage."""
     pattern: Sequence[MixerSpec] = [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers
-    params = {key: value for key, value in run.model.items() if key != "match"}
-    channels, height, width = shape["input"]
-
-    def build(**changed: Any) -> models.Trunk:
-        with torch.device("meta"):
-            return models.create(
-                **{**params, **changed},
-                mixers=run.mixers,
-                image_size=(height, width),
-                in_channels=channels,
-                num_classes=shape["num_classes"],
-                seed=run.seed,
-            )
-
-    spec = PRESETS.get(params["name"])
-    depth = params.get("depth") or (spec.depth if spec is not None else 0)
+    spec = PRESETS.get(run.model["name"])
+    depth = run.model.get("depth") or (spec.depth if spec is not None else 0)
     if not isinstance(depth, int) or depth < len(pattern):
-        return _numbers(build()), build()
-    short = build(depth=len(pattern))
+        model = run.build(images, device="meta", match=None)
+        return _numbers(model), model
+    short = run.build(images, device="meta", match=None, depth=len(pattern))
     sizes = [_numbers(block) for block in short.blocks]
     times, more = divmod(depth, len(sizes))
     return _numbers(short) - sum(sizes) + times * sum(sizes) + sum(sizes[:more]), short

@@ -14,27 +14,27 @@ from rich.table import Table
 
 import models
 import tasks.data
-from operators.errors import InputError, check_choice
-from tasks.config import schema
+from operators.errors import InputError
+from tasks.config import bounds
+from tasks.config.images import Images
 from tasks.config.schema import RunConfig
 from tasks.config.task import GenerationConfig
 from tasks.data import ImageData
-from tasks.planning import memory
 from tasks.planning.calibrate import Rates, measure
 from tasks.planning.estimate import Work, dtypes, estimate
+from tasks.planning.memory import device
 from tasks.planning.simulate import materialise, simulated
 from tasks.system import results
 
 MOST_BLOCKS = 1000
 """Beyond this a plan would take minutes."""
-DEVICES = {"auto": None, "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
 
 
-def carry_out(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
-    """Estimate the run of a resolved configuration, print the result, and leave `plan.json` and `config.yaml`.
+def carry_out(run: RunConfig, run_dir: Path) -> dict[str, Any]:
+    """Estimate a run, print the result, and leave `plan.json` and `config.yaml`.
 
     Args:
-        config: as `tasks.config.composition.compose` gives it, with mode=plan.
+        run: of mode=plan.
         run_dir: made if need be.
 
     Returns:
@@ -44,12 +44,11 @@ def carry_out(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: a configuration that cannot be carried out, or a directory that holds a run.
     """
-    run = schema.parse(config)
     if any((run_dir / name).exists() for name in ("metrics.json", "checkpoints", "plan.json")):
         raise InputError(f"{run_dir} already holds a run: choose another directory")
     facts = make(run)
     run_dir.mkdir(parents=True, exist_ok=True)
-    results.write_yaml(run_dir / "config.yaml", config)
+    results.write_yaml(run_dir / "config.yaml", run.plain)
     results.write_json(run_dir / "plan.json", facts)
     console = Console()
     console.print(table(facts))
@@ -61,7 +60,7 @@ def carry_out(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
 
 def make(run: RunConfig) -> dict[str, Any]:
     """The content of `plan.json`, see `carry_out`."""
-    with memory.overflow_refused():
+    with bounds.overflow_refused():
         return _make(run)
 
 
@@ -75,26 +74,10 @@ def _make(run: RunConfig) -> dict[str, Any]:
     if data.batch_size % processes:
         raise InputError(f"data.batch_size={data.batch_size} must be divisible by the {processes} devices of this run")
     batch = data.batch_size // processes
-    channels, height, width = run.input_shape(data.channels, *data.image_size)
-
-    def build() -> models.Trunk:
-        made = models.create(
-            **run.model,
-            mixers=run.mixers,
-            image_size=(height, width),
-            in_channels=channels,
-            num_classes=data.num_classes,
-            seed=run.seed,
-        )
-        schema.check_model(run, made)
-        return made
-
-    with torch.device("meta"):
-        model = build()
+    images = run.images(data)
+    model = run.build(images, device="meta")
     cost = model.cost()
-    memory, training, inference = estimate(
-        run, data, (channels, height, width), build, batch=batch, processes=processes
-    )
+    memory, training, inference = estimate(run, data, images, batch=batch, processes=processes)
     notes = ["estimates; memory is counted operation by operation with the CPU's kernels, without their scratch space"]
     if isinstance(run.task, GenerationConfig) and run.task.autoencoder is not None:
         notes.append("the autoencoder's memory and time are not counted")
@@ -110,11 +93,11 @@ def _make(run: RunConfig) -> dict[str, Any]:
         "data": data.name,
         "seed": run.seed,
         "image_size": list(data.image_size),
-        "input": [channels, height, width],
+        "input": list(images.input),
         "params": cost.parameters,
         "macs": cost.macs,
         "mixer_macs": cost.mixer_macs,
-        "backend": _backend(build, kind) if here else None,
+        "backend": _backend(run, images, kind) if here else None,
         "device": kind,
         "devices": processes,
         "precision": run.trainer.precision,
@@ -169,14 +152,6 @@ def _bytes(number: int) -> str:
     return f"{number / 2**30:,.2f} GiB" if number >= 2**30 else f"{number / 2**20:,.2f} MiB"
 
 
-def device(accelerator: str) -> tuple[str, bool]:
-    """The kind of device that the run would take, and whether it is here."""
-    kind = DEVICES[check_choice("trainer.accelerator with mode=plan", accelerator, DEVICES)]
-    there = torch.cuda.is_available()
-    kind = kind or ("cuda" if there else "cpu")
-    return kind, kind == "cpu" or there
-
-
 def _processes(run: RunConfig, device: str | None) -> int:
     devices = run.trainer.devices
     if devices == "auto":
@@ -186,9 +161,8 @@ def _processes(run: RunConfig, device: str | None) -> int:
     return int(devices) * run.trainer.num_nodes
 
 
-def _backend(build: Any, device: str) -> str:
-    with torch.device("meta"):
-        model: models.Trunk = build()
+def _backend(run: RunConfig, images: Images, device: str) -> str:
+    model = run.build(images, device="meta")
     with simulated():
         materialise(model, device)
     return model.backend

@@ -69,18 +69,16 @@ def simulated() -> Iterator[Ledger]:
         yield ledger
 
 
-def materialise(module: M, device: str | torch.device, dtype: torch.dtype | None = None) -> M:
+def materialise(module: M, device: str | torch.device) -> M:
     """Give the parameters and buffers of `module` (on the meta device) a device, in place; for `simulated`.
 
     Args:
         module: whatever its tensors are.
         device: where the fakes claim to be.
-        dtype: of its floating-point tensors; None keeps them.
     """
 
     def fake(tensor: Tensor) -> Tensor:
-        wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        return torch.empty(tensor.shape, dtype=wanted, device=device)
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):

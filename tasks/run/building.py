@@ -18,13 +18,14 @@ from tasks import autoencoder
 from tasks.autoencoder import Autoencoder
 from tasks.base import Task
 from tasks.classification import Classification
-from tasks.config import schema
+from tasks.config import start
+from tasks.config.images import Images
 from tasks.config.schema import RunConfig
-from tasks.config.task import ClassificationConfig, GenerationConfig, TaskConfig
+from tasks.config.task import GenerationConfig, TaskConfig
 from tasks.data import ImageData
 from tasks.generation import Generation
-from tasks.planning import memory, plan
 from tasks.system import checkpoint
+from tasks.weights.start import fill
 
 _TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
 """Of the parameters, where it is not float32."""
@@ -56,35 +57,28 @@ def check_processes(trainer: Trainer, batch: int) -> None:
         raise InputError(f"trainer.devices={trainer.num_devices} CPU processes: this machine has cores for {most}")
 
 
-def check_memory(settings: RunConfig, shape: Mapping[str, Any], batch_size: int) -> None:
-    """Refuse, before anything is built, what no memory here can hold; `batch_size` is 0 where no images are read."""
-    asked = settings.trainer
-    device, here = plan.device(asked.accelerator) if asked.accelerator in plan.DEVICES else ("cpu", True)
-    if here:
-        processes = asked.num_nodes * (asked.devices if isinstance(asked.devices, int) else 1)
-        batch = 0 if batch_size == 0 else max(1, batch_size // processes)
-        memory.check(settings, shape, batch, device)
+def images_of(data: ImageData | None, coder: Autoencoder | None, saved: Mapping[str, Any] | None) -> Images:
+    """What the model is made for: the images of `data`, or those that the checkpoint `saved` was made for.
 
-
-def data_shape(data: ImageData | None, saved: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the model is built for: the data set's shape, or in mode test that of the checkpoint's."""
-    recorded = None if saved is None else dict(saved[checkpoint.KEY]["data"])
+    Raises:
+        InputError: images of which neither the autoencoder nor the checkpoint knows anything.
+    """
+    recorded = None if saved is None else Images.recorded(saved[checkpoint.KEY]["data"])
     if data is None:
         assert recorded is not None
         return recorded
-    own = {
-        "num_classes": data.num_classes,
-        "channels": data.channels,
-        "image_size": list(data.image_size),
-        "mean": list(data.mean),
-        "std": list(data.std),
-    }
     if recorded is None:
-        return own
+        return Images.of(data, input_shape(coder, data.channels, *data.image_size))
     for key in ("num_classes", "channels"):
-        if own[key] != recorded[key]:
-            raise InputError(f"data={data.name} has {key}={own[key]}, the checkpoint {recorded[key]}")
+        own, other = getattr(data, key), getattr(recorded, key)
+        if own != other:
+            raise InputError(f"data={data.name} has {key}={own}, the checkpoint {other}")
     return recorded
+
+
+def input_shape(coder: Autoencoder | None, channels: int, height: int, width: int) -> tuple[int, int, int]:
+    """What the model takes of images of that shape: themselves, or their latents."""
+    return (channels, height, width) if coder is None else coder.geometry.shape(channels, height, width)
 
 
 def load_autoencoder(task: TaskConfig, saved: Mapping[str, Any] | None) -> Autoencoder | None:
@@ -98,47 +92,29 @@ def load_autoencoder(task: TaskConfig, saved: Mapping[str, Any] | None) -> Autoe
     return found
 
 
-def input_shape(coder: Autoencoder | None, channels: int, height: int, width: int) -> tuple[int, int, int]:
-    """What the model takes of images of that shape: themselves, or their latents."""
-    return (channels, height, width) if coder is None else coder.geometry.shape(channels, height, width)
-
-
-def build_model(settings: RunConfig, shape: Mapping[str, Any]) -> models.Trunk:
-    """The model, with the weights that it starts from; `shape` is that of a checkpoint's `data`."""
-    channels, height, width = shape["input"]
-    model = models.create(
-        **settings.model,
-        mixers=settings.mixers,
-        image_size=(height, width),
-        in_channels=channels,
-        num_classes=shape["num_classes"],
-        seed=settings.seed,
-    )
-    if settings.trainer.compile:
-        model.compile()
-    return model
-
-
 def build_module(
-    settings: RunConfig,
-    model: models.Trunk,
-    shape: Mapping[str, Any],
-    data: ImageData | None,
-    coder: Autoencoder | None,
-    saved: Mapping[str, Any] | None,
+    settings: RunConfig, model: models.Trunk, images: Images, data: ImageData | None, coder: Autoencoder | None
 ) -> Task:
-    """The task around the model, with the weights of `ckpt` or `init`, if there are any."""
+    """The task around the model, in the type that it trains in.
+
+    Args:
+        settings: of the run.
+        model: made for those images; may lie on the meta device.
+        images: that it is made for.
+        data: to be read; None reads none.
+        coder: in whose latents the model works.
+
+    Raises:
+        InputError: data or a feature network that the task cannot use.
+    """
     more: dict[str, Any] = {
         "optimizer": settings.optimizer,
         "seed": settings.seed,
         "fused": not settings.trainer.precision.endswith("mixed"),
         "log_every": settings.logger.every,
     }
-    schema.check_model(settings, model)
     module: Task
-    if isinstance(settings.task, ClassificationConfig):
-        module = Classification(model, num_classes=shape["num_classes"], task=settings.task, **more)
-    else:
+    if isinstance(settings.task, GenerationConfig):
         assert isinstance(model, models.DiffusionTransformer)
         assert settings.sample is not None
         if data is not None:
@@ -147,21 +123,34 @@ def build_module(
             more |= {"mean": data.mean, "std": data.std}
         if settings.mode == "test" or (settings.mode == "fit" and settings.trainer.test):
             settings.task.check_network()
-        height, width = shape["image_size"]
         module = Generation(
             model,
             task=settings.task,
             sample=settings.sample,
-            channels=shape["channels"],
-            image_size=(height, width),
+            channels=images.channels,
+            image_size=images.image_size,
             autoencoder=coder,
             **more,
         )
+    else:
+        module = Classification(model, num_classes=images.num_classes, task=settings.task, **more)
     # Lightning would do so after the weights have been loaded, and so rounded.
     model.to(_TYPES.get(settings.trainer.precision, torch.float32))
+    return module
+
+
+def load_weights(module: Task, settings: RunConfig, images: Images, saved: Mapping[str, Any] | None) -> None:
+    """Fill `module` with the weights of the checkpoint `saved`, or of `init`, if there are any.
+
+    Raises:
+        InputError: they are another model's, or cannot be had.
+    """
     if saved is not None:
         checkpoint.load_weights(module, saved["state_dict"], f"ckpt={settings.ckpt}")
     if settings.init is not None:
-        start = checkpoint.load(settings.init, "init")["state_dict"]
-        checkpoint.load_weights(module, start, f"init={settings.init}")
-    return module
+        first = start.parse(settings.init)
+        if first.kind == "run":
+            checkpoint.load_weights(module, checkpoint.load(first.name, "init")["state_dict"], first.where)
+        else:
+            assert isinstance(module.model, models.Trunk)
+            fill(module.model, first, images.mean, images.std)

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, seed_everything
 
 import models
-import tasks.data
-from models import match
 from operators.errors import InputError
 from tasks.config import schema
-from tasks.config.overrides import run_directory
+from tasks.config.schema import RunConfig
 from tasks.generation import Generation
 from tasks.planning import plan
-from tasks.run import building, loggers, resolutions, trainer
-from tasks.run.callbacks import Clock, Contents, validation_scores
+from tasks.run import loggers, resolutions, trainer
+from tasks.run.callbacks import validation_scores
 from tasks.run.divergence import DivergedError
-from tasks.run.restoring import check_resumable
-from tasks.run.saving import Files, Saving, no_room, refuse_to_overwrite
+from tasks.run.patience import Patience
+from tasks.run.preparing import Run, check_batches, check_directory, open_data, prepare
+from tasks.run.saving import no_room
 from tasks.system import atomic_files, checkpoint, environment, failure, provenance, results
 from tasks.system.atomic_files import LAST
 from tasks.system.failure import DiskFullError
 from tasks.system.reading import UnreadableError
 from tasks.system.signals import Stop, StoppedError
 
+Metrics = dict[str, Any]
+"""What a run knows of itself so far: the content of `metrics.json`."""
+
 
 def execute(
-    config: Mapping[str, Any],
+    config: RunConfig | Mapping[str, Any],
     run_dir: Path,
     *,
     callbacks: Sequence[Callback] = (),
@@ -48,7 +48,8 @@ def execute(
     `resolutions.csv` and, for each, a folder with its predictions.
 
     Args:
-        config: resolved, in plain containers, as `tasks.config.composition.compose` or a run's `config.yaml` gives it.
+        config: the run, as `tasks.config.composition.read` gives it, or its resolved configuration in plain containers,
+            as `tasks.config.composition.compose` or a run's `config.yaml` has it.
         run_dir: made if need be.
         callbacks: further Lightning callbacks.
         stop: what may ask the run to stop.
@@ -66,11 +67,12 @@ def execute(
     try:
         environment.check()
         with trainer.quiet(), loggers.quiet_threads():
-            if config.get("mode") == "plan":
-                return plan.carry_out(config, run_dir)
-            if isinstance(schema.parse(config).data.get("resolution"), list | tuple):
-                return _across(config, run_dir, callbacks, stop)
-            return _Run(config, run_dir, callbacks, stop, tuned=tuned).carry_out()
+            settings = config if isinstance(config, RunConfig) else schema.parse(config)
+            if settings.mode == "plan":
+                return plan.carry_out(settings, run_dir)
+            if isinstance(settings.data.get("resolution"), list | tuple):
+                return _across(settings, run_dir, callbacks, stop)
+            return _carry_out(_begun(settings, run_dir, callbacks, stop), _work, tuned=tuned)
     except Exception as error:
         reason = atomic_files.full(error) if isinstance(error, OSError) else None
         problem = error if reason is None else DiskFullError(no_room(reason, run_dir))
@@ -82,255 +84,206 @@ def execute(
         raise problem from error
 
 
-def _across(
-    config: Mapping[str, Any], run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None
-) -> dict[str, Any]:
-    """As `execute` with mode=test, at each of several resolutions; the first's run leaves the results of all."""
-    sides = resolutions.sides(config["data"]["resolution"])
-    first = _Run(_at(config, sides[0]), run_dir, callbacks, stop)
-    first.config = config
+def _begun(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None) -> Run:
+    check_directory(settings, run_dir)
+    seed_everything(settings.seed, workers=True, verbose=False)
+    return prepare(settings, open_data(settings), run_dir, callbacks=callbacks, stop=stop)
+
+
+def _across(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None) -> Metrics:
+    """As `execute` with mode=test, at each of several resolutions; the results of all are left as those of one run."""
+    sides = resolutions.sides(settings.data["resolution"])
+
+    def at(side: int) -> Run:
+        return _begun(settings.changed("data", {**settings.data, "resolution": side}), run_dir, callbacks, stop)
+
+    first = at(sides[0])
     model = first.module.model
     assert isinstance(model, models.Trunk)
     for side in sides:
         resolutions.check_size(model, (side, side))
 
-    def work() -> None:
+    def work(run: Run, metrics: Metrics) -> None:
         rows = []
         for side in sides:
             folder = run_dir / f"resolution_{side}"
             folder.mkdir(exist_ok=True)
-            scores = _Run(_at(config, side), run_dir, callbacks, stop).tested(folder)
-            rows.append(resolutions.row(model, (side, side), scores))
-        first.metrics |= resolutions.flat(rows)
-        if first.trainer.is_global_zero:
+            rows.append(resolutions.row(model, (side, side), _tested(at(side), folder)))
+        metrics |= resolutions.flat(rows)
+        if run.trainer.is_global_zero:
             resolutions.write(run_dir / "resolutions.csv", rows)
             resolutions.show(rows)
 
-    return first.carry_out(work)
+    return _carry_out(replace(first, settings=settings), work)
 
 
-def _at(config: Mapping[str, Any], side: int) -> dict[str, Any]:
-    return {**config, "data": {**config["data"], "resolution": side}}
+def _carry_out(run: Run, work: Callable[[Run, Metrics], None], *, tuned: bool = False) -> Metrics:
+    """Do the `work`, which adds to the metrics, and leave the result."""
+    metrics: Metrics = dict(run.facts)
+    _open_directory(run)
+    _write_provenance(run, metrics, tuned)
 
+    def finish(status: str, more: Mapping[str, Any] | None = None, *, shown: bool = True) -> Metrics:
+        _finish(run, metrics, {**(more or {}), "status": status}, shown=shown, tuned=tuned)
+        return metrics
 
-class _Run:
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        run_dir: Path,
-        callbacks: Sequence[Callback],
-        stop: Stop | None,
-        *,
-        tuned: bool = False,
-    ) -> None:
-        self.settings = settings = schema.parse(config)
-        self.run_dir, self.tuned = run_dir, tuned
-        if settings.mode == "fit" and settings.ckpt is not None:
-            own = run_directory(Path(settings.ckpt))
-            if own != Path(os.path.realpath(run_dir)):
-                raise InputError(f"ckpt={settings.ckpt} continues the run in {own}, not in {run_dir}: try init=PATH")
-        else:
-            refuse_to_overwrite(run_dir)
-        seed_everything(settings.seed, workers=True, verbose=False)
-        # Samples are drawn without the data that the generator has learned from.
-        drawing = settings.mode == "sample"
-        self.data = None if drawing else tasks.data.create(**{"seed": settings.seed, **settings.data})
-        self.ckpt: str | Path | None = settings.ckpt
-        self.saved: dict[str, Any] | None = None
-        if settings.ckpt is not None and settings.mode == "fit":
-            self.ckpt, self.saved = checkpoint.resumable(settings.ckpt)
-        elif settings.ckpt is not None:
-            self.saved = checkpoint.load(settings.ckpt)
-        batch = 0 if self.data is None else self.data.batch_size
-        self.shape = building.data_shape(self.data, self.saved)
-        self.autoencoder = building.load_autoencoder(settings.task, self.saved)
-        self.shape["input"] = list(self._input_shape(self.shape["image_size"]))
-        building.check_memory(settings, self.shape, batch)
-        model = building.build_model(settings, self.shape)
-        if self.data is not None:
-            resolutions.check_size(model, self._input_shape(self.data.image_size)[1:])
-        self.module = building.build_module(settings, model, self.shape, self.data, self.autoencoder, self.saved)
-        self.clock = Clock()
-        coder = None if self.autoencoder is None else self.autoencoder.fingerprint
-        contents = Contents(deepcopy({**config, "ckpt": None, "init": None}), self.shape, coder)
-        step = int(self.saved["global_step"]) if self.saved is not None and settings.mode == "fit" else 0
-        saving = Saving(run_dir / "checkpoints", settings.trainer.save_every, stop)
-        io = Files(trusted=self.ckpt is not None and Path(self.ckpt).name == LAST)
-        more = [*callbacks, self.clock, contents]
-        self.trainer = trainer.create(settings, run_dir, self.module.monitor, more, saving, io, step)
-        building.check_processes(self.trainer, batch)
-        if self.saved is not None and settings.mode == "fit":
-            check_resumable(self.saved, f"ckpt={self.ckpt}", self.trainer, self.module, settings.trainer.strategy)
-        cost = model.cost()
-        self.metrics: dict[str, Any] = {
-            "task": settings.task.name,
-            "mixer": settings.mixer,
-            "shell": settings.shell,
-            "data": settings.data["name"],
-            "seed": settings.seed,
-            "params": cost.parameters,
-            "macs": cost.macs,
-            "mixer_macs": cost.mixer_macs,
-            "backend": model.backend,
-        }
-        budget = settings.model.get("match")
-        if budget is not None:
-            self.metrics |= match.verify(budget, model).record()
-        self.config = config
-
-    def _input_shape(self, size: Sequence[int]) -> tuple[int, int, int]:
-        height, width = size
-        return building.input_shape(self.autoencoder, self.shape["channels"], height, width)
-
-    def carry_out(self, work: Callable[[], None] | None = None) -> dict[str, Any]:
-        """Do what the mode says, or `work`, and leave the result."""
-        self._begin()
-        watch = None
-        if self.trainer.world_size > 1 and self.trainer.is_global_zero:
-            watch = failure.Watch(self.run_dir, self._children, self._give_up)
-        try:
-            with trainer.refusals():
-                (work or self._work)()
-        except DivergedError as error:
-            return self._finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
-        except StoppedError as error:
-            self._finish("failed", {"stopped": error.name}, shown=False)
-            raise StoppedError(error.name, self._stopped(error.name)) from error
-        except BaseException as error:
-            if watch is not None:
-                watch.stop(0.0 if isinstance(error, InputError) else failure.ECHO)
-                self._end_children()
-            if atomic_files.full(error) is None:
-                self._finish("failed")
-            else:
-                self._finish_without_room()
-            raise
-        finally:
-            if watch is not None:
-                watch.stop()
-        return self._finish("ok")
-
-    def _children(self) -> Sequence[Any]:
-        """The processes that Lightning has started for this run."""
-        return getattr(self.trainer.strategy.launcher, "procs", ())
-
-    def _end_children(self) -> None:
-        for child in self._children():
-            child.kill()
-
-    def _give_up(self) -> None:
+    def give_up() -> None:
         """What is left to do when another process has failed."""
-        for logger in self.trainer.loggers:
+        for logger in run.trainer.loggers:
             logger.finalize("failed")
-        self._finish("failed")
+        finish("failed")
 
-    def _work(self) -> None:
-        if self.settings.mode == "fit":
-            self._fit()
-        if self.settings.mode == "sample":
-            self._draw()
-        elif self.settings.mode == "test" or self.settings.trainer.test:
-            self._test()
+    watch = None
+    if run.trainer.world_size > 1 and run.trainer.is_global_zero:
+        watch = failure.Watch(run.run_dir, lambda: _children(run), give_up)
+    try:
+        with trainer.refusals():
+            work(run, metrics)
+    except DivergedError as error:
+        return finish("diverged", {"diverged/step": error.step, "diverged/layer": error.layer})
+    except StoppedError as error:
+        finish("failed", {"stopped": error.name}, shown=False)
+        raise StoppedError(error.name, _how_to_continue(run, error.name)) from error
+    except BaseException as error:
+        if watch is not None:
+            watch.stop(0.0 if isinstance(error, InputError) else failure.ECHO)
+            for child in _children(run):
+                child.kill()
+        if atomic_files.full(error) is None:
+            finish("failed")
+        else:
+            _try_to_finish(finish)
+        raise
+    finally:
+        if watch is not None:
+            watch.stop()
+    return finish("ok")
 
-    def _fit(self) -> None:
-        try:
-            assert self.data is not None
-            building.check_interval(self.settings.trainer.lightning, self.data.steps_per_epoch)
-            self.trainer.fit(self.module, self.data, ckpt_path=self.ckpt, weights_only=True)
-        finally:
-            self.metrics |= validation_scores(self.trainer)
-        path = self.run_dir / "checkpoints" / "best.ckpt"
-        best = checkpoint.load(path)
-        checkpoint.load_weights(self.module, best["state_dict"], str(path))
-        self.metrics |= best[checkpoint.KEY]["scores"]
 
-    def _test(self) -> None:
-        self.metrics |= self.tested(self.run_dir)
+def _children(run: Run) -> Sequence[Any]:
+    """The processes that Lightning has started for this run."""
+    return getattr(run.trainer.strategy.launcher, "procs", ())
 
-    def tested(self, folder: Path) -> dict[str, float]:
-        """The scores on the test split; what belongs to single images is written into `folder`."""
-        self.trainer.test(self.module, self.data, verbose=False)
-        self.module.conclude(folder)
-        return {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("test/")}
 
-    def _draw(self) -> None:
-        assert isinstance(self.module, Generation)
-        self.trainer.predict(self.module, return_predictions=False)
-        self.module.conclude(self.run_dir)
+def _work(run: Run, metrics: Metrics) -> None:
+    """What the mode says."""
+    if run.settings.mode == "fit":
+        _fit(run, metrics)
+    if run.settings.mode == "sample":
+        _draw(run)
+    elif run.settings.mode == "test" or run.settings.trainer.test:
+        metrics |= _tested(run, run.run_dir)
 
-    def _begin(self) -> None:
-        if self.trainer.is_global_zero:
-            # A continued run is still the run that it was.
-            own = {**self.config, "ckpt": None} if self.settings.mode == "fit" else self.config
-            path = self.run_dir / "config.yaml"
-            try:
-                for folder in (self.run_dir, self.run_dir / "checkpoints"):
-                    atomic_files.sweep(folder)
-                before = results.read(path)
-                results.write_yaml(path, own)
-                result = self.run_dir / "metrics.json"
-                if before != results.read(path) and result.exists():  # a run that goes on for longer has no result yet
-                    atomic_files.set_aside(result)
-            except UnreadableError as error:
-                raise InputError(f"{error}; hydra.run.dir=DIR must be a folder that can be written to") from error
-            except OSError as error:
-                if atomic_files.full(error) is not None:
-                    raise
-                problem = f"{error.filename2 or error.filename}: {error.strerror}"
-                raise InputError(f"{problem}; hydra.run.dir=DIR must be a folder that can be written to") from error
-            self._write_provenance()
 
-    def _stopped(self, name: str) -> str:
-        """What to tell who asked for it."""
-        if self.settings.mode != "fit":
-            return f"stopped by {name}: start it again"
-        path, step = self.run_dir / "checkpoints" / LAST, self.trainer.global_step
-        if not path.is_file():
-            return f"stopped by {name} at step {step}: nothing is saved yet, start it again"
-        saved = int(checkpoint.load(path)["global_step"])
-        return f"stopped by {name} at step {step}: continue with ckpt={path}" + (
-            "" if saved == step else f", which is of step {saved}"
-        )
+def _fit(run: Run, metrics: Metrics) -> None:
+    try:
+        check_batches(run)
+        run.trainer.fit(run.module, run.data, ckpt_path=run.ckpt, weights_only=True)
+    finally:
+        metrics |= validation_scores(run.trainer)
+        for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Patience):
+                metrics |= {"train/stopped_early": callback.exhausted, "train/steps": run.trainer.global_step}
+    path = run.run_dir / "checkpoints" / "best.ckpt"
+    best = checkpoint.load(path)
+    checkpoint.load_weights(run.module, best["state_dict"], str(path))
+    metrics |= best[checkpoint.KEY]["scores"]
 
-    def _finish_without_room(self) -> None:
-        """Try to leave what fits: the caller reports that there is no room."""
-        try:
-            self._finish("failed", shown=False)
-        except OSError as error:
-            if atomic_files.full(error) is None:
-                raise
 
-    def _finish(self, status: str, more: Mapping[str, Any] | None = None, *, shown: bool = True) -> dict[str, Any]:
-        if self.settings.mode == "fit":
-            self.metrics["train/seconds"] = self.clock.seconds
-            self.metrics["train/images_per_second"] = self.clock.images_per_second
-        self.metrics["backend"] = self.module.backend or self.metrics["backend"]
-        self.metrics |= {**(more or {}), "status": status}
-        if self.trainer.is_global_zero:
-            results.write_json(self.run_dir / "metrics.json", self.metrics)
-            self._write_provenance()
-            if shown:
-                results.show(self.run_dir, self.metrics)
-        return self.metrics
+def _tested(run: Run, folder: Path) -> dict[str, float]:
+    """The scores on the test split; what belongs to single images is written into `folder`."""
+    run.trainer.test(run.module, run.data, verbose=False)
+    run.module.conclude(folder)
+    return {k: float(v) for k, v in run.trainer.callback_metrics.items() if k.startswith("test/")}
 
-    def _write_provenance(self) -> None:
-        settings = self.settings
-        data: dict[str, Any] = {"name": settings.data["name"], "fingerprint": None}
-        if self.data is not None:
-            corrupt = {split: len(known.found) for split, known in self.data.corrupt.items()}
-            data |= {"fingerprint": self.data.fingerprint, "corrupt": corrupt, "identical": self.data.identical}
-        facts = provenance.collect(
-            seed=settings.seed,
-            backend=self.metrics["backend"],
-            precision=settings.trainer.precision,
-            effective_batch=None if self.data is None else self.data.batch_size * settings.trainer.accumulate,
-            world_size=self.trainer.world_size,
-            data=data,
-            autoencoder=None if self.autoencoder is None else self.autoencoder.fingerprint,
-            sample=None if settings.sample is None else asdict(settings.sample),
-            init=settings.init,
-            ckpt=settings.ckpt,
-            learning_rate_tuned=self.tuned,
-            match={key: value for key, value in self.metrics.items() if key.startswith("match/")} or None,
-        )
-        results.write_json(self.run_dir / "provenance.json", facts)
+
+def _draw(run: Run) -> None:
+    assert isinstance(run.module, Generation)
+    run.trainer.predict(run.module, return_predictions=False)
+    run.module.conclude(run.run_dir)
+
+
+def _open_directory(run: Run) -> None:
+    """Write the configuration; raises `InputError` where nothing can be written."""
+    if not run.trainer.is_global_zero:
+        return
+    # A continued run is still the run that it was.
+    own = {**run.settings.plain, "ckpt": None} if run.settings.mode == "fit" else run.settings.plain
+    path = run.run_dir / "config.yaml"
+    try:
+        for folder in (run.run_dir, run.run_dir / "checkpoints"):
+            atomic_files.sweep(folder)
+        before = results.read(path)
+        results.write_yaml(path, own)
+        result = run.run_dir / "metrics.json"
+        if before != results.read(path) and result.exists():  # a run that goes on for longer has no result yet
+            atomic_files.set_aside(result)
+    except UnreadableError as error:
+        raise InputError(f"{error}; hydra.run.dir=DIR must be a folder that can be written to") from error
+    except OSError as error:
+        if atomic_files.full(error) is not None:
+            raise
+        problem = f"{error.filename2 or error.filename}: {error.strerror}"
+        raise InputError(f"{problem}; hydra.run.dir=DIR must be a folder that can be written to") from error
+
+
+def _how_to_continue(run: Run, name: str) -> str:
+    """What to tell who asked for the stop."""
+    if run.settings.mode != "fit":
+        return f"stopped by {name}: start it again"
+    path, step = run.run_dir / "checkpoints" / LAST, run.trainer.global_step
+    if not path.is_file():
+        return f"stopped by {name} at step {step}: nothing is saved yet, start it again"
+    saved = int(checkpoint.load(path)["global_step"])
+    return f"stopped by {name} at step {step}: continue with ckpt={path}" + (
+        "" if saved == step else f", which is of step {saved}"
+    )
+
+
+def _try_to_finish(finish: Callable[..., Metrics]) -> None:
+    """Leave what fits: the caller reports that there is no room."""
+    try:
+        finish("failed", shown=False)
+    except OSError as error:
+        if atomic_files.full(error) is None:
+            raise
+
+
+def _finish(run: Run, metrics: Metrics, more: Mapping[str, Any], *, shown: bool, tuned: bool) -> None:
+    """Complete the metrics, and write them."""
+    if run.settings.mode == "fit":
+        metrics["train/seconds"] = run.clock.seconds
+        metrics["train/images_per_second"] = run.clock.images_per_second
+    metrics["backend"] = run.module.backend or metrics["backend"]
+    metrics |= more
+    if run.trainer.is_global_zero:
+        results.write_json(run.run_dir / "metrics.json", metrics)
+        _write_provenance(run, metrics, tuned)
+        if shown:
+            results.show(run.run_dir, metrics)
+
+
+def _write_provenance(run: Run, metrics: Mapping[str, Any], tuned: bool) -> None:
+    if not run.trainer.is_global_zero:
+        return
+    settings = run.settings
+    data: dict[str, Any] = {"name": settings.data["name"], "fingerprint": None}
+    if run.data is not None:
+        corrupt = {split: len(known.found) for split, known in run.data.corrupt.items()}
+        data |= {"subset": run.data.subset}
+        data |= {"fingerprint": run.data.fingerprint, "corrupt": corrupt, "identical": run.data.identical}
+    facts = provenance.collect(
+        seed=settings.seed,
+        backend=metrics["backend"],
+        precision=settings.trainer.precision,
+        effective_batch=None if run.data is None else run.data.batch_size * settings.trainer.accumulate,
+        world_size=run.trainer.world_size,
+        data=data,
+        autoencoder=None if run.coder is None else run.coder.fingerprint,
+        sample=None if settings.sample is None else asdict(settings.sample),
+        init=settings.init,
+        ckpt=settings.ckpt,
+        learning_rate_tuned=tuned,
+        match={key: value for key, value in metrics.items() if key.startswith("match/")} or None,
+    )
+    results.write_json(run.run_dir / "provenance.json", facts)

@@ -15,6 +15,7 @@ from operators.errors import InputError
 from tasks import optim
 from tasks.base import Task
 from tasks.run.callbacks import Averaging, Clock
+from tasks.run.patience import Patience
 from tasks.run.saving import Best
 from tasks.system.checkpoint import check_weights, fits
 
@@ -54,7 +55,9 @@ def check_resumable(content: Mapping[str, Any], where: str, trainer: Trainer, mo
 
 def _check_callbacks(content: Mapping[str, Any], where: str, trainer: Trainer, module: Task) -> None:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    states = {callback.state_key: callback for callback in callbacks if isinstance(callback, Clock | Best)}
+    states: dict[str, Callback] = {c.state_key: c for c in callbacks if isinstance(c, Clock | Best)}
+    # patience may be asked for only now
+    states |= {c.state_key: c for c in callbacks if isinstance(c, Patience) and c.state_key in content["callbacks"]}
     for key, callback in states.items():
         own = callback.state_dict()
         _agree(content["callbacks"], {key: {name: own[name] for name in own if name != "score"}}, where, "callbacks")
@@ -76,22 +79,23 @@ def _check_callbacks(content: Mapping[str, Any], where: str, trainer: Trainer, m
 def _check_optimizer(content: Mapping[str, Any], where: str, module: Task) -> None:
     named = list(module.model.named_parameters())
     wishes: set[str] = getattr(module.model, "no_weight_decay", set)()
+    matrices: set[str] = getattr(module.model, "hidden_matrices", set)()
+    config = module.optimizer_config
     optimizer, scheduler = optim.create(
-        named, module.optimizer_config, total=1, epochs=1.0, exempt=wishes, fused=module.fused
+        named, config, total=1, epochs=1.0, exempt=wishes, matrices=matrices, fused=module.fused
     )
     groups, schedule = optimizer.state_dict()["param_groups"], scheduler.state_dict()
     _agree(
         content, {"optimizer_states": [{"state": {}, "param_groups": groups}], "lr_schedulers": [schedule]}, where, ""
     )
     state = content["optimizer_states"][0]["state"]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    expected = optim.state_like(optimizer, config)
     if content["global_step"] > 0 and not state:
         raise InputError(f"{where} is damaged: its optimiser has no state after {content['global_step']} steps")
     for number, moments in state.items():
-        if number not in range(len(parameters)):
+        if number not in range(len(expected)):
             raise InputError(f"{where} is of another model: its optimiser has a parameter {number!r}")
-        like = {"step": torch.zeros(()), "exp_avg": parameters[number], "exp_avg_sq": parameters[number]}
-        _agree(moments, like, where, f"optimizer_states.0.state.{number}")
+        _agree(moments, expected[number], where, f"optimizer_states.0.state.{number}")
 
 
 def _agree(given: Any, expected: Any, where: str, name: str) -> None:
@@ -123,7 +127,8 @@ def _same_kind(given: Any, expected: Any) -> bool:
     if isinstance(expected, int):
         return isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 2**63
     if isinstance(expected, float):
-        return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < 2**63
+        number = isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < 2**63
+        return number and (given >= 0 or expected < 0)
     return isinstance(given, type(expected))
 
 

@@ -23,6 +23,7 @@ from operators.errors import InputError
 from tasks.config.schema import RunConfig
 from tasks.run import loggers as curves
 from tasks.run.callbacks import Averaging, CorruptCounts, EpochLines, FinalValidation
+from tasks.run.patience import Patience
 from tasks.run.saving import Best, Files, Saving
 from tasks.system import environment
 
@@ -66,6 +67,8 @@ def create(
         own.append(LearningRateMonitor(logging_interval="step"))
     if asked.ema:
         own.append(Averaging(asked.ema))
+    if asked.patience is not None:
+        own.append(Patience(monitor, asked.patience))
     best = Best(run_dir / "checkpoints", monitor)
     try:
         return Trainer(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from tasks import optim
 from tasks.base import step_seed
 from tasks.classification import Scores
-from tasks.config.training import OptimizerConfig
 from tasks.run.divergence import DivergedError, first_nonfinite
 from tests.tasks.conftest import Fit
 
@@ -72,23 +70,6 @@ def test_weight_decay_spares_biases_vectors_and_wishes() -> None:
     }
     spared = {"linear.bias", "norm.weight", "norm.bias", "filters", "matrix_bias"}
     assert by_decay == {0.1: {"linear.weight"}, 0.0: spared}
-
-
-def test_rate_warms_up_and_falls_to_the_floor() -> None:
-    config = OptimizerConfig(lr=1e-2, min_lr=1e-4)
-    rates = [optim.rate(step, 100, 10, config) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[9] == pytest.approx(1)
-    assert rates[10] == pytest.approx(1)
-    assert rates[55] == pytest.approx(0.5 * (1 + 0.01))
-    assert rates[100] == pytest.approx(0.01)
-    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-    assert optim.rate(99, 100, 0, OptimizerConfig(schedule="constant")) == 1
-
-
-@pytest.mark.parametrize(("warmup", "expected"), [(0, 0), (0.05, 10), (1, 20), (2.5, 50)])
-def test_warmup_is_a_share_or_epochs(warmup: float, expected: int) -> None:
-    assert optim.warmup_steps(warmup, total=200, epochs=10) == expected
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,11 @@ class Attention(Core):
         self.k_norm: nn.Module = nn.LayerNorm(self.head_width, eps=1e-6, bias=False) if qk_norm else nn.Identity()
         self._last_dtype: torch.dtype | None = None
 
+    @property
+    def permutation_equivariant(self) -> bool:
+        """Not with rotary positions."""
+        return not self.rope
+
     @classmethod
     def availability(cls) -> dict[str, str | None]:
         """For each backend None, or the reason why it cannot serve here; xformers is judged by float16 heads of 64."""

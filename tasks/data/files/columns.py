@@ -1,4 +1,4 @@
-"""The column `label` of parquet files: numbers of classes or their names, and nothing else."""
+"""The labels in parquet files: numbers of classes or their names, and nothing else."""
 
 from __future__ import annotations
 
@@ -54,17 +54,18 @@ def labels(column: pyarrow.ChunkedArray, names: Mapping[str, int], count: int, w
     return values
 
 
-def class_names(features: object, where: str) -> list[str] | None:
-    """The names that a file's metadata lists for the column `label`; None where it lists none.
+def class_names(features: object, where: str, column: str = "label") -> list[str] | None:
+    """The names that a file's metadata lists for the column of labels; None where it lists none.
 
     Args:
         features: of Hugging Face's metadata, which anybody can write.
         where: names the file.
+        column: of the labels.
 
     Raises:
         InputError: they are no list of words.
     """
-    for key in ("info", "features", "label"):
+    for key in ("info", "features", column):
         features = features.get(key) if isinstance(features, Mapping) else None
     names = features.get("names") if isinstance(features, Mapping) else None
     if names is None:

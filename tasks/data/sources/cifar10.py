@@ -56,7 +56,10 @@ def decode(table: pyarrow.Table, origin: str) -> Images:
     import pyarrow.compute
 
     if not {"img", "label"} <= set(table.column_names):
-        raise InputError(f"{origin} has the columns {', '.join(table.column_names)}; expected: img, label")
+        raise InputError(
+            f"{origin} has the columns {', '.join(table.column_names)}; CIFAR-10 has img, label: for others take "
+            "data=parquet, with data.image_column and data.label_column"
+        )
     if not pyarrow.types.is_struct(table["img"].type) or table["img"].type.get_field_index("bytes") < 0:
         raise InputError(f"{origin} has a column img of type {table['img'].type}; expected: struct<bytes, path>")
     kind = table["img"].type.field("bytes").type

@@ -81,7 +81,7 @@ def image_folder(options: Options) -> Source:
     tables = _tables(options, root)
     where = f"data.root={root}"
     if tables:
-        roles = _roles(options, list(tables), where)
+        roles = roles_of(options, list(tables), where)
         names = listing.classes(tables[_train(roles)])
         for split in _used(roles):
             for name in listing.classes(tables[split]):
@@ -90,7 +90,7 @@ def image_folder(options: Options) -> Source:
     else:
         available = walk.folders(root)
         _check_mixed(options, root, available)
-        roles = _roles(options, available, where)
+        roles = roles_of(options, available, where)
         names = class_folders(root, _train(roles))
     labels = {name: label for label, name in enumerate(names)}
     if len(names) == 1 and options.pipeline == "classification":
@@ -102,7 +102,8 @@ def image_folder(options: Options) -> Source:
     return layout.source("image_folder", options, names, roles, FolderLayout(root, labels))
 
 
-def _roles(options: Options, available: Sequence[str], where: str) -> dict[str, str | None]:
+def roles_of(options: Options, available: Sequence[str], where: str) -> dict[str, str | None]:
+    """What serves train, val and test, of the splits `available` by name or of what the options say."""
     present = {role_of(name) for name in available}
     val = "val" if "val" in present else None
     test = "test" if "test" in present else val
@@ -130,7 +131,7 @@ def _tables(options: Options, root: Path) -> dict[str, listing.Rows]:
     if not any(tables.values()):
         return {}
     rows: dict[str, listing.Rows] = {}
-    for name in _used(_roles(options, splits, f"data.root={root}")):
+    for name in _used(roles_of(options, splits, f"data.root={root}")):
         table = tables.get(name)
         if table is None:
             other = next(str(path) for path in tables.values() if path is not None)

@@ -25,18 +25,24 @@ from tasks.data.files.layout import one_line
 if TYPE_CHECKING:
     import datasets
 
-_SHARD = re.compile(r"(?P<split>.+)-\d+-of-(?P<total>\d+)\.parquet")
+SHARD = re.compile(r"(?P<split>.+)-\d+-of-(?P<total>\d+)\.parquet")
 
 
 class ArrowStore:
-    """The column `image` of a table that is mapped into memory."""
+    """The images of a table that is mapped into memory.
 
-    def __init__(self, table: datasets.Dataset, split: str) -> None:
-        self._table, self._split = table.with_format("arrow"), split
+    Args:
+        table: holds them in a column of structs of bytes and path.
+        split: what it is called.
+        column: of the images.
+    """
+
+    def __init__(self, table: datasets.Dataset, split: str, column: str = "image") -> None:
+        self._table, self._split, self._column = table.with_format("arrow"), split, column
 
     def open(self, position: int) -> BinaryIO:
         """The bytes of a row; raises `CorruptError` if there are none."""
-        return from_bytes(self._table[position]["image"][0]["bytes"].as_py())
+        return from_bytes(self._table[position][self._column][0]["bytes"].as_py())
 
     def names(self, positions: keyed.Index) -> list[str]:
         """Split and row, with the path where there is one."""
@@ -54,7 +60,7 @@ class ArrowStore:
     def _field(self, name: str) -> datasets.table.Table:
         import pyarrow.compute
 
-        return pyarrow.compute.struct_field(self._table.data.column("image"), name)
+        return pyarrow.compute.struct_field(self._table.data.column(self._column), name)
 
 
 @dataclass(frozen=True)
@@ -119,15 +125,24 @@ def _look(files: Sequence[str], where: str) -> None:
     for file in files:
         metadata = pyarrow.parquet.read_metadata(file)
         rows += metadata.num_rows
-        try:
-            features = json.loads((metadata.metadata or {}).get(b"huggingface", b"{}"))
-        except ValueError as error:
-            raise InputError(f"{file}: its metadata is damaged ({one_line(error)})") from error
-        if not isinstance(features, dict) or not isinstance(features.get("info", {}), dict):
-            raise InputError(f"{file}: its metadata is damaged (no mapping)")
-        columns.class_names(features, file)
+        named_classes(metadata.metadata, file)
     if rows == 0:
         raise InputError(f"{where} has no rows: it cannot be used")
+
+
+def named_classes(metadata: Mapping[bytes, bytes] | None, file: str, column: str = "label") -> list[str] | None:
+    """The classes that Hugging Face's entry in a file's metadata names for the column of labels; None without.
+
+    Raises:
+        InputError: metadata that `datasets` would fail at.
+    """
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError as error:
+        raise InputError(f"{file}: its metadata is damaged ({one_line(error)})") from error
+    if not isinstance(features, dict) or not isinstance(features.get("info", {}), dict):
+        raise InputError(f"{file}: its metadata is damaged (no mapping)")
+    return columns.class_names(features, file, column)
 
 
 def find(root: Path) -> dict[str, list[str]]:
@@ -140,7 +155,7 @@ def find(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     totals: dict[str, int] = {}
     for path in paths:
-        match = _SHARD.fullmatch(path.name)
+        match = SHARD.fullmatch(path.name)
         if match:
             found.setdefault(match["split"], []).append(str(path))
             totals[match["split"]] = int(match["total"])
