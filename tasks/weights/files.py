@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +69,9 @@ def hub(name: str, where: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
 
     repository = f"timm/{name}"
     try:
-        config = json.loads(Path(hf_hub_download(repository, "config.json")).read_text(encoding="utf-8"))
-        path = hf_hub_download(repository, "model.safetensors")
+        with _quiet():
+            config = json.loads(Path(hf_hub_download(repository, "config.json")).read_text(encoding="utf-8"))
+            path = hf_hub_download(repository, "model.safetensors")
     except (errors.RepositoryNotFoundError, errors.EntryNotFoundError, errors.GatedRepoError) as error:
         if not isinstance(error, errors.LocalEntryNotFoundError):
             raise InputError(
@@ -79,6 +82,18 @@ def hub(name: str, where: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     except (OSError, errors.HfHubHTTPError, errors.OfflineModeIsEnabled) as error:
         raise InputError(_unreachable(where, repository)) from error
     return read(path, where), config.get("pretrained_cfg", {})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Its client tells of every try."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _unreachable(where: str, repository: str) -> str:
