@@ -17,7 +17,7 @@ from operators.mixer import Core
 from operators.mixers.equations.options import COMPILED, COMPILED_FFT, TERMS, check
 from operators.pde.filter_op import filtered, serves
 from operators.pde.matrices_op import matrices
-from operators.pde.propagate import choose
+from operators.pde.equation import choose
 from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
 from operators.pde.reference import propagate_reference
 from operators.pde.separable_op import separable
