@@ -10,7 +10,7 @@ from torch import Tensor
 
 import operators
 from operators import BARE, InputError
-from operators.mixers.equations.options import BOUNDARIES
+from operators.pde.choice import BOUNDARIES
 from operators.pde.filter_op import filtered, serves
 from operators.pde.propagators import apply_transfer
 from operators.testing.checks import assert_close

@@ -14,8 +14,8 @@ from torch import Tensor
 import operators
 from operators import BARE, InputError
 from operators.cpu import jit
-from operators.mixers.equations.options import BOUNDARIES
 from operators.pde import propagators, separable_op
+from operators.pde.choice import BOUNDARIES
 from operators.pde.propagators import axis_matrix
 from operators.pde.separable_op import separable
 from operators.testing.checks import assert_close
