@@ -151,7 +151,7 @@ def test_without_a_compiler_torch_serves(monkeypatch: pytest.MonkeyPatch) -> Non
     assert operators.create("pde_ssm", 4, grid=(4, 4)).backend == "separable"
     assert operators.create("pde_ssm", 4, grid=(4, 4), forcing="constant").backend == "fft"
     with pytest.raises(
-        InputError, match="pde.method=compiled needs numba, which is not installed; use pde.method=sepa"
+        InputError, match=r"method=compiled needs numba, which is not installed; use pde.method=separable"
     ):
         operators.create("pde_ssm", 4, grid=(4, 4), method="compiled")
 
@@ -163,7 +163,7 @@ def test_where_no_term_mixes_every_method_is_pointwise(method: str, terms: list[
     assert mixer.backend == "pointwise"
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 6), (0, 2, 6, 6), (3, 2, 6, 6), (2, 3, 2, 6, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 6, 6), (3, 2, 6, 6), (2, 3, 2, 6, 6)], ids=str)
 @pytest.mark.parametrize("method", ["compiled", "compiled_fft"])
 def test_propagate_by_compiled_code(method: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -177,5 +177,4 @@ def test_propagate_by_compiled_code(method: str, shape: tuple[int, ...]) -> None
         results += [y.detach(), *torch.autograd.grad(y, leaves, torch.randn(shape, dtype=torch.float64))]
     for value, other in zip(found, expected, strict=True):
         assert value.shape == other.shape
-        if field.numel():
-            assert_close(value, other, 1e-10, method)
+        assert_close(value, other, 1e-10, method)
