@@ -274,6 +274,9 @@ class _Run:
 
     def _draw(self) -> None:
         assert isinstance(self.module, Generation)
+        coder = None if self.autoencoder is None else self.autoencoder.fingerprint
+        origin = {"trainer.precision": self.settings.trainer.precision, "autoencoder": coder}
+        self.module.write_to(self.run_dir / "samples", origin)
         self.trainer.predict(self.module, return_predictions=False)
         self.module.conclude(self.run_dir)
 
@@ -302,7 +305,7 @@ class _Run:
     def _stopped(self, name: str) -> str:
         """What to tell who asked for it."""
         if self.settings.mode != "fit":
-            return f"stopped by {name}: start it again"
+            return f"stopped by {name}: start it again with hydra.run.dir={self.run_dir}"
         path, step = self.run_dir / "checkpoints" / LAST, self.trainer.global_step
         if not path.is_file():
             return f"stopped by {name} at step {step}: nothing is saved yet, start it again"
