@@ -27,7 +27,7 @@ PARTS = "unfinished"
 """Folder of the batches that are drawn, while not all are."""
 ORIGIN = "origin.json"
 """File in it that says what the samples depend on."""
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
 def digest(model: nn.Module) -> str:
@@ -93,7 +93,7 @@ def _write_array(
     header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": tuple(shape)}
     # Without a time of its own, the same samples give the same bytes.
     with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_1_0(member, header)  # type: ignore[no-untyped-call]
+        np.lib.format.write_array_header_1_0(member, header)
         for chunk in chunks:
             member.write(chunk)
 
@@ -190,5 +190,6 @@ class Unfinished:
         return self._parts / f"{index[0]:08d}.npz"
 
     def _read(self, index: Sequence[int]) -> tuple[Index, Index, Pixels]:
-        with np.load(self._path(index), allow_pickle=False) as kept:
+        # Opened here: NumPy leaves a file that is no archive open.
+        with self._path(index).open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return kept["index"], kept["labels"], kept["images"]
