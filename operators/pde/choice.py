@@ -104,7 +104,7 @@ def _compiled_fft(call: Call) -> str | None:
     return f"needs sides of 2 and more without factors other than 2, 3, 5, 7, not {height}x{width}"
 
 
-def _nothing(call: Call) -> str | None:
+def _refuse_none(call: Call) -> str | None:
     return None
 
 
@@ -112,9 +112,9 @@ REFUSALS: Mapping[str, Callable[[Call], str | None]] = {
     "pointwise": _pointwise,
     "separable": _separable,
     "compiled": _compiled,
-    "fft": _nothing,
+    "fft": _refuse_none,
     "compiled_fft": _compiled_fft,
-    "reference": _nothing,
+    "reference": _refuse_none,
 }
 """By route, the reason why it cannot serve a call, or None."""
 NAMED = tuple(name for name in REFUSALS if name != "pointwise")
