@@ -43,7 +43,7 @@ class MixerCard:
         min_grid: smallest height and width.
         backends: names `backend=` takes besides `auto`, best first.
         exempt: contract tests it is exempt from (`name`, or `name[shell preset]`), each with its reason.
-        check: raises `InputError` for parameters (as keywords, `backend` among them) that cannot be, whatever the
+        check: raises `InputError` for parameters (all of them, as keywords, and `backend`) that cannot be, whatever the
             mixer's place; from a module without torch, so that a wrong word is answered before torch is imported.
     """
 

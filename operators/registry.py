@@ -151,7 +151,7 @@ def check(name: str, params: Mapping[str, Any], shell: str | ShellSpec | Mapping
     check_choice(f"backend of {name}", backend, ("auto", *card.backends))
     resolve(shell, card.shells, name)
     if card.check is not None:
-        card.check(backend=backend, **params)
+        card.check(backend=backend, **{**card.defaults, **params})
     for key, value in params.items():
         value_types.check(f"mixer {name}: {key}", value, entry.parameters[key])
 

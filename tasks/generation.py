@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +13,25 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics import Metric
 
 from models import DiffusionTransformer
 from operators.precision import wide
-from tasks import pictures
+from tasks import pictures, samples
 from tasks.autoencoder import Autoencoder
 from tasks.base import Batch, Task
 from tasks.config.task import GenerationConfig, SampleConfig
 from tasks.flow import noise, paths, solvers, times
 from tasks.flow.guidance import guide
-from tasks.flow.loss import Losses, bin_by_time, flow_loss
+from tasks.flow.loss import BinnedLoss, Losses, flow_loss
 from tasks.flow.prediction import span, velocity_model
 from tasks.measures import Evaluator, networks
 from tasks.measures.pixels import in_memory, quantised
+from tasks.system import results
 
+CHUNK = 256
+"""Samples that are brought into an archive's layout together."""
 NETWORK = "efficientnet_lite0"
 """The feature network of `network=auto`."""
-
-
-class BinnedLoss(Metric):
-    """Mean of a loss over samples, whole and in equal intervals of time.
-
-    Args:
-        bins: number of intervals of [0, 1].
-    """
-
-    full_state_update = False
-    sums: Tensor
-    counts: Tensor
-
-    def __init__(self, bins: int) -> None:
-        super().__init__()
-        for name in ("sums", "counts"):
-            self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, losses: Tensor, t: Tensor) -> None:
-        """Take in losses (B,) at times t (B,)."""
-        sums, counts = bin_by_time(losses, t, len(self.sums))
-        self.sums += sums
-        self.counts += counts
-
-    def compute(self) -> dict[str, float]:
-        """`loss`, and `loss_bin_i` for each interval that has been seen, noise first."""
-        values = {"loss": float(self.sums.sum() / self.counts.sum())}
-        means = zip(self.sums.tolist(), self.counts.tolist(), strict=True)
-        return values | {f"loss_bin_{i}": total / count for i, (total, count) in enumerate(means) if count}
-
-    def collect(self) -> dict[str, float]:
-        """What `compute` gives, after which the sums start from zero."""
-        values: dict[str, float] = self.compute()
-        self.reset()
-        return values
 
 
 class Generation(Task):
@@ -113,6 +82,7 @@ class Generation(Task):
         )
         self.val_loss, self.test_loss = BinnedLoss(task.bins), BinnedLoss(task.bins)
         self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._unfinished: samples.Unfinished | None = None
         self._trajectory: list[pictures.Pixels] = []
         self.classes = sample.chosen(model.num_classes)
         self.register_buffer("_scale", 2 * torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -225,25 +195,55 @@ class Generation(Task):
             evaluator = Evaluator(data, **settings)
         self._drawn = []
         for index in self.predict_dataloader():
-            images, label = self._keep(index)
+            label, images = self._sampled(index)
+            self._drawn.append((index, label.cpu(), images.cpu()))
             evaluator.update(images, label if conditional else None)
         for name, value in evaluator.compute().items():
             self.log(f"test/{name}", torch.tensor(value, dtype=torch.float64))
+        doubt = evaluator.doubt(self.sample.n)
+        if doubt is not None:
+            results.say(f"warning: sample.n={self.sample.n}: {doubt}")
         self._trajectory = self._film()
 
+    def write_to(self, folder: Path, origin: Mapping[str, Any]) -> None:
+        """Have the samples that are predicted written into `folder` as they are drawn, and go on where it stands.
+
+        Args:
+            folder: made if need be.
+            origin: what samples depend on, besides weights and the settings of sampling.
+
+        Raises:
+            InputError: the folder has samples of another origin.
+        """
+        settings = asdict(self.sample)
+        for name in ("n", "batch_size", "every"):  # samples do not depend on them
+            del settings[name]
+        settings = {f"sample.{name}": value for name, value in settings.items()}
+        origin = {**origin, **settings, "seed": self.seed, "weights": samples.digest(self.model), "shape": self.shape}
+        self._unfinished = samples.Unfinished(folder, json.loads(json.dumps(origin)))
+
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Indices (B,) of the samples that this process draws, a batch at a time."""
-        own = range(self.global_rank, self.sample.n, self.trainer.world_size)
-        return DataLoader(own, batch_size=self.sample.batch_size)  # type: ignore[arg-type]
+        """Indices (B,) of the samples that this process has still to draw, a batch at a time."""
+        own = self._batches(self.global_rank)
+        if self._unfinished is not None:
+            left = [batch for batch in own.ranges if not self._unfinished.holds(batch)]
+            own.ranges = left or own.ranges[-1:]  # where all are drawn, Lightning would not begin, and draw no film
+        return DataLoader(own, batch_size=None)
 
     def on_predict_start(self) -> None:
-        """As in `Task`; and forget earlier samples."""
+        """As in `Task`; the first process prepares the folder before any draws."""
         super().on_predict_start()
-        self._drawn = []
+        if self._unfinished is not None and self.trainer.is_global_zero:
+            self._unfinished.begin()
+        self.trainer.strategy.barrier()
 
     def predict_step(self, index: Tensor, batch_idx: int) -> Tensor:
-        """Draw the samples with these indices (B,): uint8 (B, C, H, W), also kept for `conclude`."""
-        return self._keep(index.cpu())[0]
+        """Draw the samples with these indices (B,): uint8 (B, C, H, W), also written where `write_to` says."""
+        own = index.cpu()
+        label, images = self._sampled(own)
+        if self._unfinished is not None:
+            self._unfinished.keep(own.numpy(), label.cpu().numpy(), images.cpu().numpy())
+        return images
 
     def on_predict_epoch_end(self) -> None:
         """Keep the steps of one sheet of samples, from noise to image, for `conclude`."""
@@ -266,7 +266,7 @@ class Generation(Task):
 
     def labels(self, index: pictures.Index) -> Tensor:
         """Classes (B,) of the samples with these indices (B,)."""
-        return torch.tensor(self.classes, device=self.device)[torch.from_numpy(index % len(self.classes))]
+        return torch.from_numpy(samples.classes_of(index, self.classes)).to(self.device)
 
     def network(self) -> str | None:
         """The feature network of the distances; None if there is to be none or, with `auto`, if there can be none."""
@@ -275,26 +275,32 @@ class Generation(Task):
         return None if networks.availability()[NETWORK] else NETWORK
 
     def conclude(self, run_dir: Path) -> None:
-        """Write `samples/`: a sheet and a film of some, all of them in `samples.npz`, and in mode sample as PNGs."""
+        """Write `samples/`: a sheet and a film of some, and all of them in `samples.npz`, see `samples.NAME`."""
         own = tuple(torch.cat(column).numpy() for column in zip(*self._drawn, strict=True))
         found = [part for part in self.gathered(own) if part]
         if self.trainer.is_global_zero:
-            index, labels, images = (np.concatenate(column) for column in zip(*found, strict=True))
-            order = np.argsort(index)
-            index, labels, images = index[order], labels[order], images[order]
             folder = run_dir / "samples"
             folder.mkdir(exist_ok=True)
-            pictures.write_sheet(folder / "sheet.png", images, labels)
             pictures.write_film(folder / "trajectory.gif", self._trajectory)
-            np.savez_compressed(folder / "samples.npz", allow_pickle=False, images=images, labels=labels)
-            if self.trainer.state.fn == "predict":
-                pictures.write_images(folder, index, labels, images)
+            if self._unfinished is not None:
+                ranks = [self._batches(rank).ranges for rank in range(self.trainer.world_size)]
+                self._unfinished.collect(self.classes, self.sample.n, ranks)
+                return
+            index, labels, images = (np.concatenate(column) for column in zip(*found, strict=True))
+            order = np.argsort(index)
+            labels, images = labels[order], images[order]
+            pictures.write_sheet(folder / "sheet.png", images, labels)
+            height, width = images.shape[2:]
+            chunks = (images[first : first + CHUNK] for first in range(0, len(images), CHUNK))
+            samples.write(folder / samples.NAME, labels, (height, width), chunks)
 
-    def _keep(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _batches(self, rank: int) -> samples.Batches:
+        return samples.Batches(self.sample.n, self.sample.batch_size, rank, self.trainer.world_size)
+
+    def _sampled(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes (B,) and uint8 images (B, C, H, W) of the samples with these indices (B,)."""
         label = self.labels(index.numpy())
-        images = self.pixels(self.draw(index.numpy(), label, self.sample.steps).x1)
-        self._drawn.append((index, label.cpu(), images.cpu()))
-        return images, label
+        return label, self.pixels(self.draw(index.numpy(), label, self.sample.steps).x1)
 
     def _flow_losses(self, x: Tensor, label: Tensor, t: Tensor, eps: Tensor) -> Losses:
         return flow_loss(self._predict, self.path, self.task.prediction, x, label, t, eps)

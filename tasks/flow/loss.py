@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from operators.errors import InputError, check_choice, check_number
 from tasks.flow.paths import Path, interpolate, velocity
@@ -68,3 +69,38 @@ def bin_by_time(losses: Tensor, t: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     check_number("bins", bins, least=1, integer=True)
     here = (t * bins).long().clamp(0, bins - 1) == torch.arange(bins, device=t.device)[:, None]
     return torch.where(here, losses.double(), 0.0).sum(1), here.sum(1, dtype=torch.float64)
+
+
+class BinnedLoss(Metric):
+    """Mean of a loss over samples, whole and in equal intervals of time.
+
+    Args:
+        bins: number of intervals of [0, 1].
+    """
+
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        for name in ("sums", "counts"):
+            self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor, t: Tensor) -> None:
+        """Take in losses (B,) at times t (B,)."""
+        sums, counts = bin_by_time(losses, t, len(self.sums))
+        self.sums += sums
+        self.counts += counts
+
+    def compute(self) -> dict[str, float]:
+        """`loss`, and `loss_bin_i` for each interval that has been seen, noise first."""
+        values = {"loss": float(self.sums.sum() / self.counts.sum())}
+        means = zip(self.sums.tolist(), self.counts.tolist(), strict=True)
+        return values | {f"loss_bin_{i}": total / count for i, (total, count) in enumerate(means) if count}
+
+    def collect(self) -> dict[str, float]:
+        """`compute`, and forget."""
+        values: dict[str, float] = self.compute()
+        self.reset()
+        return values

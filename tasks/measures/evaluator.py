@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, SumMetric
 from operators.errors import InputError, check_choice
 from tasks.data import ImageData
 from tasks.measures import judge, networks, pixels
-from tasks.measures.frechet import FrechetDistance, Gaussian
+from tasks.measures.frechet import FrechetDistance, Gaussian, doubt
 from tasks.measures.kept import kept
 from tasks.measures.kid import KernelDistance, kernel_distance
 from tasks.measures.networks import FeatureNetwork
@@ -118,6 +118,10 @@ class Evaluator:
         if self.judge is not None:
             values |= {"class_accuracy": float(self.accuracy.compute()), "class_accuracy/real": self._ceiling}
         return values
+
+    def doubt(self, n: int) -> str | None:
+        """The reason why the distance of `n` samples is to be read with care, or None."""
+        return None if self.network is None else doubt(n, self.network.num_features)
 
     def reset(self) -> None:
         """Forget the samples, keep what belongs to the real images."""

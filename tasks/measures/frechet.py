@@ -60,6 +60,16 @@ def distance(a: Gaussian, b: Gaussian) -> Tensor:
     return ((a.mean - b.mean).square().sum() + spread).clamp(min=0)
 
 
+def doubt(n: int, features: int) -> str | None:
+    """The reason why a distance of `n` images is to be read with care, or None: a covariance lacks full rank."""
+    if n > features:
+        return None
+    return (
+        f"a Fréchet distance by {features} features needs more than {features} images for a covariance of full rank, "
+        "and is too large for few images (published ones take 50000): compare it at equal numbers, beside its floor"
+    )
+
+
 class FrechetDistance(Metric):
     """Distance of the features seen so far from a reference; exact for any batch size and number of devices.
 

@@ -199,6 +199,9 @@ def _tested(run: Run, folder: Path) -> dict[str, float]:
 
 def _draw(run: Run) -> None:
     assert isinstance(run.module, Generation)
+    coder = None if run.coder is None else run.coder.fingerprint
+    origin = {"trainer.precision": run.settings.trainer.precision, "autoencoder": coder}
+    run.module.write_to(run.run_dir / "samples", origin)
     run.trainer.predict(run.module, return_predictions=False)
     run.module.conclude(run.run_dir)
 
@@ -230,7 +233,7 @@ def _open_directory(run: Run) -> None:
 def _how_to_continue(run: Run, name: str) -> str:
     """What to tell who asked for the stop."""
     if run.settings.mode != "fit":
-        return f"stopped by {name}: start it again"
+        return f"stopped by {name}: start it again with hydra.run.dir={run.run_dir}"
     path, step = run.run_dir / "checkpoints" / LAST, run.trainer.global_step
     if not path.is_file():
         return f"stopped by {name} at step {step}: nothing is saved yet, start it again"

@@ -250,8 +250,8 @@ def test_fit_test_and_sample(
     assert all(name.startswith("model.") for name in content["state_dict"])
     assert content["state_dict"]["model.stem.weight"].shape[1] == CHANNELS[kind] * 4
     with np.load(tmp_path / "run" / "samples" / "samples.npz") as kept:
-        drawn = kept["images"]
-    assert drawn.shape == (3, 3, 16, 16)
+        drawn = kept["arr_0"]
+    assert drawn.shape == (3, 16, 16, 3)
 
     # The folder has moved since.
     shutil.rmtree(moved)
@@ -260,7 +260,7 @@ def test_fit_test_and_sample(
     assert again["test/loss"] == pytest.approx(metrics["test/loss"], rel=1e-5)
     assert execute(compose(["mode=sample", "sample.n=3", *there]), tmp_path / "sample")["status"] == "ok"
     with np.load(tmp_path / "sample" / "samples" / "samples.npz") as kept:
-        assert np.array_equal(kept["images"], drawn)
+        assert np.array_equal(kept["arr_0"], drawn)
 
 
 def test_a_continued_run_ends_bit_for_bit_as_an_undisturbed_one(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,15 +15,11 @@ from operators.cost import Cost, complex_product_macs, fft_macs
 from operators.errors import InputError
 from operators.initialisation import linear_init
 from operators.mixer import Core
-from operators.mixers.equations.options import COMPILED, COMPILED_FFT, TERMS, check
-from operators.pde.filter_op import filtered, serves
-from operators.pde.matrices_op import matrices
-from operators.pde.propagate import choose
-from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
-from operators.pde.reference import propagate_reference
-from operators.pde.separable_op import separable
-from operators.pde.symbols import Coefficients, respond
-from operators.precision import full_precision, under_autocast, wide
+from operators.mixers.equations.options import METHOD, TERMS, check
+from operators.pde.choice import NAMED, Call, choose
+from operators.pde.routes import ROUTES, Prepared
+from operators.pde.symbols import Coefficients
+from operators.precision import full_precision, wide
 from operators.registry import register
 from operators.runtime.differentiation import differentiated, transformed
 from operators.runtime.fakes import valueless
@@ -41,7 +38,7 @@ class _Kept(NamedTuple):
 
     key: tuple[Any, ...]
     numbers: tuple[Tensor, ...]
-    propagators: tuple[Tensor, ...]
+    prepared: Prepared
 
 
 @register(
@@ -57,7 +54,7 @@ class _Kept(NamedTuple):
         translation_equivariant="circular",
         linear=True,
         fp32_core=True,
-        backends=("separable", "compiled", "fft", "compiled_fft", "reference"),
+        backends=NAMED,
         shells={"project": ShellSpec(gate="silu", conv=3, norm="layer")},
         check=check,
     )
@@ -75,7 +72,7 @@ class PdeSsm(Core):
 
     Args:
         site: where the core stands. Its nominal grid (16 × 16 without one) scales the initialisation.
-        backend: like `method`.
+        backend: another word for `method`, the one that every mixer has: where both are set, they must be the same.
         terms: any subset of `convection`, `diffusion`, `reaction`. Without spatial terms nothing mixes.
         boundary: `periodic`, `neumann`, `dirichlet` or `absorbing` (see `operators.pde.propagate`).
         coefficients: `learned`, `fixed` (as initialised), or a mapping from term to one of these (default learned).
@@ -86,8 +83,9 @@ class PdeSsm(Core):
             conditioning vector, per image and channel group.
         groups: channel groups that share conditioned coefficients.
         state: state channels per inner channel.
-        method: `auto`, `separable`, `fft`, `reference`; for coefficients that no image conditions, on the CPU,
-            `compiled` and `compiled_fft`: products as in `separable` and transforms as in `fft`, in one pass.
+        method: how the equation is solved, the same choice as `backend`: `auto`, `separable`, `fft`, `reference`; for
+            coefficients that no image conditions, on the CPU, `compiled` and `compiled_fft`: products as in `separable`
+            and transforms as in `fft`, in one pass. Where no term mixes, each of them is `pointwise`.
 
     Raises:
         InputError: unknown names, and combinations that cannot mean anything.
@@ -115,24 +113,13 @@ class PdeSsm(Core):
         state: int = 4,
         method: str = "auto",
     ) -> None:
-        super().__init__(site, backend=backend)
         agreed = check(
-            backend=backend,
-            terms=terms,
-            boundary=boundary,
-            coefficients=coefficients,
-            tensor=tensor,
-            forcing=forcing,
-            units=units,
-            condition=condition,
-            groups=groups,
-            state=state,
-            method=method,
-        )
-        self.terms, self.learned = agreed.terms, agreed.learned
-        self.boundary, self.tensor, self.forcing, self.units = boundary, tensor, forcing, units
-        self.condition, self.state = condition, state
-        self.method, self.separable = agreed.method, agreed.separable
+            backend=backend, terms=terms, boundary=boundary, coefficients=coefficients, tensor=tensor, forcing=forcing,
+            units=units, condition=condition, groups=groups, state=state, method=method,
+        )  # fmt: skip
+        super().__init__(site, backend=agreed.method)
+        self.terms, self.learned, self.call = agreed.terms, agreed.learned, agreed.call
+        self.tensor, self.units, self.condition = tensor, units, condition
         self._refuse_the_place(groups)
 
         self._kept: _Kept | None = None
@@ -167,12 +154,13 @@ class PdeSsm(Core):
         """Raw coefficients (groups, state, numbers): many scales at once, most of them short."""
         height, width = self.grid
         pixel = 1 / math.sqrt(height * width)
-        count = self.groups * self.state
+        states = self.call.states
+        count = self.groups * states
         # One length in each of `count` equal shares of probability, so that no model misses a scale by bad luck.
-        quantile = ((torch.randperm(count) + torch.rand(count)) / count).view(self.groups, self.state, 1)
+        quantile = ((torch.randperm(count) + torch.rand(count)) / count).view(self.groups, states, 1)
         short, long = pixel / 3, max(0.5, pixel / 3)
         log_length = (1 - quantile**2) * math.log(short) + quantile**2 * math.log(long)
-        drift = torch.randn(self.groups, self.state, 2) * (pixel + log_length.exp() / 2)
+        drift = torch.randn(self.groups, states, 2) * (pixel + log_length.exp() / 2)
         raw = {}
         if "diffusion" in self.terms:
             raw["log_length"] = log_length.repeat(1, 1, 1 if self.tensor == "isotropic" else 2)
@@ -182,14 +170,14 @@ class PdeSsm(Core):
             raw["velocity"] = drift
         if "reaction" in self.terms:
             # Under initial forcing a mere gain, best near 1; otherwise it shapes the kernel.
-            decay = 0.05 if self.forcing == "initial" else 0.5
+            decay = 0.05 if self.call.forcing == "initial" else 0.5
             raw["reaction_logit"] = torch.full_like(log_length, math.log(decay / (MOST_DECAY - self._least - decay)))
         return raw
 
     @property
     def _least(self) -> float:
         """The reaction is kept at or below minus this."""
-        return LEAST_STEADY_DECAY if self.forcing == "steady" else 0.0
+        return LEAST_STEADY_DECAY if self.call.forcing == "steady" else 0.0
 
     @staticmethod
     def _term_of(name: str) -> str:
@@ -199,37 +187,15 @@ class PdeSsm(Core):
     def needs_cond(self) -> bool:
         return self.condition == "cond"
 
-    @property
-    def spatial(self) -> bool:
-        """Whether any term moves content between pixels."""
-        return "diffusion" in self.terms or "convection" in self.terms
-
-    def method_on(self, height: int, width: int) -> str:
-        """What serves a height × width grid: `pointwise` where no term mixes, else the method set or chosen."""
-        if not self.spatial:
-            return "pointwise"
+    def route_on(self, height: int, width: int) -> tuple[str, Call]:
+        """The name of the route that serves a height × width grid now, and what it was chosen by."""
         device = self.skip.device.type
-        if self.method in (COMPILED, COMPILED_FFT) and device != "cpu":
-            raise InputError(f"pde.method={self.method} runs on the CPU, not on {device}; use pde.method=auto")
-        if self.method == COMPILED_FFT and not serves(height, width, self.boundary):
-            raise InputError(
-                f"pde.method={COMPILED_FFT} needs sides of 2 and more without factors other than 2, 3, 5, 7, not "
-                f"{height}x{width}; use pde.method=fft or auto"
-            )
-        if self.method in (COMPILED, COMPILED_FFT) and differentiated():
-            raise InputError(
-                f"pde.method={self.method} has neither forward-mode derivatives nor those of torch.func: set "
-                "pde.method to auto, fft or separable"
-            )
-        if self.method != "auto":
-            return self.method
-        serving = device == "cpu" and self.condition == "none" and not differentiated()
-        boundary = self.boundary if serving else None
-        return choose(self.separable, height, width, self.state, compiled=boundary)
+        call = replace(self.call, grid=(height, width), device=device, differentiated=differentiated())
+        return choose(self.requested_backend, call, METHOD), call
 
     @property
     def backend(self) -> str:
-        return self.method_on(*self.grid)
+        return self.route_on(*self.grid)[0]
 
     def solve_coefficients(self, x: Tensor, cond: Tensor | None) -> Coefficients:
         """Coefficients in image units over one unit of time, (D, S), or (B, groups, S) when conditioned."""
@@ -241,7 +207,7 @@ class PdeSsm(Core):
             learned = [name for name in raw if self._term_of(name) in self.learned]
             change = self.modulate(source.to(self.modulate.weight.dtype)).to(dtype)
             change = MOST_CHANGE * (change / MOST_CHANGE).tanh()
-            change = change.unflatten(-1, (self.groups, self.state, -1))
+            change = change.unflatten(-1, (self.groups, self.call.states, -1))
             parts = change.split([self.raw_sizes[name] for name in learned], dim=-1)
             raw |= {name: raw[name] + part for name, part in zip(learned, parts, strict=True)}
             raw = {name: value.expand(x.shape[0], -1, -1, -1) for name, value in raw.items()}
@@ -270,28 +236,10 @@ class PdeSsm(Core):
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         if not len(u):
             return self._nothing(u, x, cond)
-        height, width = u.shape[1:3]
-        method = self.method_on(height, width)
+        name, call = self.route_on(*u.shape[1:3])
         with full_precision(u):
-            weight = self.readout.to(wide(self.readout.dtype)).unflatten(0, (self.groups, -1))
-            if method in ("pointwise", "reference"):
-                coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
-                direct = self._pointwise if method == "pointwise" else self._reference
-                mixed = direct(u, coefficients, weight)
-            else:
-                propagators = self._propagators(method, u, x, cond, weight)
-            if method == COMPILED:
-                return separable(u.to(weight.dtype), *propagators, self.skip.to(weight.dtype)).to(u.dtype)
-            if method == COMPILED_FFT:
-                return filtered(u.to(weight.dtype), *propagators, self.boundary).to(u.dtype)
-            if method == "fft":
-                return apply_transfer(u.to(weight.dtype), propagators[0], self.boundary, last=True).to(u.dtype)
-        if method == "separable":
-            rows, columns = propagators
-            # Autocast chooses the type of the products; without it theirs is the propagators'.
-            field = u if under_autocast(u) else u.to(weight.dtype)
-            mixed = self._separable(field, rows, columns, weight)
-        return mixed.to(u.dtype) + self.skip.to(u.dtype) * u
+            prepared = self._prepared(name, call, u, x, cond)
+        return ROUTES[name].solve(call, prepared, u)
 
     def _nothing(self, u: Tensor, x: Tensor, cond: Tensor | None) -> Tensor:
         """An empty batch, whose gradients are zero and not missing; transforms refuse it."""
@@ -299,115 +247,43 @@ class PdeSsm(Core):
         total = sum((value.sum() for value in made), self.readout.sum() + self.skip.sum())
         return u * total.to(u.dtype)
 
-    def _propagators(
-        self, method: str, u: Tensor, x: Tensor, cond: Tensor | None, weight: Tensor
-    ) -> tuple[Tensor, ...]:
-        """What `method` applies to u; kept for the next call if nothing asks for a gradient, up to twice u's memory."""
-        height, width = u.shape[1:3]
+    def _prepared(self, name: str, call: Call, u: Tensor, x: Tensor, cond: Tensor | None) -> Prepared:
+        """What the route applies to u; kept for the next call if nothing asks for a gradient, up to twice its size."""
+        weight = self.readout.to(wide(self.readout.dtype)).unflatten(0, (self.groups, -1))
         looked_into = torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed()
-        keep = not looked_into and u.device.type == "cpu" and not valueless(u) and self.condition == "none"
+        keep = not looked_into and u.device.type == "cpu" and not valueless(u) and not call.conditioned
         if keep:
             # By value, which takes microseconds: version counters miss what is written through `.data`.
-            key, numbers = (
-                (method, height, width, weight.dtype),
-                [weight, self.skip, *(getattr(self, name) for name in self.raw_sizes)],
-            )
+            key = (name, call, weight.dtype)
+            numbers = [weight, self.skip, *(getattr(self, raw) for raw in self.raw_sizes)]
             kept = self._kept
             if kept is not None and kept.key == key and all(map(torch.equal, kept.numbers, numbers)):
-                return kept.propagators
-        coefficients = self._in_pixels(self.solve_coefficients(x, cond), height, width)
-        made: tuple[Tensor, ...]
-        if method in ("fft", COMPILED_FFT):
-            response = summed_transfer(coefficients, weight, height, width, self.boundary, self.forcing)
-            # With the term D u, which would be a pass of its own over the fields.
-            response = response.flatten(-4, -3) + self.skip.to(weight.dtype)[:, None, None]
-            if method == COMPILED_FFT:
-                made = (permuted(torch.view_as_real(response), 3, 1, 2, 0),)
-            else:
-                images = range(response.ndim - 3)
-                made = (permuted(response, *images, *(axis + len(images) for axis in (1, 2, 0))),)
-        elif method == COMPILED:
-            made = matrices(coefficients, weight[:, 0], height, width, self.boundary)
-        else:
-            gain = weight[:, 0] if self.condition == "none" else None
-            made = axis_matrices(coefficients, height, width, self.boundary, gain)
+                return kept.prepared
+        coefficients = self._in_pixels(self.solve_coefficients(x, cond), *call.sides)
+        made = ROUTES[name].prepare(call, coefficients, weight, self.skip.to(weight.dtype))
         if keep:
-            fits = sum(one.nbytes for one in made) <= 2 * u.nbytes
+            fits = sum(part.nbytes for part in made if part is not None) <= 2 * u.nbytes
             self._kept = _Kept(key, tuple(number.clone() for number in numbers), made) if fits else None
         return made
-
-    def _pointwise(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
-        if coefficients.r is None:
-            gain = weight.sum(-1)
-        else:
-            gain = (weight * respond(coefficients.r, self.forcing)[..., None, :]).sum(-1)
-        return u * gain.flatten(-2).view(-1, 1, 1, self.site.width)
-
-    def _separable(self, u: Tensor, rows: Tensor, columns: Tensor, weight: Tensor) -> Tensor:
-        """Two batched matrix products: all states' rows stacked, then columns, summed over states."""
-        batch, height, width, _ = u.shape
-        conditioned = rows.ndim == 5
-        if conditioned:
-            field = permuted(u.unflatten(-1, (self.groups, -1)), 0, 3, 1, 4, 2).flatten(0, 1)
-            rows, columns = rows.flatten(0, 1), columns.flatten(0, 1)
-        else:
-            if height * width <= self.state * (height + width):
-                return self._multiplied_out(u, rows, columns)
-            field = permuted(u, 3, 1, 0, 2)
-        problems, _, members, _ = field.shape
-        across = torch.bmm(rows.flatten(1, 2), field.view(problems, height, members * width))
-        if conditioned:
-            share = weight.mT[None, :, :, None, :, None].to(across.dtype)
-            across = across.view(batch, self.groups, self.state, height, members, width) * share
-        across = across.view(problems * self.state, height * members, width)
-        along = torch.bmm(across, columns.mT.flatten(0, 1)).view(problems, self.state, height, members, width)
-        along = along.sum(1) if self.state > 1 else along[:, 0]
-        if not conditioned:
-            return permuted(along, 2, 1, 3, 0)
-        return permuted(along.unflatten(0, (batch, self.groups)), 0, 2, 4, 1, 3).flatten(-2)
-
-    @staticmethod
-    def _multiplied_out(u: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """One batched product with the states' summed pixel-to-pixel matrices: fewer operations on small grids."""
-        channels, _, height, width = *rows.shape[:3], columns.shape[-1]
-        pixels = height * width
-        with full_precision(u):
-            kernel = torch.bmm(rows.flatten(2).mT, columns.flatten(2)).view(channels, height, height, width, width)
-        kernel = permuted(kernel, 0, 1, 3, 2, 4).view(channels, pixels, pixels)
-        mixed = torch.bmm(kernel, permuted(u.flatten(1, 2), 2, 1, 0))
-        return permuted(mixed, 2, 1, 0).unflatten(1, (height, width))
-
-    def _reference(self, u: Tensor, coefficients: Coefficients, weight: Tensor) -> Tensor:
-        """Every state of every channel of every image by itself."""
-        members, height, width = weight.shape[1], u.shape[1], u.shape[2]
-
-        def spread(value: Tensor) -> Tensor:
-            per_channel = value.repeat_interleave(members, dim=-2)
-            return per_channel.expand(u.shape[0], -1, -1).flatten()
-
-        field = u.to(weight.dtype).permute(0, 3, 1, 2)[:, :, None].expand(-1, -1, self.state, -1, -1)
-        solved = propagate_reference(field.flatten(0, 2), coefficients.map(spread), self.boundary, self.forcing)
-        states = solved.view(*u.shape[::3], self.state, height, width)
-        return torch.einsum("bdshw,ds->bhwd", states, weight.flatten(0, 1))
 
     def core_cost(self, height: int, width: int) -> Cost:
         """The FFT route: one real transform there and one back, and a complex product; each on the extended grid."""
         channels = self.site.width
-        conditioned = self.condition != "none"
+        conditioned = self.call.conditioned
         projection = self.modulate.weight.numel() if conditioned else 0
-        if not self.spatial:
+        if not self.call.spatial:
             return Cost(projection_macs=projection)
-        scale = 1 if self.boundary == "periodic" else 2
+        scale = 1 if self.call.boundary == "periodic" else 2
         rows, columns = scale * height, scale * width
         half_plane = rows * (columns // 2 + 1)
         mixing = 2 * fft_macs(rows * columns) + complex_product_macs(half_plane)
         if conditioned:
             # Every image has propagators of its own: a complex product per state and wave number sums the states.
-            mixing += 4 * self.state * half_plane
+            mixing += 4 * self.call.states * half_plane
         return Cost(
             projection_macs=projection,
             mixing_macs=round(channels * mixing),
-            state_elements=height * width * channels * self.state,
+            state_elements=height * width * channels * self.call.states,
         )
 
     @torch.no_grad()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from operators import InputError
 from operators.cpu import jit
-from operators.mixers.equations.options import BOUNDARIES
 from operators.pde import matrices_op as module
+from operators.pde.choice import BOUNDARIES
 from operators.pde.matrices_op import matrices
 from operators.pde.propagators import axis_matrices
 from operators.pde.symbols import Coefficients

@@ -98,7 +98,7 @@ def test_separable_refuses_a_full_tensor():
 
 @pytest.mark.parametrize("forcing", ["constant", "steady"])
 def test_separable_refuses_sources(forcing):
-    assert "separable" in refusal(FIELD, reaction=DECAY, forcing=forcing, method="separable")
+    assert "separable" in refusal(FIELD, diffusion=-DECAY, reaction=DECAY, forcing=forcing, method="separable")
 
 
 def test_a_plane_too_wide_to_integrate_is_refused_before_memory_is_taken():

@@ -267,7 +267,7 @@ def test_what_is_kept_in_evaluation_follows_every_change(method: str, change: st
         elif change == "grid":
             x = x.transpose(1, 2).contiguous()
         elif change == "method":
-            core(mixer).method = "compiled" if method == "separable" else "separable"
+            core(mixer).requested_backend = "compiled" if method == "separable" else "separable"
         after = mixer(x)
     fresh = mixer(x)  # with gradients, and so made anew
     assert_close(after, fresh.detach(), 1e-12, "output after the change")

@@ -6,27 +6,12 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_choice, check_number
-from operators.mixers.equations.options import BOUNDARIES, FORCINGS, METHODS, UNITS, why_not_separable
-from operators.pde.filter_op import serves
+from operators.pde.choice import BOUNDARIES, FORCINGS, METHODS, UNITS, Call, choose
 from operators.pde.plane import reaches_too_far
-from operators.pde.propagators import apply_transfer, axis_matrices, summed_transfer
-from operators.pde.reference import propagate_reference
-from operators.pde.symbols import LEAST_DECAY, Coefficients, respond
+from operators.pde.routes import ROUTES
+from operators.pde.symbols import LEAST_DECAY, Coefficients
 from operators.precision import full_precision
-
-COMPILED_LIMITS = {"periodic": 80, "neumann": 192, "dirichlet": 192, "absorbing": 192}
-"""States times (height + width) up to which compiled products beat compiled transforms, whose grid is twice as long and
-wide unless the boundary is periodic. Time over theirs, forward and backward, two x86-64 cores, 384 channels, 8 images:
-periodic 0.6 and less (32 = states times sides), 0.7 to 1.0 (64, 8² to 32²), 1.2 (96, 24² and 48²), 1.2 to 2.0 (128, 16²
-to 64²), 2.8 to 3.7 (256); neumann 0.7 to 0.9 (128), 0.9 and 1.0 (192, 24² and 48²), 1.3 to 1.5 (256, 32² and 64²). In
-evaluation, where matrices and transfer functions are there, 0 to 0.3 less."""
-SEPARABLE_LIMIT = 100
-"""States times (height + width) up to which matrix products beat a pair of FFTs, both torch's.
-
-The FFT route sums the states' transfer functions first, so that its cost does not grow with them. Time of the separable
-over that of the FFT route, forward and backward, one x86-64 core: 0.7 to 0.9 from 7² to 48² and 1.3 to 1.5 from 64² to
-128² with one state; with four, 0.7 at 7² and 1.8 to 5.4 from 14² to 128².
-"""
+from operators.runtime.differentiation import differentiated
 
 
 def propagate(
@@ -54,7 +39,8 @@ def propagate(
             edges, `absorbing` by zeros to an unbounded plane. The free propagator then acts and the result is cropped.
         forcing: `initial`, `constant` (u(0) = 0, the field a constant source) or `steady` (the limit of that).
         units: `pixel` (spacing 1) or `image` (spacing 1/sqrt(H W): the image has area 1 at every resolution).
-        method: `fft`, `separable` (diagonal K, initial forcing), `reference` (slow), or `auto` for the faster.
+        method: `fft`, `separable` (diagonal K, initial forcing), `reference` (slow), or `auto` for the faster of the
+            first two; on the CPU also `compiled_fft` and `compiled`, made for channels that come last, as in the mixer.
 
     Returns:
         (..., M, H, W), in the field's dtype. Half precision is computed in float32.
@@ -82,54 +68,31 @@ def propagate(
     if forcing != "steady":
         coefficients = coefficients.map(lambda value: value * time)
 
-    reason = why_not_separable(coefficients.kxy is not None, forcing)
-    if method == "separable" and reason:
-        raise InputError(f"method='separable' {reason}; use method='fft' or 'auto'")
-    if method == "auto":
-        method = choose(reason is None, height, width)
+    call = Call(
+        boundary=boundary,
+        forcing=forcing,
+        spatial=coefficients.spatial,
+        full=coefficients.kxy is not None,
+        channels_last=False,
+        device=field.device.type,
+        grid=(height, width),
+        differentiated=differentiated(),
+    )
+    route = choose(method, call, "method")
     with full_precision(field):
         work = field.to(dtype)
-        if not work.numel():
-            output = work
-        elif not coefficients.spatial:
-            output = work if coefficients.r is None else work * respond(coefficients.r, forcing)[:, None, None]
-        elif method == "reference":
-            output = propagate_reference(work, coefficients, boundary, forcing)
-        elif method == "separable":
-            rows, columns = axis_matrices(coefficients, height, width, boundary)
-            output = rows @ work @ columns.mT
-        else:
-            if boundary == "absorbing" and reason and reaches_too_far(coefficients, height, width, forcing, work):
-                raise InputError(
-                    "boundary='absorbing': the wave numbers of a kernel, its quadrature nodes do not fit; use less "
-                    "velocity, more diffusion or decay, boundary='periodic', or diagonal K with forcing='initial'"
-                )
+        if work.numel():
+            if call.boundary == "absorbing" and route in ("fft", "compiled_fft"):
+                _refuse_far_reach(call, coefficients, work)
             one_state = coefficients.map(lambda value: value[..., None])
             weight = torch.ones(work.shape[-3], 1, 1, dtype=dtype, device=work.device)
-            response = summed_transfer(one_state, weight, height, width, boundary, forcing)
-            output = apply_transfer(work, response.squeeze(-3), boundary)
+            prepared = ROUTES[route].prepare(call, one_state, weight, None)
+            output = ROUTES[route].apply(call, prepared, work)
+        else:
+            output = work
         if forcing == "constant":
             output = output * time
     return output.to(field.dtype)
-
-
-def choose(separable: bool, height: int, width: int, states: int = 1, *, compiled: str | None = None) -> str:
-    """The method that `auto` means on a height × width grid with `states` states per channel.
-
-    Args:
-        separable: whether matrices along rows and columns can serve at all.
-        height: of the grid.
-        width: of the grid.
-        states: per channel.
-        compiled: the boundary, where compiled products and transforms can serve as well.
-    """
-    if compiled is not None:
-        transforms = serves(height, width, compiled)
-        if separable and (not transforms or states * (height + width) <= COMPILED_LIMITS[compiled]):
-            return "compiled"
-        if transforms:
-            return "compiled_fft"
-    return "separable" if separable and states * (height + width) <= SEPARABLE_LIMIT else "fft"
 
 
 def _coefficients(
@@ -165,6 +128,16 @@ def _coefficients(
         vx=None if v is None else v[:, 1],
         r=None if reaction is None else reaction.to(dtype),
     )
+
+
+def _refuse_far_reach(call: Call, coefficients: Coefficients, field: Tensor) -> None:
+    """Raise `InputError` if a kernel of an unbounded plane, which is no product of two, cannot be computed."""
+    product = call.forcing == "initial" and not call.full
+    if not product and reaches_too_far(coefficients, *call.sides, call.forcing, field):
+        raise InputError(
+            "boundary='absorbing': the wave numbers of a kernel, its quadrature nodes do not fit; use less velocity, "
+            "more diffusion or decay, boundary='periodic', or diagonal K with forcing='initial'"
+        )
 
 
 def _check_values(coefficients: Coefficients, time: float | Tensor, forcing: str) -> None:
