@@ -89,9 +89,10 @@ def _job(config: DictConfig, stop: Stop) -> int:
     try:
         overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
         settings = settle(config, cast(list[str], overrides))
-        from tasks.run.execute import execute  # takes seconds, for which wrong input need not wait
+        from tasks.run.curves import Settings  # takes seconds, for which wrong input need not wait
+        from tasks.run.execute import execute
 
-        metrics = execute(settings, run_dir, stop=stop)
+        metrics = execute(settings, run_dir, callbacks=[Settings(settings.plain)], stop=stop)
     except InputError as error:
         with suppress(OSError):  # Hydra has made the directory; it stays if there is something in it
             run_dir.rmdir()

@@ -274,7 +274,7 @@ class Generation(Task):
             return self.task.network
         return None if networks.availability()[NETWORK] else NETWORK
 
-    def conclude(self, run_dir: Path) -> None:
+    def conclude(self, run_dir: Path) -> dict[str, float]:
         """Write `samples/`: a sheet and a film of some, all of them in `samples.npz`, and in mode sample as PNGs."""
         own = tuple(torch.cat(column).numpy() for column in zip(*self._drawn, strict=True))
         found = [part for part in self.gathered(own) if part]
@@ -289,6 +289,7 @@ class Generation(Task):
             np.savez_compressed(folder / "samples.npz", allow_pickle=False, images=images, labels=labels)
             if self.trainer.state.fn == "predict":
                 pictures.write_images(folder, index, labels, images)
+        return {}
 
     def _keep(self, index: Tensor) -> tuple[Tensor, Tensor]:
         label = self.labels(index.numpy())
