@@ -19,7 +19,6 @@ from tasks.base import Batch, Task
 from tasks.config.task import ClassificationConfig
 from tasks.data import BatchMix
 
-
 TOP = 5
 """Guesses that count in the second accuracy, where there are more classes than that."""
 
@@ -157,7 +156,7 @@ class Classification(Task):
         return {"index": index[order], "label": label[order], "logits": logits[order]}
 
     def conclude(self, run_dir: Path) -> dict[str, float]:
-        """Write `predictions.npz` (index, label and logits of each test image) and what `tasks.confusion` makes of it."""
+        """Write `predictions.npz` (index, label and logits of each test image), and which classes are mistaken."""
         predictions = self.predictions()
         label, logits = predictions["label"], predictions["logits"]
         if self.trainer.is_global_zero:

@@ -11,7 +11,7 @@ from operators.errors import InputError, check_choice, check_number
 from tasks.config import bounds
 from tasks.config.choices import ACCELERATORS, OPTIMIZERS, SCHEDULES, STRATEGIES
 
-LOGGERS = {"tensorboard": None, "csv": None, "wandb": "wandb", "mlflow": "mlflow-skinny", "none": None}
+LOGGERS = {"tensorboard": None, "csv": None, "wandb": "wandb", "mlflow": "mlflow", "none": None}
 """What pip installs for each that needs a package of its own."""
 _LOGGER_OPTIONS = {"project": ("wandb", "mlflow"), "offline": ("wandb",), "uri": ("mlflow",)}
 """Which loggers take an option that not all of them have."""
@@ -138,7 +138,7 @@ class LoggerConfig:
         every: steps between points.
         project: with wandb and mlflow (which calls it an experiment): what the run belongs to.
         offline: with wandb: keep everything in the run directory, for `wandb sync`.
-        uri: with mlflow: the server or database; None takes `MLFLOW_TRACKING_URI`, or the folder `mlruns`.
+        uri: with mlflow: the server or database; None takes `MLFLOW_TRACKING_URI`, or `mlflow.db` here.
     """
 
     name: str = "none"

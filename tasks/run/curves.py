@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -56,8 +57,9 @@ class Inputs(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         images = viewable(pl_module.seen[:SHOWN], data.mean, data.std)
         if images.shape[1] in (1, 3):
+            page = np.asarray(pictures.enlarged(pictures.sheet(images, COLUMNS), images.shape[-1]))
             for logger in trainer.loggers:
-                log_image(logger, "inputs", pictures.sheet(images, COLUMNS), trainer.global_step)
+                log_image(logger, "inputs", page, trainer.global_step)
 
 
 def viewable(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> pictures.Pixels:

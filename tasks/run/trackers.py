@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from tasks.system import environment, results
 
 IDENTITY = "tracker.json"
 """File of the run directory that says which run of the tracker is this one, so that a continued run goes on in it."""
+URI, HERE = "MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"
+"""MLflow's variable for where it keeps runs, and its own default: a file of the working directory."""
 
 
 def create(config: LoggerConfig, folder: Path, *, continued: bool) -> WandbLogger | MLFlowLogger:

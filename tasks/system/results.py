@@ -52,12 +52,13 @@ def closing_table(metrics: Mapping[str, Any]) -> Table:
     table = Table(show_header=False, title=f"{metrics['task']}: {metrics['mixer']} on {metrics['data']}")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_column(style="dim")
+    if any(key in metrics for key in COUNTS):
+        table.add_column(style="dim")
     table.add_row("status", str(metrics["status"]))
     for key, value in metrics.items():
         if key.startswith(("val/", "test/", "diverged/")) and key not in COUNTS:
             number = f"{value:.4f}" if isinstance(value, float) else str(value)
-            table.add_row(key, number, _sample(metrics) if key.startswith("test/") else "")
+            table.add_row(key, number, *_sample(key, metrics))
     table.add_row("parameters", f"{metrics['params']:,}")
     table.add_row("MACs an image", f"{metrics['macs']:,} (mixers {metrics['mixer_macs']:,})")
     for key, title in (("train/seconds", "seconds of training"), ("train/images_per_second", "images a second")):
@@ -67,10 +68,13 @@ def closing_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def _sample(metrics: Mapping[str, Any]) -> str:
-    """How many images a score of the test split is of."""
-    counts = [f"{int(metrics[key]):,} {what}" for key, what in COUNTS.items() if key in metrics]
-    return " against ".join(counts)
+def _sample(key: str, metrics: Mapping[str, Any]) -> list[str]:
+    """How many images a score of the test split is of; the loss of a generator is of no samples."""
+    drawn = "test/reference_n" in metrics
+    if not key.startswith("test/") or (drawn and key.startswith("test/loss")):
+        return []
+    counts = [f"{int(metrics[count]):,} {what}" for count, what in COUNTS.items() if count in metrics]
+    return [" against ".join(counts)] if counts else []
 
 
 def show(run_dir: Path, metrics: Mapping[str, Any]) -> None:
