@@ -49,8 +49,8 @@ def events(folder: Path) -> dict[str, EventAccumulator]:
 @pytest.fixture(scope="module")
 def curve_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Norms, dict[str, EventAccumulator]]:
     folder, norms = tmp_path_factory.mktemp("curves") / "run", Norms()
-    run = compose([*TINY, *CURVES, "trainer.clip=0.01"])
-    execute(run, folder, callbacks=[norms, curves.Settings(run.plain)])
+    config = compose([*TINY, *CURVES, "trainer.clip=0.01"])
+    execute(config, folder, callbacks=[norms, curves.Settings(config)])
     return folder, norms, events(folder)
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import tasks.data
-from tasks.config.composition import compose
+from tasks.config.composition import read
 from tasks.run import header
 from tests.tasks.conftest import TINY, Fit
 
@@ -19,7 +19,7 @@ FACTS = {"params": 12345, "macs": 67890, "backend": "torch"}
 
 
 def lines(*overrides: str, data: Any = None) -> dict[str, str]:
-    run = compose([*TINY, *overrides])
+    run = read([*TINY, *overrides])
     described = header.describe(run, FACTS, data, "cpu", Path("outputs/run"))
     assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in described}) == 1, described
     return dict(line.split(maxsplit=1) for line in described)
