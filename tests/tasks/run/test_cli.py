@@ -82,10 +82,9 @@ def test_every_job_of_a_multirun_says_what_it_is_and_they_are_compared(
     (sweep,) = (elsewhere / "outputs" / "classification").iterdir()
     found = {path.name: json.loads((path / "metrics.json").read_text())["mixer"] for path in sweep.glob("[0-9]")}
     assert found == {"0": "pool", "1": "identity"}
-    shared = " ".join(override.replace("false", "False") for override in TINY if not override.startswith("mixer"))
-    assert re.findall(r"^job \d of \d: .*", out, re.MULTILINE) == [
-        f"job {number} of 2: {shared} mixer={name} seed=0" for number, name in ((1, "pool"), (2, "identity"))
-    ]
+    common = "model.dim=16 model.depth=1 data.batch_size=32 trainer=smoke trainer.accelerator=cpu logger=none seed=0"
+    jobs = re.findall(r"^job \d of \d: .*", out, re.MULTILINE)
+    assert jobs == [f"job 1 of 2: mixer=pool {common}", f"job 2 of 2: mixer=identity {common}"]
     command, *table = out.splitlines()[-5:]
     assert command == f"python -m ablations.compare {sweep.relative_to(elsewhere)}"
     assert table[0].split(" | ")[:4] == ["| data", "arm", "seeds", "test/accuracy"]
