@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from operators.command_line import Parser, begin, conclude
 from operators.errors import InputError
 from tasks.config import mixers
-from tasks.config.overrides import check, normalise
+from tasks.config.overrides import check, normalise, parse
 from tasks.system import environment
 from tasks.system.signals import Stop
 
@@ -45,10 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = parsed.overrides
     program, traced = sys.argv, os.environ.get(_TRACEBACK)
     statuses, stop = [OK], Stop()
+    results: dict[Path, Mapping[str, Any]] = {}
 
     def job(config: DictConfig) -> None:
         with _environment(_TRACEBACK, traced):
-            statuses.append(_job(config, stop))
+            statuses.append(_job(config, stop, results, changed))
 
     try:
         environment.check()  # Lightning and torchmetrics fail of it when they are imported
@@ -61,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Hydra reports errors in a way of its own, and exits with 1, unless it is told to raise them.
         with _environment(_TRACEBACK, "1"), stop:
             hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(job)()
+        _compare(results)
     except Exception as error:  # noqa: BLE001 - nobody else sees it; `_complain` tells wrong input from a bug
         from tasks.config.composition import refuses, translate
 
@@ -74,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return max(statuses)
 
 
-def _job(config: DictConfig, stop: Stop) -> int:
+def _job(config: DictConfig, stop: Stop, done: dict[Path, Mapping[str, Any]], given: Sequence[str]) -> int:
+    """Carry out one run and add what came out to `done`; returns the exit status."""
     from omegaconf import OmegaConf
 
     from tasks.system import results
@@ -86,12 +91,15 @@ def _job(config: DictConfig, stop: Stop) -> int:
 
     job = HydraConfig.get()
     run_dir = Path(job.runtime.output_dir)
+    overrides = cast(list[str], OmegaConf.to_container(job.overrides.task, resolve=False))
     try:
-        overrides = OmegaConf.to_container(job.overrides.task, resolve=False)
-        settings = settle(config, cast(list[str], overrides))
-        from tasks.run.execute import execute  # takes seconds, for which wrong input need not wait
+        if job.mode == RunMode.MULTIRUN:
+            sys.stdout.write(f"\n{_title(job, overrides, config.get('seed'), given)}\n")
+        settings = settle(config, overrides)
+        from tasks.run.curves import Settings  # takes seconds, for which wrong input need not wait
+        from tasks.run.execute import execute
 
-        metrics = execute(settings, run_dir, stop=stop)
+        done[run_dir] = metrics = execute(settings, run_dir, callbacks=[Settings(settings.plain)], stop=stop)
     except InputError as error:
         with suppress(OSError):  # Hydra has made the directory; it stays if there is something in it
             run_dir.rmdir()
@@ -102,6 +110,35 @@ def _job(config: DictConfig, stop: Stop) -> int:
         results.say(f"diverged at step {metrics['diverged/step']}: first non-finite in {metrics['diverged/layer']}")
         return FAILED
     return OK
+
+
+def _title(job: Any, overrides: Sequence[str], seed: Any, given: Sequence[str]) -> str:
+    """What a job of a --multirun is: its number (of how many, where Hydra's own sweeper serves), overrides and seed."""
+    total = ""
+    if job.sweeper["_target_"].endswith(".BasicSweeper") and not job.sweeper.get("params"):
+        sweeps = [override for override in parse(given) if override.is_sweep_override()]
+        total = f" of {math.prod(len(list(override.sweep_string_iterator())) for override in sweeps)}"
+    named = any(text.startswith("seed=") for text in overrides)
+    return f"job {job.job.num + 1}{total}: {' '.join([*overrides, *([] if named else [f'seed={seed}'])])}"
+
+
+def _compare(runs: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Print several runs side by side, by their scores on the test split or, where they read none, on validation."""
+    scores = [set(metrics) for metrics in runs.values() if metrics["status"] == "ok"]
+    if len(runs) < 2 or not scores or len({metrics["task"] for metrics in runs.values()}) > 1:
+        return
+    shared = set.intersection(*scores)
+    tested, validated = (
+        [key for key in (f"{split}/accuracy", f"{split}/loss") if key in shared] for split in ("test", "val")
+    )
+    if not tested and not validated:
+        return
+    from ablations import compare
+
+    asked = [] if tested else ["--metric", validated[0]]
+    folder = os.path.relpath(os.path.commonpath([str(path) for path in runs]))
+    sys.stdout.write(f"\n{' '.join(['python -m ablations.compare', folder, *asked])}\n")
+    compare.main([*map(str, runs), *asked])
 
 
 def _complain(error: Exception) -> int:

@@ -1,8 +1,8 @@
-"""`python -m operators`: the zoo as a table; `python -m operators describe NAME`: one mixer's card."""
+"""`python -m operators`: the zoo as a table; `python -m operators describe NAME`: one mixer's card and its kernel."""
 
 from __future__ import annotations
 
-from operators.command_line import Parser, begin, conclude
+from operators.command_line import Parser, begin, conclude, console
 
 if __name__ == "__main__":
     begin()  # before torch is imported
@@ -12,13 +12,14 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from operators import registry
+from operators import registry, response, value_types
 from operators.card import MixerCard
 from operators.errors import InputError
 from operators.mixer import Core
@@ -78,6 +79,30 @@ def meanings(core: type[Core]) -> dict[str, str]:
     return {entry[1]: " ".join(entry[2].split()) for entry in entries}
 
 
+def allowed_values(name: str, parameter: str) -> str:
+    """What a parameter of mixer `name` may be, in the words with which the mixer refuses a value that it cannot be."""
+    annotation = inspect.signature(registry.core_class(name)).parameters[parameter].annotation
+    words = value_types.word(annotation)
+    for impossible in ("?", ["?"]):  # a list shows what the entries of a list may be
+        params: dict[str, Any] = {parameter: impossible}
+        try:
+            registry.create(name, EXAMPLE_DIM, grid=EXAMPLE_GRID, cond_dim=EXAMPLE_DIM, **params)
+        except InputError as error:
+            said = re.search(r"(?:allowed are|must be) (.*)", str(error))
+            words = said[1] if said else words
+        except Exception:  # noqa: BLE001 - a stranger's mixer may fail in any way; the annotation says enough
+            continue
+    optional = not any(word in words for word in ("null", "?")) and "null" in value_types.word(annotation)
+    return words.replace("True, False", "true, false") + (", or null" if optional else "")
+
+
+def as_written(value: Any) -> str:
+    """A default as the command line writes it: null, true, [row, col]."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_written, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def print_zoo(console: Console) -> None:
     """All mixers: what they are, what they cost, what serves them here, and whatever is unavailable and why."""
     mixers, costs, notes = [], [], []
@@ -116,13 +141,8 @@ def print_card(console: Console, name: str) -> None:
     facts.add_row("source", f"{card.source} ({card.year})")
     facts.add_row("properties", properties(card))
     core = registry.core_class(name)
-    availability, said = core.availability(), {key: f": {text}" for key, text in meanings(core).items()}
     for key, items in (
-        (
-            "parameters",
-            [f"{parameter} = {value}{said.get(parameter, '')}" for parameter, value in card.defaults.items()],
-        ),
-        ("backends", [f"{backend}: {reason or 'usable here'}" for backend, reason in availability.items()]),
+        ("backends", [f"{backend}: {reason or 'usable here'}" for backend, reason in core.availability().items()]),
         ("exempt from", [f"{test}: {reason}" for test, reason in card.exempt.items()]),
     ):
         if items:
@@ -131,6 +151,13 @@ def print_card(console: Console, name: str) -> None:
     console.print(facts)
     console.print()
 
+    if card.defaults:
+        texts = meanings(core)
+        parameters = [
+            (key, as_written(value), allowed_values(name, key), texts.get(key, ""))
+            for key, value in card.defaults.items()
+        ]
+        console.print(table("Parameters", ("name", "default", "allowed", "meaning"), parameters))
     shells = {"common": COMMON, **card.shells}
     rows = [(switch, *(str(getattr(spec, switch)).lower() for spec in shells.values())) for switch in asdict(COMMON)]
     meant = {parameter for params in card.preset_params.values() for parameter in params}
@@ -141,6 +168,30 @@ def print_card(console: Console, name: str) -> None:
     if card.published:
         numbers = [(n.model, n.quantity, f"{n.value:g}", n.source) for n in card.published]
         console.print(table("Published numbers", ("model", "quantity", "value", "source"), numbers, right=("value",)))
+
+
+def print_kernel(console: Console, name: str, picture: Path | None) -> None:
+    """What a pulse at one token becomes, as shades, and channel by channel in the file `picture`."""
+    try:
+        mixer, kernel = response.respond(name)
+    except Exception as error:  # a stranger's mixer may fail in any way; its card has been shown
+        if picture is not None:
+            raise InputError(f"mixer {name} has no kernel to draw: {error}") from error
+        console.print(f"No kernel to draw: {error}")
+        return
+    height, width, channels = kernel.shape
+    unicode = console.encoding.startswith("utf")
+    shades = response.BLOCKS if unicode else response.LETTERS
+    around = "" if mixer.card.linear else " among random tokens, on which it depends"
+    console.print("Kernel", style="bold")
+    console.print(
+        f"Response to a pulse in the middle of {height}×{width} tokens{around}: core alone, at its start, root mean "
+        f"square over {channels} channels; {shades[-1]} is the peak, each lighter shade {response.STEP:g} times less."
+    )
+    console.print(response.as_text(response.magnitude(kernel), shades))
+    if picture is not None:
+        response.write_picture(picture, kernel)
+        console.print(f"picture: {picture}", soft_wrap=True)
 
 
 def print_verdict(console: Console, name: str, *, slow: bool, trace: bool) -> int:
@@ -173,21 +224,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 0, 1 if a mixer breaks a promise, or 2 for wrong input (one line)."""
     parser = Parser(prog="python -m operators", description="List the zoo of token mixers.")
     commands = parser.add_subparsers(dest="command", metavar="command")
-    describe = commands.add_parser("describe", help="print one mixer's card")
+    describe = commands.add_parser("describe", help="print one mixer's card and its kernel")
     describe.add_argument("name", metavar="NAME")
+    describe.add_argument("--picture", type=Path, metavar="FILE", help="also draw the kernel's channels into a PNG")
     test = commands.add_parser("test", help="run the contract on one mixer: which of its promises hold")
     test.add_argument("name", metavar="NAME")
     test.add_argument("--slow", action="store_true", help="also what takes minutes: generated code in every shell")
     test.add_argument("--trace", action="store_true", help="also show where the tests fail")
-    console = Console(markup=False, highlight=False)
+    out = console(markup=False, highlight=False)
     try:
         options = parser.parse_args(argv)
         if options.command == "describe":
-            print_card(console, options.name)
+            print_card(out, options.name)
+            print_kernel(out, options.name, options.picture)
         elif options.command == "test":
-            return print_verdict(console, options.name, slow=options.slow, trace=options.trace)
+            return print_verdict(out, options.name, slow=options.slow, trace=options.trace)
         else:
-            print_zoo(console)
+            print_zoo(out)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,15 +11,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from operators.errors import InputError, nearest
 from operators.runtime.idle import limit_spinning
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _HOME = Path(__file__).parents[1]
 # What a write to a full device, a failing one or a closed descriptor raises.
 _OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)
 _PACKAGES = ("models", "tasks", "ablations", "conf")
+_WITHOUT_TERMINAL = 10_000
+"""Columns where the output is no terminal: more than any table needs, so that none is cut or folded."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +58,20 @@ def begin() -> None:
                 "rename it, or start from another folder\n"
             )
             sys.exit(2)
+
+
+def console(**options: Any) -> Console:
+    """A console of rich; in a pipe or a file its lines are as long as they need to be, unless `COLUMNS` is set.
+
+    Args:
+        options: those of rich's `Console`.
+    """
+    from rich.console import Console
+
+    made = Console(**options)
+    if not made.is_terminal and not made.is_jupyter and "COLUMNS" not in os.environ:
+        made.width = _WITHOUT_TERMINAL
+    return made
 
 
 def conclude(main: Callable[[], int]) -> NoReturn:

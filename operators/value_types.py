@@ -22,7 +22,7 @@ def check(what: str, value: Any, annotation: Any) -> None:
     if not _allows(hint, value):
         parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
         literals = [choice for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
-        raise InputError(f"{what}={value!r} must be {_word(hint)}{nearest(value, literals)}")
+        raise InputError(f"{what}={value!r} must be {word(hint)}{nearest(value, literals)}")
 
 
 def as_annotated(value: Any, annotation: Any) -> Any:
@@ -70,17 +70,19 @@ def _is(kind: type, value: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _word(hint: Any) -> str:
+def word(annotation: Any) -> str:
+    """What an annotation, a type or the source of one, allows: `an integer or null`."""
+    hint = _resolved(annotation)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, UnionType):
-        return " or ".join(_word(part) for part in inner)
+        return " or ".join(word(part) for part in inner)
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
     if hint is None or hint in _WORDS:
         return _WORDS[NoneType if hint is None else hint]
     container = origin or hint
     if container is tuple and inner and inner[-1] is not Ellipsis:
-        return f"a list of {len(inner)}: " + ", ".join(map(_word, inner))
+        return f"a list of {len(inner)}: " + ", ".join(map(word, inner))
     if container in (dict, Mapping):
-        return "a mapping" + (f" whose values are each {_word(inner[1])}" if inner and inner[1] in _WORDS else "")
-    return "a list" + (f" whose entries are each {_word(inner[0])}" if inner and inner[0] in _WORDS else "")
+        return "a mapping" + (f" whose values are each {word(inner[1])}" if inner and inner[1] in _WORDS else "")
+    return "a list" + (f" whose entries are each {word(inner[0])}" if inner and inner[0] in _WORDS else "")

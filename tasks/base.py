@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -71,8 +72,12 @@ class Task(LightningModule):
         """Run the model on `batch` once more, for `tasks.run.divergence` to watch."""
 
     @abstractmethod
-    def conclude(self, run_dir: Path) -> None:
-        """Write what testing found besides scores; every process calls it, the first one writes."""
+    def conclude(self, run_dir: Path) -> dict[str, float]:
+        """Write what testing found besides scores; every process calls it, the first one writes.
+
+        Returns:
+            what `metrics.json` is to hold besides the scores.
+        """
 
     def on_fit_start(self) -> None:
         """Note what serves the mixers, now that the model is on its device; and count in float64, whatever its type."""
@@ -157,8 +162,31 @@ class Task(LightningModule):
             DivergedError: the loss is not finite, on any device.
         """
         self.check(bool(torch.isfinite(loss)))
-        if (self.global_step + 1) % self.log_every == 0:
+        if self.due:
             self.log("train/loss", loss, prog_bar=True)
+
+    @property
+    def due(self) -> bool:
+        """Whether the curves of training get a point at this step."""
+        return (self.global_step + 1) % self.log_every == 0
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Points of the curves of the gradient's norm, before it is clipped, and of the learning rates.
+
+        The norm is left out where each device holds a part of the gradient.
+        """
+        if not self.due or not self.trainer.loggers:
+            return
+        if isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+        for name, value in optim.rates(optimizer).items():
+            self.log(name, value)
+
+    @property
+    def seen(self) -> Tensor:
+        """Images (B, C, H, W) of the last batch, normalised, as the model has got them; a generator adds noise."""
+        return self._last["image"]
 
     def report(self, split: str, values: Mapping[str, float]) -> None:
         """Log the scores of a split.

@@ -14,26 +14,35 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from operators.precision import wide
+from tasks import confusion
 from tasks.base import Batch, Task
 from tasks.config.task import ClassificationConfig
 from tasks.data import BatchMix
 
+TOP = 5
+"""Guesses that count in the second accuracy, where there are more classes than that."""
+
 
 class Scores(nn.Module):
-    """Mean loss (cross-entropy), top-1 and top-5 accuracy and calibration error (15 bins, L1; arXiv 1706.04599)."""
+    """Mean loss (cross-entropy), accuracy and calibration error (15 bins, L1; arXiv 1706.04599).
+
+    With more than five classes, `accuracy_top5` is the share of images whose class is among the five best guesses.
+    """
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.loss: Metric = MeanMetric(nan_strategy="disable")  # the default drops NaN, which would hide a divergence
         self.accuracy: Metric = MulticlassAccuracy(num_classes, average="micro")
-        self.accuracy_top5: Metric = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
+        if num_classes > TOP:
+            self.accuracy_top5: Metric = MulticlassAccuracy(num_classes, average="micro", top_k=TOP)
         self.ece: Metric = MulticlassCalibrationError(num_classes, n_bins=15, norm="l1")
 
     def update(self, logits: Tensor, label: Tensor) -> None:
         """Take in one batch: logits (B, num_classes), label (B,)."""
         self.loss.update(F.cross_entropy(logits.double(), label, reduction="none"))
-        for metric in (self.accuracy, self.accuracy_top5):
-            metric.update(logits, label)
+        self.accuracy.update(logits, label)
+        if hasattr(self, "accuracy_top5"):
+            self.accuracy_top5.update(logits, label)
         self.ece.update(logits.softmax(dim=-1), label)
 
     def collect(self) -> dict[str, float]:
@@ -80,7 +89,22 @@ class Classification(Task):
         if "mix" in batch:
             self._last = batch = self.mix(batch)
             target = batch["target"]
-        return F.cross_entropy(self(batch["image"]), target, label_smoothing=self.task.label_smoothing)
+        logits = self(batch["image"])
+        if self.due:
+            self._guessed = logits.detach().argmax(1), target
+        return F.cross_entropy(logits, target, label_smoothing=self.task.label_smoothing)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As in `Task`, with a point of the curve of the training accuracy, if one is due.
+
+        Of two mixed images, the class with the larger share counts.
+        """
+        loss = super().training_step(batch, batch_idx)
+        if self.due:
+            guess, target = self._guessed
+            label = target if target.ndim == 1 else target.argmax(1)
+            self.log("train/accuracy", (guess == label).float().mean())
+        return loss
 
     def rehearse(self, images: Tensor, *, mixes: bool) -> Tensor:
         """`loss` of these images."""
@@ -131,8 +155,12 @@ class Classification(Task):
         order = np.argsort(index)
         return {"index": index[order], "label": label[order], "logits": logits[order]}
 
-    def conclude(self, run_dir: Path) -> None:
-        """Write `predictions.npz`: index, label and logits of each test image, from rank 0."""
+    def conclude(self, run_dir: Path) -> dict[str, float]:
+        """Write `predictions.npz` (index, label and logits of each test image), and which classes are mistaken."""
         predictions = self.predictions()
+        label, logits = predictions["label"], predictions["logits"]
         if self.trainer.is_global_zero:
             np.savez_compressed(run_dir / "predictions.npz", allow_pickle=False, **predictions)
+            names = self.trainer.datamodule.class_names  # type: ignore[attr-defined]
+            confusion.write(run_dir, names, confusion.count(label, logits.argmax(1), len(names)))
+        return {"test/n": len(label)}

@@ -274,7 +274,7 @@ class Generation(Task):
             return self.task.network
         return None if networks.availability()[NETWORK] else NETWORK
 
-    def conclude(self, run_dir: Path) -> None:
+    def conclude(self, run_dir: Path) -> dict[str, float]:
         """Write `samples/`: a sheet and a film of some, and all of them in `samples.npz`, see `samples.NAME`."""
         own = tuple(torch.cat(column).numpy() for column in zip(*self._drawn, strict=True))
         found = [part for part in self.gathered(own) if part]
@@ -285,7 +285,7 @@ class Generation(Task):
             if self._unfinished is not None:
                 ranks = [self._batches(rank).ranges for rank in range(self.trainer.world_size)]
                 self._unfinished.collect(self.classes, self.sample.n, ranks)
-                return
+                return {}
             index, labels, images = (np.concatenate(column) for column in zip(*found, strict=True))
             order = np.argsort(index)
             labels, images = labels[order], images[order]
@@ -293,6 +293,7 @@ class Generation(Task):
             height, width = images.shape[2:]
             chunks = (images[first : first + CHUNK] for first in range(0, len(images), CHUNK))
             samples.write(folder / samples.NAME, labels, (height, width), chunks)
+        return {}
 
     def _batches(self, rank: int) -> samples.Batches:
         return samples.Batches(self.sample.n, self.sample.batch_size, rank, self.trainer.world_size)

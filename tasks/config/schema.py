@@ -215,6 +215,7 @@ def check(run: RunConfig) -> None:
     for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     tasks.data.check(**run.data)
+    run.logger.check_installed()
     if run.init is not None:
         start.check(run.init, run.task)
 

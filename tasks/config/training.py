@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any
 
 from operators.errors import InputError, check_choice, check_number
 from tasks.config import bounds
 from tasks.config.choices import ACCELERATORS, OPTIMIZERS, SCHEDULES, STRATEGIES
 
+LOGGERS = {"tensorboard": None, "csv": None, "wandb": "wandb", "mlflow": "mlflow", "none": None}
+"""What pip installs for each that needs a package of its own."""
+_LOGGER_OPTIONS = {"project": ("wandb", "mlflow"), "offline": ("wandb",), "uri": ("mlflow",)}
+"""Which loggers take an option that not all of them have."""
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
 
@@ -126,11 +131,39 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """Where curves go: `tensorboard`, `csv` or `none`; `every` is the number of steps between points."""
+    """Where curves go.
+
+    Attributes:
+        name: `tensorboard`, `csv`, `wandb`, `mlflow` or `none`.
+        every: steps between points.
+        project: with wandb and mlflow (which calls it an experiment): what the run belongs to.
+        offline: with wandb: keep everything in the run directory, for `wandb sync`.
+        uri: with mlflow: the server or database; None takes `MLFLOW_TRACKING_URI`, or `mlflow.db` here.
+    """
 
     name: str = "none"
     every: int = 20
+    project: str = "operator-zoo"
+    offline: bool = False
+    uri: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("logger.name", self.name, ("tensorboard", "csv", "none"))
+        check_choice("logger.name", self.name, LOGGERS)
         check_number("logger.every", self.every, least=1, integer=True)
+        check_choice("logger.offline", self.offline, (True, False))
+        if not isinstance(self.project, str) or not self.project:
+            raise InputError(f"logger.project={self.project!r} must be a name")
+        if not isinstance(self.uri, str | None):
+            raise InputError(f"logger.uri={self.uri!r} must be an address or null")
+        for option in fields(self):
+            takers = _LOGGER_OPTIONS.get(option.name, (self.name,))
+            value = getattr(self, option.name)
+            if self.name not in takers and value != option.default:
+                listed = " or ".join(takers)
+                raise InputError(f"logger.{option.name}={value} goes with logger={listed}, not with {self.name}")
+
+    def check_installed(self) -> None:
+        """Raise `InputError` where the logger needs a package that is not installed; nothing is imported for that."""
+        package = LOGGERS[self.name]
+        if package is not None and find_spec(self.name) is None:
+            raise InputError(f"logger={self.name} needs a package that is not installed: pip install {package}")

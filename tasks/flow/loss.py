@@ -100,7 +100,7 @@ class BinnedLoss(Metric):
         return values | {f"loss_bin_{i}": total / count for i, (total, count) in enumerate(means) if count}
 
     def collect(self) -> dict[str, float]:
-        """`compute`, and forget."""
+        """What `compute` gives, after which the sums start from zero."""
         values: dict[str, float] = self.compute()
         self.reset()
         return values

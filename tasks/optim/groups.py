@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 Group = dict[str, Any]
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -26,3 +27,17 @@ def parameter_groups(named: Named, weight_decay: float, exempt: Iterable[str] = 
             (kept if plain else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def rates(optimizer: Optimizer) -> dict[str, float]:
+    """The learning rates now, by the names of their curves.
+
+    Groups that began with one rate share a curve: `lr`, or with several rates `lr/NAME` of the first such group, or its
+    number where it has no name.
+    """
+    curves: dict[float, tuple[str, float]] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        start = float(group.get("initial_lr", group["lr"]))
+        curves.setdefault(start, (f"lr/{group.get('name', number)}", float(group["lr"])))
+    several = dict(curves.values())
+    return several if len(several) > 1 else {"lr": next(iter(several.values()))}

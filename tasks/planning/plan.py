@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 import models
 import tasks.data
+from operators.command_line import console
 from operators.errors import InputError
 from tasks.config import bounds
 from tasks.config.images import Images
@@ -50,11 +50,11 @@ def carry_out(run: RunConfig, run_dir: Path) -> dict[str, Any]:
     run_dir.mkdir(parents=True, exist_ok=True)
     results.write_yaml(run_dir / "config.yaml", run.plain)
     results.write_json(run_dir / "plan.json", facts)
-    console = Console()
-    console.print(table(facts))
+    out = console()
+    out.print(table(facts))
     for note in facts["notes"]:
-        console.print(f"- {note}", highlight=False, soft_wrap=True)
-    console.print(f"plan: {os.path.relpath(run_dir / 'plan.json')}", soft_wrap=True, highlight=False)
+        out.print(f"- {note}", highlight=False, soft_wrap=True)
+    out.print(f"plan: {os.path.relpath(run_dir / 'plan.json')}", soft_wrap=True, highlight=False)
     return facts
 
 

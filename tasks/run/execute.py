@@ -121,6 +121,8 @@ def _carry_out(run: Run, work: Callable[[Run, Metrics], None], *, tuned: bool = 
     """Do the `work`, which adds to the metrics, and leave the result."""
     metrics: Metrics = dict(run.facts)
     _open_directory(run)
+    for logger in run.trainer.loggers:
+        loggers.connect(logger, run.settings.logger, run.run_dir)
     _write_provenance(run, metrics, tuned)
 
     def finish(status: str, more: Mapping[str, Any] | None = None, *, shown: bool = True) -> Metrics:
@@ -193,8 +195,8 @@ def _fit(run: Run, metrics: Metrics) -> None:
 def _tested(run: Run, folder: Path) -> dict[str, float]:
     """The scores on the test split; what belongs to single images is written into `folder`."""
     run.trainer.test(run.module, run.data, verbose=False)
-    run.module.conclude(folder)
-    return {k: float(v) for k, v in run.trainer.callback_metrics.items() if k.startswith("test/")}
+    besides = run.module.conclude(folder)
+    return {k: float(v) for k, v in run.trainer.callback_metrics.items() if k.startswith("test/")} | besides
 
 
 def _draw(run: Run) -> None:
@@ -264,6 +266,8 @@ def _finish(run: Run, metrics: Metrics, more: Mapping[str, Any], *, shown: bool,
         _write_provenance(run, metrics, tuned)
         if shown:
             results.show(run.run_dir, metrics)
+    for logger in run.trainer.loggers:
+        loggers.close(logger, ok=metrics["status"] == "ok")
 
 
 def _write_provenance(run: Run, metrics: Mapping[str, Any], tuned: bool) -> None:

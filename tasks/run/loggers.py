@@ -8,28 +8,81 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
-from tasks.system import atomic_files, results
+from tasks.config.training import LoggerConfig
+from tasks.system import atomic_files, environment, results
 
-KINDS = ("tensorboard", "csv")
+SCORES = ("val/accuracy", "val/loss", "test/accuracy", "test/loss")
+"""Curves whose last values TensorBoard shows beside the settings, where a run has them."""
 
 
-def create(kind: str, folder: Path, step: int) -> Logger:
-    """The logger `kind` of `KINDS` that writes to `folder`, where it goes on at `step`."""
-    if kind == "csv":
+def create(config: LoggerConfig, folder: Path, step: int) -> Logger | None:
+    """The logger of a run in `folder`, where it goes on at `step`; None for `none`.
+
+    Raises:
+        InputError: see `tasks.run.trackers.create`.
+    """
+    if config.name == "csv":
         return Table(folder, step)
-    return TensorBoard(folder, name="", version="", purge_step=step)
+    if config.name == "tensorboard":
+        return TensorBoard(folder, name="", version="", purge_step=step)
+    if config.name == "none":
+        return None
+    config.check_installed()
+    from tasks.run import trackers
+
+    return trackers.create(config, folder, continued=step > 0)
+
+
+def log_image(logger: Logger, name: str, pixels: npt.NDArray[np.uint8], step: int) -> None:
+    """Log a picture, uint8 (H, W, 3), unless the logger takes none."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+    elif isinstance(logger, WandbLogger):
+        logger.log_image(name, [pixels])
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_image(logger.run_id, pixels, artifact_file=f"{name}_{step}.png")
+
+
+def connect(logger: Logger, config: LoggerConfig, folder: Path) -> None:
+    """Begin the run of a tracker; other loggers need nothing. Raises as `tasks.run.trackers.connect` does."""
+    if isinstance(logger, WandbLogger | MLFlowLogger):
+        from tasks.run import trackers
+
+        trackers.connect(logger, config, folder)
+
+
+def close(logger: Logger, *, ok: bool) -> None:
+    """End what Lightning leaves open, so that another run of this process begins one of its own with the tracker."""
+    if isinstance(logger, WandbLogger) and environment.rank() == 0:
+        logger.experiment.finish(exit_code=0 if ok else 1)
 
 
 class TensorBoard(TensorBoardLogger):
-    """As Lightning's, but a full disk is the `OSError` it is, and is not told twice."""
+    """As Lightning's, but a full disk is the `OSError` it is, and is not told twice.
+
+    Settings are shown beside the run's scores, without a curve or a file of their own.
+    """
 
     _failed = False
+
+    @override
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None, step: int | None = None) -> None:
+        """Write the settings (a flat mapping)."""
+        with self._watched():
+            for summary in hparams(dict(params), dict.fromkeys(metrics or SCORES, 0.0)):
+                self.experiment._get_file_writer().add_summary(summary)
 
     @override
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -62,11 +115,15 @@ class TensorBoard(TensorBoardLogger):
 
 
 class Table(CSVLogger):
-    """`metrics.csv` in `folder`, which keeps its rows from before `step`."""
+    """`metrics.csv` in `folder`, which keeps its rows from before `step`. The settings are in the run's config.yaml."""
 
     def __init__(self, folder: Path, step: int) -> None:
         super().__init__(folder, name="", version="")
         self._step = step
+
+    @override
+    def log_hyperparams(self, params: Any | None = None) -> None:
+        """Write nothing."""
 
     @override
     def save(self) -> None:

@@ -22,6 +22,7 @@ from tasks.data import ImageData
 from tasks.planning import memory
 from tasks.run import building, resolutions, trainer
 from tasks.run.callbacks import Clock, Contents
+from tasks.run.header import Header
 from tasks.run.restoring import check_resumable
 from tasks.run.saving import Files, Saving, refuse_to_overwrite
 from tasks.system import checkpoint
@@ -148,6 +149,7 @@ def prepare(
     budget = settings.model.get("match")
     if budget is not None:
         facts |= match.verify(budget, model).record()
+    loop.callbacks.insert(0, Header(settings, run_dir, facts))  # type: ignore[attr-defined] # before a progress bar
     return Run(settings, run_dir, data, ckpt, coder, module, loop, clock, facts)
 
 

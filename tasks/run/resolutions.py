@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import models
+from operators.command_line import console
 from operators.errors import InputError, check_number
 from tasks.data.decode import MOST_SIDE
 
 SCORES = ("accuracy", "accuracy_top5", "loss", "ece")
+"""Of these, `accuracy_top5` is missing where there are five classes or fewer."""
 
 
 def sides(given: Sequence[Any]) -> list[int]:
@@ -57,7 +58,7 @@ def row(model: models.Trunk, size: tuple[int, int], scores: Mapping[str, float])
     patch = model.spec.patch
     facts: dict[str, Any] = {"resolution": size[0], "tokens": size[0] // patch * (size[1] // patch)}
     facts |= {"macs": cost.macs, "mixer_macs": cost.mixer_macs}
-    return facts | {name: scores[f"test/{name}"] for name in SCORES}
+    return facts | {name: scores[f"test/{name}"] for name in SCORES if f"test/{name}" in scores}
 
 
 def flat(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def flat(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for one in rows:
         side = one["resolution"]
-        found |= {f"test@{side}/{name}": one[name] for name in SCORES}
+        found |= {f"test@{side}/{name}": one[name] for name in SCORES if name in one}
         found |= {f"{name}@{side}": one[name] for name in ("macs", "mixer_macs")}
     return found
 
@@ -85,4 +86,4 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right")
     for one in rows:
         table.add_row(*(f"{value:.4f}" if isinstance(value, float) else f"{value:,}" for value in one.values()))
-    Console().print(table)
+    console().print(table)

@@ -16,13 +16,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
-from rich.console import Console
+from lightning.pytorch.callbacks import RichProgressBar
 
+from operators.command_line import console
 from operators.errors import InputError
 from tasks.config.schema import RunConfig
-from tasks.run import loggers as curves
+from tasks.run import loggers
 from tasks.run.callbacks import Averaging, CorruptCounts, EpochLines, FinalValidation
+from tasks.run.curves import Inputs
 from tasks.run.patience import Patience
 from tasks.run.saving import Best, Files, Saving
 from tasks.system import environment
@@ -51,20 +52,20 @@ def create(
     Raises:
         InputError: Lightning refuses the options.
     """
-    asked, console = settings.trainer, Console()
+    asked, out = settings.trainer, console()
     _check_accelerator(asked.accelerator, asked.strategy)
     plugins: list[Any] = [io]
     allocated = "SLURM_NTASKS" in os.environ and not environment.started_by_srun()
     if allocated and not TorchElasticEnvironment.detect():
         plugins.append(LightningEnvironment())  # SLURM gave this process a place, and did not start it
-    logger = curves.create(settings.logger.name, run_dir, step) if settings.logger.name in curves.KINDS else False
+    logger = loggers.create(settings.logger, run_dir, step)
     own: list[Callback] = [
         CorruptCounts(),
         FinalValidation(),
-        RichProgressBar() if console.is_terminal else EpochLines(console),
+        RichProgressBar() if out.is_terminal else EpochLines(out),
     ]
     if logger:
-        own.append(LearningRateMonitor(logging_interval="step"))
+        own.append(Inputs())
     if asked.ema:
         own.append(Averaging(asked.ema))
     if asked.patience is not None:
@@ -82,13 +83,13 @@ def create(
             gradient_clip_val=asked.clip or None,
             accumulate_grad_batches=asked.accumulate,
             callbacks=[*own, *callbacks, best, saving],  # in this order, so that the last checkpoint knows of the best
-            logger=logger,
+            logger=logger or False,
             plugins=plugins,
             default_root_dir=run_dir,
             log_every_n_steps=settings.logger.every,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
-            enable_progress_bar=console.is_terminal,
+            enable_progress_bar=out.is_terminal,
             enable_model_summary=False,
             **asked.lightning,
         )
@@ -123,9 +124,9 @@ def refusals() -> Iterator[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Lightning's advice is for those who write training loops, not for those who run this one."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
+    talking = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in talking]
+    for logger in talking:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -137,5 +138,5 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in zip(talking, levels, strict=True):
             logger.setLevel(level)

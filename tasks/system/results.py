@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.table import Table
 
+from operators.command_line import console
 from tasks.system import environment
 from tasks.system.atomic_files import write_text
 from tasks.system.reading import check_file, reading
+
+COUNTS = {"test/n": "images", "test/reference_n": "real ones"}
+"""Keys of `metrics.json` that hold the number of tested, or drawn, images, and of those that drawn ones are held to."""
 
 
 def read(path: Path) -> str | None:
@@ -45,14 +48,17 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def closing_table(metrics: Mapping[str, Any]) -> Table:
-    """What came out and what it cost."""
+    """What came out, of how many images, and what it cost."""
     table = Table(show_header=False, title=f"{metrics['task']}: {metrics['mixer']} on {metrics['data']}")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
+    if any(key in metrics for key in COUNTS):
+        table.add_column(style="dim")
     table.add_row("status", str(metrics["status"]))
     for key, value in metrics.items():
-        if key.startswith(("val/", "test/", "diverged/")):
-            table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+        if key.startswith(("val/", "test/", "diverged/")) and key not in COUNTS:
+            number = f"{value:.4f}" if isinstance(value, float) else str(value)
+            table.add_row(key, number, *_sample(key, metrics))
     table.add_row("parameters", f"{metrics['params']:,}")
     table.add_row("MACs an image", f"{metrics['macs']:,} (mixers {metrics['mixer_macs']:,})")
     for key, title in (("train/seconds", "seconds of training"), ("train/images_per_second", "images a second")):
@@ -62,12 +68,21 @@ def closing_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
+def _sample(key: str, metrics: Mapping[str, Any]) -> list[str]:
+    """How many images a score of the test split is of; the loss of a generator is of no samples."""
+    drawn = "test/reference_n" in metrics
+    if not key.startswith("test/") or (drawn and key.startswith("test/loss")):
+        return []
+    counts = [f"{int(metrics[count]):,} {what}" for count, what in COUNTS.items() if count in metrics]
+    return [" against ".join(counts)] if counts else []
+
+
 def show(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     """Print the closing table, and where the run lies, to standard output."""
-    console = Console()
-    console.print(closing_table(metrics))
+    out = console()
+    out.print(closing_table(metrics))
     # Not in the table, which would break a long path in two.
-    console.print(f"run directory: {os.path.relpath(run_dir)}", soft_wrap=True, highlight=False)
+    out.print(f"run directory: {os.path.relpath(run_dir)}", soft_wrap=True, highlight=False)
 
 
 def say(text: str) -> None:

@@ -2,10 +2,12 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from rich.console import Console
 
 import operators
 from operators import __main__ as cli
-from operators import registry
+from operators import registry, response
 
 
 @pytest.fixture
@@ -103,7 +105,8 @@ def test_a_card_is_shown_whole(show, name, columns):
     for text in (card.title, card.equation, card.source, *(number.model for number in card.published)):
         assert set(text.split()) <= words, text
     for parameter, default in card.defaults.items():
-        assert f"{parameter} = {default}" in " ".join(out.split())
+        assert parameter in words
+        assert set(cli.as_written(default).split()) <= words
     for shell in card.shells:
         assert shell in words
     for number in card.published:
@@ -148,6 +151,89 @@ def test_every_parameter_says_what_it_is(show, name):
     core = registry.core_class(name)
     meant = cli.meanings(core)
     assert core.card.defaults.keys() <= meant.keys()
-    _, out, _ = show("describe", name, columns=120)
-    for parameter in core.card.defaults:
-        assert f"{parameter} = {core.card.defaults[parameter]}: {meant[parameter]}" in " ".join(out.split())
+    _, out, _ = show("describe", name, columns=1000)
+    lines = [line.split() for line in out.splitlines()]
+    for parameter, default in core.card.defaults.items():
+        row = [cli.as_written(default), cli.allowed_values(name, parameter), meant[parameter]]
+        assert [parameter, *" ".join(row).split()] in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "words"),
+    [
+        ("pde_ssm", "boundary", "periodic, neumann, dirichlet, absorbing"),
+        ("pde_ssm", "terms", "convection, diffusion, reaction"),
+        ("pde_ssm", "groups", "an integer >= 1"),
+        ("attention", "qk_norm", "true, false"),
+        ("attention", "heads", "an integer >= 1, or null"),
+        ("pom", "clamp", "two numbers [low, high], low < high, or null"),
+        ("mamba", "order", "row, col, snake_row"),
+    ],
+)
+def test_allowed_values_are_those_of_the_refusal(name, parameter, words):
+    assert cli.allowed_values(name, parameter).startswith(words)
+
+
+def test_a_mixer_that_refuses_nothing_is_described_by_its_annotations(monkeypatch):
+    monkeypatch.setattr(registry, "create", lambda *_, **__: None)
+    assert cli.allowed_values("attention", "heads") == "an integer or null"
+    assert cli.allowed_values("ss2d", "orders") == "a list whose entries are each a text"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "null"), (True, "true"), (("row", "col"), "[row, col]"), ([0.5, None], "[0.5, null]")]
+)
+def test_defaults_are_written_as_the_command_line_takes_them(value, text):
+    assert cli.as_written(value) == text
+
+
+def test_the_kernel_is_drawn_in_the_terminal(show):
+    _, out, _ = show("describe", "pool")
+    assert "██" in out
+    drawn = out.splitlines()[-response.GRID[0] :]
+    assert [line.count("█") for line in drawn[6:9]] == [0, 2, 0]
+    assert all(not line.strip() for line in (*drawn[:6], *drawn[9:]))
+    assert "root mean square over 64 channels" in " ".join(out.split())
+
+
+def test_an_output_without_unicode_gets_letters(show, monkeypatch):
+    monkeypatch.setattr(Console, "encoding", "ascii")
+    _, out, _ = show("describe", "pool")
+    assert "@@" in out
+    assert "█" not in out
+
+
+def test_the_kernel_is_drawn_into_a_file(show, tmp_path):
+    path = tmp_path / "kernel.png"
+    status, out, _ = show("describe", "conv", "--picture", str(path), columns=1000)
+    assert status == 0
+    assert out.splitlines()[-1] == f"picture: {path}"
+    with Image.open(path) as picture:
+        side = response.TILES * (response.GRID[0] * response.CELL + response.GAP)
+        assert picture.size == (side, side)
+        assert len(picture.getcolors(maxcolors=10**6)) > 20
+    for wrong in (tmp_path / "none" / "kernel.png", tmp_path / "kernel.words"):
+        status, _, err = show("describe", "identity", "--picture", str(wrong))
+        assert status == 2
+        assert err.startswith(f"error: --picture {wrong}: ")
+        assert err.count("\n") == 1
+
+
+def test_a_mixer_without_a_kernel_says_why(show, monkeypatch):
+    def fail(name):
+        raise ZeroDivisionError("of a stranger")
+
+    monkeypatch.setattr(response, "respond", fail)
+    status, out, _ = show("describe", "pool")
+    assert status == 0
+    assert "No kernel to draw: of a stranger" in out
+    assert show("describe", "pool", "--picture", "kernel.png")[0] == 2
+
+
+def test_without_a_terminal_no_table_is_cut(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert cli.main(["describe", "pde_ssm"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any(
+        line.startswith("method auto auto, fft, separable, ") and line.endswith("in one pass.") for line in lines
+    )

@@ -38,6 +38,17 @@ def test_scores_equal_their_definitions() -> None:
     assert got["ece"] == pytest.approx(ece, abs=1e-5)
 
 
+def test_five_classes_have_no_accuracy_of_five_guesses() -> None:
+    assert "accuracy_top5" not in collected(5)
+    assert "accuracy_top5" in collected(6)
+
+
+def collected(classes: int) -> dict[str, float]:
+    scores = Scores(classes)
+    scores.update(torch.randn(8, classes), torch.randint(classes, (8,)))
+    return scores.collect()
+
+
 def test_scores_start_afresh_after_each_collection() -> None:
     scores = Scores(3)
     label = torch.tensor([0, 1, 2])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,12 +74,38 @@ def test_interrupted_run_continues_in_its_directory(capsys: pytest.CaptureFixtur
     assert not Path("other").exists()
 
 
-def test_every_job_of_a_multirun_has_its_own_directory(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
-    status, _, err = main(capsys, *TINY, "--multirun", "mixer=pool,identity")
+def test_every_job_of_a_multirun_says_what_it_is_and_they_are_compared(
+    capsys: pytest.CaptureFixture[str], elsewhere: Path
+) -> None:
+    status, out, err = main(capsys, *TINY, "--multirun", "mixer=pool,identity")
     assert (status, err) == (0, "")
     (sweep,) = (elsewhere / "outputs" / "classification").iterdir()
     found = {path.name: json.loads((path / "metrics.json").read_text())["mixer"] for path in sweep.glob("[0-9]")}
     assert found == {"0": "pool", "1": "identity"}
+    common = "model.dim=16 model.depth=1 data.batch_size=32 trainer=smoke trainer.accelerator=cpu logger=none seed=0"
+    jobs = re.findall(r"^job \d of \d: .*", out, re.MULTILINE)
+    assert jobs == [f"job 1 of 2: mixer=pool {common}", f"job 2 of 2: mixer=identity {common}"]
+    command, *table = out.splitlines()[-5:]
+    assert command == f"python -m ablations.compare {sweep.relative_to(elsewhere)}"
+    assert table[0].split(" | ")[:4] == ["| data", "arm", "seeds", "test/accuracy"]
+    assert {row.split(" | ")[1] for row in table[2:]} == {"mixer=pool", "mixer=identity"}
+
+
+def test_a_multirun_without_a_test_is_compared_on_validation(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = main(capsys, *TINY, "--multirun", "seed=3,4", "trainer.test=false")
+    assert status == 0
+    assert re.search(r"^job 2 of 2: .* seed=4 ", out, re.MULTILINE)
+    assert out.splitlines()[-4].endswith(" --metric val/accuracy")
+    assert re.match(r"\| fashion_mnist_mini \| \S+ \| 2 \| 0\.\d+ ± ", out.splitlines()[-1])
+
+
+def test_one_run_says_no_job_and_compares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = main(capsys, *TINY)
+    assert "job " not in out
+    assert "ablations.compare" not in out
+    rows = [line for line in out.splitlines() if "│ test/" in line]
+    assert len(rows) == 4
+    assert all(row.endswith("│ 16 images │") or "64 images" in row for row in rows), rows
 
 
 def test_worst_job_of_a_multirun_decides(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:

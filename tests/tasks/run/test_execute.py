@@ -47,6 +47,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def test_run_directory_holds_what_is_promised(finished: Path) -> None:
     names = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
     wanted = {"config.yaml", "metrics.json", "provenance.json", "predictions.npz"}
+    wanted |= {"confusion.csv", "classes.csv", "confusion.png"}
     assert wanted | {"checkpoints/last.ckpt", "checkpoints/best.ckpt"} <= names
     assert any(name.startswith("events.out.tfevents") for name in names)
 
@@ -55,7 +56,7 @@ def test_metrics_are_flat_and_complete(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     wanted = {"task", "mixer", "shell", "data", "seed", "params", "mixer_macs", "macs", "backend", "status", *TIMES}
     scores = {f"{split}/{name}" for split in ("val", "test") for name in ("accuracy", "accuracy_top5", "loss", "ece")}
-    assert wanted | scores == set(metrics)
+    assert wanted | scores | {"test/n"} == set(metrics)
     assert metrics["status"] == "ok"
     assert not any(isinstance(value, (dict, list)) for value in metrics.values())
     assert metrics["params"] > 0
