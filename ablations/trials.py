@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 
+import tasks.data
 from ablations.designs import Design
 from ablations.layout import tuned_block, tuning_block
 from ablations.plan import Extra, FactorialBlock, Plan
@@ -99,17 +101,22 @@ def check(plan: Plan, trials: Iterable[Trial]) -> None:
     Raises:
         InputError: the first that would be, in the words of the run, and which arm it is.
     """
-    seen = set()
-    opened: dict[str, ImageData | None] = {}
-    for trial in trials:
-        if trial.overrides in seen:
-            continue
-        seen.add(trial.overrides)
-        try:
-            _check_run(_proposed(plan, trial), opened)
-        except InputError as error:
-            where = "" if plan.searches else f"block {trial.block}, arm {trial.arm}: "
-            raise InputError(f"{where}{error}") from error
+    seen: set[tuple[str, ...]] = set()
+    try:
+        for trial in trials:
+            if trial.overrides not in seen:
+                seen.add(trial.overrides)
+                _check_trial(plan, trial)
+    finally:
+        _data.cache_clear()
+
+
+def _check_trial(plan: Plan, trial: Trial) -> None:
+    try:
+        _check_run(_proposed(plan, trial))
+    except InputError as error:
+        where = "" if plan.searches else f"block {trial.block}, arm {trial.arm}: "
+        raise InputError(f"{where}{error}") from error
 
 
 def _proposed(plan: Plan, trial: Trial) -> tuple[str, ...]:
@@ -123,15 +130,18 @@ def _proposed(plan: Plan, trial: Trial) -> tuple[str, ...]:
     return tuple(own)
 
 
-def _check_run(overrides: Sequence[str], opened: dict[str, ImageData | None]) -> None:
-    """Refuse what run.py would refuse; `opened` holds the data of earlier runs by their settings."""
+def _check_run(overrides: Sequence[str]) -> None:
+    """Refuse what run.py would refuse."""
     run = read(overrides)
     from tasks.run import preparing  # takes seconds, for which wrong overrides need not wait
 
-    key = json.dumps({"seed": run.seed, **run.data}, sort_keys=True)
-    if key not in opened:
-        opened[key] = preparing.open_data(run)
-    preparing.check(run, opened[key])
+    preparing.check(run, _data(json.dumps({"seed": run.seed, **run.data}, sort_keys=True)))
+
+
+@lru_cache(maxsize=1)
+def _data(settings: str) -> ImageData:
+    """The data of these settings, which most arms share with the arm before."""
+    return tasks.data.create(**json.loads(settings))
 
 
 def search_space(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class RunConfig:
         return Images.of(data, autoencoder.input_shape(path, data.channels, *data.image_size))
 
     def build(self, images: Images, *, device: str = "cpu", **changed: Any) -> models.Trunk:
-        """The model with the weights that it starts from, in the same bits on every device.
+        """The model, with the weights that it starts from.
 
         Args:
             images: that it is made for.

@@ -174,9 +174,18 @@ class ImageData(lightning.LightningDataModule):
         loader.corrupt, loader.checkpoint = self._tally("train", self.splits.train), self._checkpoint()
         return loader
 
-    def check_batches(self, world_size: int) -> None:
-        """Raise `InputError` for what `train_dataloader` refuses; loads the data."""
-        self._check_workers(len(self._train_batches(0, world_size)), TRAINING_LOADERS, world_size)
+    def batches(self, world_size: int) -> dict[str, int]:
+        """Batches that each of so many processes gets of "train", "val" and "test"; loads the data.
+
+        Raises:
+            InputError: as `train_dataloader`.
+        """
+        train = len(self._train_batches(0, world_size))
+        self._check_workers(train, TRAINING_LOADERS, world_size)
+        others = {"val": self.splits.val, "test": self.splits.test}
+        return {"train": train} | {
+            name: len(EvalBatches(len(split), self.batch_size, 0, world_size)) for name, split in others.items()
+        }
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The validation split in its order."""

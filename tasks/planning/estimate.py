@@ -15,9 +15,8 @@ from tasks.config.schema import RunConfig
 from tasks.data import ImageData
 from tasks.planning.calibrate import Rates
 from tasks.planning.simulate import Ledger, materialise, simulated
-from tasks.run.building import build_module
+from tasks.run.building import build_module, dtypes
 
-_DTYPES = {"32": torch.float32, "64": torch.float64, "16": torch.float16, "bf16": torch.bfloat16}
 STATES = 2
 """Moments that AdamW keeps of each parameter."""
 SWEEPS = 3
@@ -76,12 +75,6 @@ class Work:
             return None, self.images / least
         most = least + self.traffic / rates.bandwidth + self.calls * rates.call
         return self.images / most, self.images / least
-
-
-def dtypes(precision: str) -> tuple[torch.dtype, torch.dtype]:
-    """The type of the parameters, and the one of the products, of a `trainer.precision`."""
-    name, _, kind = precision.partition("-")
-    return (torch.float32 if kind == "mixed" else _DTYPES[name]), _DTYPES[name]
 
 
 def estimate(

@@ -18,6 +18,7 @@ from operators.benchmark.measuring.guard import available_bytes
 from operators.errors import InputError, check_choice
 from tasks.config.images import Images
 from tasks.config.schema import RunConfig
+from tasks.run.building import dtypes
 
 DEVICES = {"auto": None, "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
 """Kinds of devices whose memory and speed are known here, by `trainer.accelerator`."""
@@ -58,7 +59,7 @@ def check(run: RunConfig, images: Images, batch_size: int) -> None:
 
 def _check(run: RunConfig, images: Images, batch: int, device: str) -> None:
     weights, model = _weights(run, images)
-    item = {"64-true": 8, "16-true": 2, "bf16-true": 2}.get(run.trainer.precision, 4)
+    item = dtypes(run.trainer.precision)[0].itemsize
     training = run.mode == "fit" and not run.trainer.strategy.startswith(_SHARED)
     copies = 4 + bool(run.trainer.ema) if training else 1  # gradients, two moments, an average
     pixels = images.channels * math.prod(images.image_size)

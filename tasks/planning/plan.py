@@ -21,9 +21,10 @@ from tasks.config.schema import RunConfig
 from tasks.config.task import GenerationConfig
 from tasks.data import ImageData
 from tasks.planning.calibrate import Rates, measure
-from tasks.planning.estimate import Work, dtypes, estimate
+from tasks.planning.estimate import Work, estimate
 from tasks.planning.memory import device
 from tasks.planning.simulate import materialise, simulated
+from tasks.run.building import dtypes
 from tasks.system import results
 
 MOST_BLOCKS = 1000

@@ -27,8 +27,13 @@ from tasks.generation import Generation
 from tasks.system import checkpoint
 from tasks.weights.start import fill
 
-_TYPES = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
-"""Of the parameters, where it is not float32."""
+_DTYPES = {"32": torch.float32, "64": torch.float64, "16": torch.float16, "bf16": torch.bfloat16}
+
+
+def dtypes(precision: str) -> tuple[torch.dtype, torch.dtype]:
+    """The type of the parameters, and the one of the products, of a `trainer.precision`."""
+    name, _, kind = precision.partition("-")
+    return (torch.float32 if kind == "mixed" else _DTYPES[name]), _DTYPES[name]
 
 
 def check_interval(options: Mapping[str, Any], batches: int) -> None:
@@ -40,6 +45,15 @@ def check_interval(options: Mapping[str, Any], batches: int) -> None:
         raise InputError(
             f"trainer.val_check_interval={interval} must be at most {batches}, the number of batches in an epoch; "
             "or give +trainer.check_val_every_n_epoch=null, which counts on over the epochs"
+        )
+
+
+def check_share(split: str, share: float, batches: int) -> None:
+    """Refuse `limit_SPLIT_batches` as a share of so many batches that comes to none, before Lightning does."""
+    if isinstance(share, float) and share > 0 and int(batches * share) == 0:
+        raise InputError(
+            f"trainer: You requested to check {share} of the `{split}_dataloader` but {share} * {batches} < 1. Please "
+            f"increase the `limit_{split}_batches` argument. Try at least `limit_{split}_batches={1 / batches}`"
         )
 
 
@@ -135,7 +149,7 @@ def build_module(
     else:
         module = Classification(model, num_classes=images.num_classes, task=settings.task, **more)
     # Lightning would do so after the weights have been loaded, and so rounded.
-    model.to(_TYPES.get(settings.trainer.precision, torch.float32))
+    model.to(dtypes(settings.trainer.precision)[0])
     return module
 
 

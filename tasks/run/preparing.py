@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,9 +29,6 @@ from tasks.run.saving import Files, Saving, refuse_to_overwrite
 from tasks.system import checkpoint
 from tasks.system.atomic_files import LAST
 from tasks.system.signals import Stop
-
-_NOWHERE = Path(os.devnull)
-"""Directory of a run that is only checked."""
 
 
 @dataclass(frozen=True)
@@ -162,12 +160,14 @@ def check_batches(run: Run) -> None:
     if run.settings.mode != "fit":
         return
     assert run.data is not None
-    run.data.check_batches(run.trainer.world_size)
-    building.check_interval(run.settings.trainer.lightning, run.data.steps_per_epoch)
+    number = run.data.batches(run.trainer.world_size)
+    building.check_interval(run.settings.trainer.lightning, number["train"])
+    for split in ("train", "val", "test") if run.settings.trainer.test else ("train", "val"):
+        building.check_share(split, getattr(run.trainer, f"limit_{split}_batches"), number[split])
 
 
 def check(settings: RunConfig, data: ImageData | None) -> None:
-    """Refuse what `tasks.run.execute.execute` refuses before it trains. Nothing is written, and weights take no memory.
+    """Refuse what `tasks.run.execute.execute` refuses before it trains. Nothing is left, and weights take no memory.
 
     Args:
         settings: what is asked for.
@@ -176,5 +176,5 @@ def check(settings: RunConfig, data: ImageData | None) -> None:
     Raises:
         InputError: as the run itself, in the same words.
     """
-    with trainer.quiet():
-        check_batches(prepare(settings, data, _NOWHERE, device="meta"))
+    with trainer.quiet(), tempfile.TemporaryDirectory() as folder:
+        check_batches(prepare(settings, data, Path(folder) / "run", device="meta"))

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 import conf
-import models
 import operators
+import tasks.data
 from ablations import plan as plans
 from ablations import studyfile
 from ablations.analysis.study import read as read_study
@@ -18,9 +17,8 @@ from ablations.layout import PLANNED
 from ablations.scheduling import files
 from ablations.trials import MAIN, SEARCH, TUNING, check, expand, literal, merge, sections
 from operators import InputError
-from tasks.config.composition import compose
+from tasks.config.composition import compose, read
 from tasks.config.overrides import parse
-from tasks.config.schema import parse as parse_run
 from tests.ablations.conftest import TINY
 
 STUDIES = sorted(path.stem for path in (Path(conf.__file__).parent / "study").glob("*.yaml"))
@@ -117,9 +115,8 @@ def test_arms_of_mixers_have_the_same_number_of_parameters() -> None:
     # The least and the most that a mixer takes by itself.
     extremes = [("published shell", "mixer=identity conv=0"), ("published shell", "mixer=ss2d conv=3")]
     for key in extremes:
-        run = parse_run(compose(arms[key].overrides))
-        with torch.device("meta"):
-            model = models.create(**run.model, mixers=run.mixers, image_size=(28, 28), in_channels=1, num_classes=10)
+        run = read(arms[key].overrides)
+        model = run.build(run.images(tasks.data.describe(**run.data)), device="meta")
         assert model.spec.dim == 48
         assert abs(model.cost().parameters / 200_000 - 1) <= 0.01
 

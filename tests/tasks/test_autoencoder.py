@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 import models
+import tasks.data
 from models import MixerSpec
 from operators import InputError
 from operators.testing.checks import assert_close, assert_differs
 from tasks import autoencoder
-from tasks.config.composition import compose
-from tasks.config.schema import parse
+from tasks.config.composition import compose, read
 from tasks.config.task import GenerationConfig, SampleConfig
 from tasks.config.training import OptimizerConfig
 from tasks.export import describe, export, load
@@ -365,16 +365,14 @@ def test_plans_and_budgets_are_of_the_latents(folders: dict[str, str]) -> None:
     # Stable Diffusion's autoencoder is not here; the one called random makes latents of the same shape.
     planned = ["mode=plan", "plan.peak_tflops=1", "data.batch_size=2", "model=dit_xl", "model.depth=1"]
     pixels = ["task=generation", "data=imagenet", "data.resolution=256", "mixer=attention", "shell=published", *planned]
-    facts = make_plan(parse(compose([*latents, *planned, "task.autoencoder=random"])))
+    facts = make_plan(read([*latents, *planned, "task.autoencoder=random"]))
     assert facts["input"] == [4, 32, 32]
     assert any("autoencoder" in note for note in facts["notes"])
-    assert facts["macs"] < make_plan(parse(compose([*pixels, "trainer.accelerator=cpu"])))["macs"] / 32
-    kl = compose([*latents, f"task.autoencoder={folders['kl']}", "model=dit_nano", "model.match={macs: 200M}"])
-    run = parse(kl)
-    channels, height, width = run.input_shape(3, 256, 256)
-    assert (channels, height, width) == autoencoder.load(folders["kl"]).geometry.shape(3, 256, 256)
-    size: dict[str, Any] = {"image_size": (height, width), "in_channels": channels, "num_classes": 1000}
-    assert models.create(**run.model, mixers=run.mixers, **size).cost().macs == pytest.approx(200e6, rel=0.02)
+    assert facts["macs"] < make_plan(read([*pixels, "trainer.accelerator=cpu"]))["macs"] / 32
+    run = read([*latents, f"task.autoencoder={folders['kl']}", "model=dit_nano", "model.match={macs: 200M}"])
+    images = run.images(tasks.data.describe(**run.data))
+    assert images.input == autoencoder.load(folders["kl"]).geometry.shape(3, 256, 256)
+    assert run.build(images).cost().macs == pytest.approx(200e6, rel=0.02)
 
 
 def test_an_exported_generator_takes_latents(

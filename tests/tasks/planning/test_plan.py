@@ -15,8 +15,7 @@ import operators
 import run as program
 from operators import InputError
 from operators.scan import selective_scan
-from tasks.config.composition import compose
-from tasks.config.schema import parse
+from tasks.config.composition import compose, read
 from tasks.planning.calibrate import Rates
 from tasks.planning.estimate import Work
 from tasks.planning.plan import make
@@ -33,7 +32,7 @@ def shallow(*overrides: str) -> dict[str, Any]:
 
 
 def plan(*overrides: str) -> dict[str, Any]:
-    return make(parse(compose(["mode=plan", "trainer.accelerator=cpu", *TOLD, *overrides])))
+    return make(read(["mode=plan", "trainer.accelerator=cpu", *TOLD, *overrides]))
 
 
 class Steps(Callback):
@@ -234,7 +233,7 @@ def test_plan_is_printed_and_left_in_the_directory(
 )
 def test_wrong_plan_is_refused(overrides: list[str], expected: str) -> None:
     with pytest.raises(InputError) as caught:
-        make(parse(compose(overrides)))
+        make(read(overrides))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 

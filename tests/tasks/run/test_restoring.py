@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from operators import InputError
-from tasks.config.composition import compose
+from tasks.config.composition import compose, read
 from tasks.run import restoring
-from tasks.run.execute import _Run, execute
+from tasks.run.execute import execute
+from tasks.run.preparing import Run, open_data, prepare
 from tasks.system import checkpoint
 from tests.tasks.conftest import TINY
 
@@ -89,13 +90,13 @@ def good(averaged: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def fresh(averaged: Path) -> _Run:
+def fresh(averaged: Path) -> Run:
     """The run that would go on from there."""
-    config = compose([*TINY, "trainer.ema=0.9"])
-    return _Run(config, averaged.parent / "new", (), None)
+    settings = read([*TINY, "trainer.ema=0.9"])
+    return prepare(settings, open_data(settings), averaged.parent / "new")
 
 
-def line(content: Any, fresh: _Run) -> str | None:
+def line(content: Any, fresh: Run) -> str | None:
     """What a run that goes on from such a checkpoint says of it, if it says something."""
     if checkpoint.KEY not in content or "state_dict" not in content:
         return "ckpt=x was not written by a run of this program"  # as `checkpoint.load` says
@@ -109,12 +110,12 @@ def line(content: Any, fresh: _Run) -> str | None:
     return None
 
 
-def test_good_checkpoint_is_good(good: dict[str, Any], fresh: _Run) -> None:
+def test_good_checkpoint_is_good(good: dict[str, Any], fresh: Run) -> None:
     assert line(good, fresh) is None
 
 
 @pytest.mark.parametrize("share", [0.05, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_every_node_that_is_wrong_is_named_in_one_line(share: float, good: dict[str, Any], fresh: _Run) -> None:
+def test_every_node_that_is_wrong_is_named_in_one_line(share: float, good: dict[str, Any], fresh: Run) -> None:
     used = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", "loops", "callbacks")
     used += ("optimizer_states", "lr_schedulers", "current_model_state", "averaging_state", checkpoint.KEY)
     assert set(used) == set(good)
