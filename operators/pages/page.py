@@ -95,18 +95,18 @@ def mixer_page(name: str, times: timing.Times) -> Page:
         backends(card),
     ]
     if card.published:
-        rows = [(n.model, n.quantity, f"{n.value:g}", linked(n.source)) for n in card.published]
+        numbers = [(n.model, n.quantity, f"{n.value:g}", linked(n.source)) for n in card.published]
         parts += [
             "## Published numbers",
             "The authors report these numbers for their own models and training. They are not measured here.",
-            table(("model", "quantity", "value", "source"), rows),
+            table(("model", "quantity", "value", "source"), numbers),
         ]
     if card.exempt:
-        rows = [(f"`{test}`", reason) for test, reason in card.exempt.items()]
+        exemptions = [(f"`{test}`", reason) for test, reason in card.exempt.items()]
         parts += [
             "## Exemptions",
             "The card exempts this mixer from these promises of the contract.",
-            table(("promise", "why"), rows),
+            table(("promise", "why"), exemptions),
         ]
     return Page("\n\n".join(parts) + "\n", {**figures, **timing_figures})
 
