@@ -87,7 +87,13 @@ def execute(
 def _begun(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None) -> Run:
     check_directory(settings, run_dir)
     seed_everything(settings.seed, workers=True, verbose=False)
-    return prepare(settings, open_data(settings), run_dir, callbacks=callbacks, stop=stop)
+    run = prepare(settings, open_data(settings), run_dir, callbacks=callbacks, stop=stop)
+    if settings.mode == "sample":
+        assert isinstance(run.module, Generation)
+        coder = None if run.coder is None else run.coder.fingerprint
+        origin = {"trainer.precision": settings.trainer.precision, "autoencoder": coder}
+        run.module.write_to(run_dir / "samples", origin)
+    return run
 
 
 def _across(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None) -> Metrics:
@@ -201,9 +207,6 @@ def _tested(run: Run, folder: Path) -> dict[str, float]:
 
 def _draw(run: Run) -> None:
     assert isinstance(run.module, Generation)
-    coder = None if run.coder is None else run.coder.fingerprint
-    origin = {"trainer.precision": run.settings.trainer.precision, "autoencoder": coder}
-    run.module.write_to(run.run_dir / "samples", origin)
     run.trainer.predict(run.module, return_predictions=False)
     run.module.conclude(run.run_dir)
 
