@@ -21,6 +21,7 @@ PACKAGES = (
     "einops",
     "kornia",
     "numba",
+    "pytorch-optimizer",
     "xformers",
     "diffusers",
     "safetensors",

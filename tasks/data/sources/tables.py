@@ -80,6 +80,7 @@ def parquet(options: Options) -> Source:
     where = f"data.root={options.root}"
     rows = _read(files_of(options.root), options)
     places = _by_column(rows, options.split_column) if options.split_column else _by_name(rows, options)
+    _check_names(places, options, where)
     roles = folder.roles_of(options, list(places), where)
     train = places[roles["train"] or WHOLE]
     names = rows.names or _classes([rows.labels[place.file].take(place.positions) for place in train], where)
@@ -173,7 +174,7 @@ def _read(files: Sequence[Path], options: TableOptions) -> Rows:
         except (OSError, pyarrow.ArrowException) as error:
             raise InputError(f"{file} cannot be read as parquet: {one_line(error)}") from error
         own = named_classes(schema.metadata, str(file), options.label_column)
-        if names is not None and own != names:
+        if labels and own != names:
             raise InputError(f"{file} names other classes than {files[0]}")
         names = own
         labels[file] = _checked_labels(table[options.label_column], file, options.label_column)
@@ -240,6 +241,19 @@ def _classes(parts: Sequence[Any], where: str) -> list[str]:
     if len({type(value) for value in found}) > 1:
         raise InputError(f"{where}: the labels are integers in some of the files and text in others")
     return [str(value) for value in sorted(found)]
+
+
+def _check_names(places: Mapping[str, Sequence[Place]], options: TableOptions, where: str) -> None:
+    """Refuse to guess what to train on where some names are those of splits and others are not, or none is."""
+    given = options.splits or {}
+    if given.get("train", "auto") != "auto":
+        return
+    splits = [name for name in places if role_of(name) is not None]
+    others = [name for name in places if name not in (*splits, WHOLE, *given.values())]
+    if others and (splits or options.split_column):
+        listed = ", ".join(others[:4]) + (", …" if len(others) > 4 else "")
+        beside = f"splits ({', '.join(splits)}) beside others ({listed})" if splits else f"no split but {listed}"
+        raise InputError(f"{where} has {beside}: say what to train on, data.splits.train={(splits or others)[0]}")
 
 
 def _by_column(rows: Rows, column: str) -> dict[str, list[Place]]:

@@ -201,7 +201,10 @@ LONG = (
 
 
 @every
-@pytest.mark.parametrize("killed_at", [3, 7], ids=["first step of an epoch", "within an epoch"])
+@pytest.mark.parametrize(
+    "killed_at",
+    [pytest.param(3, marks=pytest.mark.slow, id="first step of an epoch"), pytest.param(7, id="within an epoch")],
+)
 def test_continued_run_ends_bit_for_bit(name: str, killed_at: int, fit: Fit, tmp_path: Path) -> None:
     extra = (*LONG, f"optimizer={name}", "trainer.save_every=1", "trainer.test=false")
     whole = fit("whole", *extra)

@@ -151,6 +151,8 @@ def table(**changes: Any) -> dict[str, Any]:
         (table(label=[0, 1, None] * 2), {}, ["row 2", "there is no label"]),
         (table(label=[3] * 6), {}, ["one class"]),
         (table(fold=["a"] * 6), {"split_column": "fold", "splits": {"train": "b"}}, ["'b' is not in", "a"]),
+        (table(fold=list("aabbcc")), {"split_column": "fold"}, ["no split but a, b, c", "data.splits.train=a"]),
+        (table(fold=["train", "spare"] * 3), {"split_column": "fold"}, ["beside others (spare)", "splits.train=train"]),
         (table(), {"splits": {"train": "nothing-*.parquet"}}, ["nothing-*.parquet", "is not in"]),
     ],
 )
@@ -178,3 +180,16 @@ def test_root_without_files_is_refused_before_anything_is_read(root: str, tmp_pa
 def test_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_text("no table")
     assert "cannot be read as parquet" in refusal(lambda: made(tmp_path))
+
+
+def test_files_that_name_other_classes_or_no_split_are_not_guessed_at(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", table())
+    write(tmp_path / "spare.parquet", table())
+    message = refusal(lambda: made(tmp_path))
+    assert "beside others (spare)" in message
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])})
+    images, numbers = rows(6)
+    columns = {"image": [{"bytes": encoded, "path": None} for encoded in images], "label": numbers}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(tmp_path / "test.parquet"))
+    (tmp_path / "spare.parquet").unlink()
+    assert "names other classes" in refusal(lambda: made(tmp_path))
