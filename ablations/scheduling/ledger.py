@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ablations.layout import FAILED, RESULTS
 from ablations.plan import Objective
 from ablations.scheduling.lock import try_lock
+from ablations.scheduling.optuna_private import storage_id
 from ablations.scheduling.storage import guard
 from ablations.trials import SEARCH, Trial
 from operators.errors import InputError
@@ -200,7 +201,7 @@ class Ledger:
             attempt = entry.waiting[0]
             if self._take(attempt):
                 with guard(self.url):
-                    self._storage.set_trial_user_attr(attempt._trial_id, _HOST, self._host)
+                    self._storage.set_trial_user_attr(storage_id(attempt), _HOST, self._host)
                 return Claim(entry.planned, attempt, lock)
             lock.release()
         return None
@@ -209,13 +210,13 @@ class Ledger:
         """The Optuna trial of a search, to be asked for parameters."""
         with guard(self.url):
             study = optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner)
-            return optuna.trial.Trial(study, claim.attempt._trial_id)
+            return optuna.trial.Trial(study, storage_id(claim.attempt))
 
     def beat(self, claim: Claim, count: int) -> bool:
         """Say that the attempt is alive; False if it has been taken away meanwhile."""
         try:
             with guard(self.url):
-                self._storage.set_trial_user_attr(claim.attempt._trial_id, _BEAT, count)
+                self._storage.set_trial_user_attr(storage_id(claim.attempt), _BEAT, count)
         except UpdateFinishedTrialError:
             return False
         return True
@@ -240,7 +241,7 @@ class Ledger:
     def _take(self, attempt: FrozenTrial) -> bool:
         try:
             with guard(self.url):
-                return self._storage.set_trial_state_values(attempt._trial_id, TrialState.RUNNING)
+                return self._storage.set_trial_state_values(storage_id(attempt), TrialState.RUNNING)
         except UpdateFinishedTrialError:
             return False
 
@@ -253,8 +254,8 @@ class Ledger:
     ) -> None:
         try:
             with guard(self.url):
-                self._storage.set_trial_user_attr(attempt._trial_id, _RESULT, dict(result))
-                self._storage.set_trial_state_values(attempt._trial_id, state, values)
+                self._storage.set_trial_user_attr(storage_id(attempt), _RESULT, dict(result))
+                self._storage.set_trial_state_values(storage_id(attempt), state, values)
         except UpdateFinishedTrialError:
             return  # another process thought this one dead, and its attempt is the one that counts
 
