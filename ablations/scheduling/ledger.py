@@ -47,7 +47,7 @@ _PLANNED, _RESULT, _BEAT, _HOST, _SECTIONS = "planned", "result", "beat", "host"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrialEntry:
     """A planned trial and its attempts, in order of their creation."""
 
     planned: Trial
@@ -93,7 +93,7 @@ class Claim:
     lock: FileLock
 
 
-class Ledger:
+class StudyLedger:
     """See the module.
 
     Args:
@@ -121,7 +121,7 @@ class Ledger:
         *,
         sections: Mapping[str, str],
         objectives: Sequence[Objective],
-    ) -> Ledger:
+    ) -> StudyLedger:
         """Open the study, or create it.
 
         Raises:
@@ -162,7 +162,7 @@ class Ledger:
             elif entry.state == FAILED:
                 self._again(entry)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TrialEntry]:
         """All planned trials, in their order."""
         found: dict[int, list[FrozenTrial]] = {}
         with guard(self.url):
@@ -170,7 +170,7 @@ class Ledger:
         for one in sorted(trials, key=lambda trial: trial.number):
             if _PLANNED in one.user_attrs:
                 found.setdefault(one.user_attrs[_PLANNED]["number"], []).append(one)
-        return [Entry(_planned(found[number][0]), tuple(found[number])) for number in sorted(found)]
+        return [TrialEntry(_planned(found[number][0]), tuple(found[number])) for number in sorted(found)]
 
     def mend(self) -> None:
         """Close attempts whose process is dead, and let their trials wait again."""
@@ -184,7 +184,7 @@ class Ledger:
                 if entry.result is None and not entry.running and not entry.waiting:
                     self._again(entry)
 
-    def claim(self, ready: Callable[[Trial, Sequence[Entry]], bool]) -> Claim | None:
+    def claim(self, ready: Callable[[Trial, Sequence[TrialEntry]], bool]) -> Claim | None:
         """Take the first trial that waits and is `ready`; None if there is none."""
         entries = self.entries()
         for entry in entries:
@@ -235,7 +235,7 @@ class Ledger:
     def release(self, claim: Claim) -> None:
         """Give the trial back, to be continued later."""
         self._close(claim.attempt, TrialState.FAIL, {"state": RELEASED})
-        self._again(Entry(claim.planned, (claim.attempt,)))
+        self._again(TrialEntry(claim.planned, (claim.attempt,)))
         claim.lock.release()
 
     def _take(self, attempt: FrozenTrial) -> bool:
@@ -271,7 +271,7 @@ class Ledger:
                 )
             )
 
-    def _again(self, entry: Entry) -> None:
+    def _again(self, entry: TrialEntry) -> None:
         """Let a trial wait once more, a search's with the parameters that were proposed."""
         planned = entry.planned
         with guard(self.url):
@@ -284,7 +284,7 @@ class Ledger:
         else:
             self._add(planned, latest.distributions)
 
-    def _bury(self, entry: Entry, attempt: FrozenTrial) -> None:
+    def _bury(self, entry: TrialEntry, attempt: FrozenTrial) -> None:
         in_a_row = 1
         for one in reversed([one for one in entry.attempts if one.number < attempt.number]):
             if _result(one).get("state") != LOST:
