@@ -115,6 +115,8 @@ def _folders(path: Path) -> list[Path]:
     """The run directories in `path`, but for those that were set aside."""
     found = []
     with reading(str(path)):
+        if not path.exists():
+            raise InputError(f"{path} is not there: give run directories, or folders above them")
         for place, folders, names in os.walk(path, onerror=_raise):
             folders[:] = [name for name in folders if not is_aside(name)]
             if "metrics.json" in names:

@@ -35,7 +35,7 @@ from ablations.scheduling import ledger as ledgers
 from ablations.scheduling import samplers
 from ablations.scheduling.hparams import log_settings
 from ablations.scheduling.ledger import Claim, StudyLedger, TrialEntry
-from ablations.scheduling.memory import PeakMemory
+from ablations.scheduling.peak_memory import PeakMemory
 from ablations.scheduling.storage import StorageError, close, disk_is_full, guard, open_storage
 from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
 from operators.errors import InputError
