@@ -52,7 +52,7 @@ def write_run(
     return folder
 
 
-def table(found: list[runs.Run], metrics: list[str], reference: str) -> str:
+def table(found: list[runs.EndedRun], metrics: list[str], reference: str) -> str:
     header, rows = compare.text_table(comparison.compare(found, metrics, reference), metrics, reference)
     return formats.markdown(header, rows)
 
