@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
@@ -20,6 +19,7 @@ from operators.errors import InputError
 from tasks.config import mixers
 from tasks.config.overrides import check, normalise, parse
 from tasks.system import environment
+from tasks.system.hydra_private import arguments_parser
 from tasks.system.signals import Stop
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parsed = Parser(prog="run.py", parents=[get_args_parser()], add_help=False).parse_intermixed_args(given)
+        parsed = Parser(prog="run.py", parents=[arguments_parser()], add_help=False).parse_intermixed_args(given)
     except InputError as error:
         return _complain(error)
     overrides = parsed.overrides

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _formatted(found: Sequence[runs.Run], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
+def _formatted(found: Sequence[runs.EndedRun], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
     from ablations.analysis import comparison  # here, since the statistics take a second to import
     from ablations.reporting import formats
 

@@ -23,7 +23,7 @@ from operators.benchmark import options
 from operators.errors import InputError, check_choice
 
 if TYPE_CHECKING:
-    from operators.benchmark.bench import Plan
+    from operators.benchmark.bench import BenchmarkPlan
 
 REFUSED = ("--level", "--dim", "--bare", "--rivals")
 """Options of `operators.benchmark` that mean nothing here."""
@@ -49,7 +49,7 @@ def read(argv: Sequence[str]) -> tuple[str, list[str]]:
     return chosen.model, further
 
 
-def parse(argv: Sequence[str]) -> Plan:
+def parse(argv: Sequence[str]) -> BenchmarkPlan:
     """The plan that a command line asks for.
 
     Raises:

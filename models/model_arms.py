@@ -10,7 +10,7 @@ from torch import Tensor
 import models
 from models.spec import PRESETS
 from operators.benchmark.arms import MixerArm
-from operators.benchmark.workload import Place, Shape, Workload, noise
+from operators.benchmark.workload import Shape, Target, Workload, noise
 
 CLASSES = 1000
 LATENT, COLOURS = 4, 3
@@ -39,10 +39,10 @@ class ModelArm:
     def kind(self) -> str:
         return "mixer"
 
-    def absent(self, shape: Shape, place: Place) -> str | None:
+    def absent(self, shape: Shape, place: Target) -> str | None:
         return self.judged.absent(shape, place)
 
-    def build(self, shape: Shape, place: Place) -> Workload:
+    def build(self, shape: Shape, place: Target) -> Workload:
         preset, own = PRESETS[self.model], dict(self.judged.params)
         generates = self.model.startswith("dit")
         size = (shape.height * preset.patch, shape.width * preset.patch)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from operators.benchmark.measuring.statistics import quartiles
 from operators.errors import InputError
+from operators.runtime.torch_private import lerp_
 from tasks.base import Batch
 from tasks.config.composition import compose
 from tasks.config.training import OptimizerConfig
@@ -96,7 +97,7 @@ class Turns(Callback):
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip)
         self._optimizer.step()
         if self._ema:
-            torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._model.parameters()], 1e-3)
+            lerp_(self._average, [parameter.detach() for parameter in self._model.parameters()], 1e-3)
 
     def _loss(self, image: Tensor, label: Tensor) -> Tensor:
         if self._module.task.name == "classification":

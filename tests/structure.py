@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests import private_interfaces
+
 ROOT = Path(__file__).parents[1]
 ORDER = ("operators", "models", "tasks", "ablations")
 """Each may import those before it."""
@@ -105,10 +107,21 @@ def full(root: Path = ROOT) -> list[str]:
     return [f"{path.relative_to(root)}: {count} files" for path, count in sorted(folders.items()) if count > MOST_FILES]
 
 
+def doubles(root: Path = ROOT) -> list[str]:
+    """Names of classes that stand for two things."""
+    places: dict[str, list[str]] = {}
+    for module, path in modules(root).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    return [f"class {name}: {', '.join(found)}" for name, found in sorted(places.items()) if len(found) > 1]
+
+
 def main() -> int:
     """Print what is wrong; exit status 1 if anything is."""
     edges = graph()
-    wrong = [*upward(edges), *(f"a circle: {group}" for group in circles(edges)), *full()]
+    wrong = [*upward(edges), *(f"a circle: {group}" for group in circles(edges)), *full(), *doubles()]
+    wrong += [f"private: {use}" for use in private_interfaces.uses({**modules(), "run": ROOT / "run.py"})]
     sys.stdout.write("".join(f"{line}\n" for line in wrong))
     return 1 if wrong else 0
 

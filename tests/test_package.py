@@ -23,6 +23,7 @@ def test_wheel_carries_configuration_and_data_and_runs(tmp_path: Path) -> None:
         *ROOT.glob("conf/**/*.yaml"),
         *ROOT.glob("tasks/data/*.npz"),
         *ROOT.glob("tasks/data/*.txt"),
+        *ROOT.glob("ablations/reporting/templates/*"),
         ROOT / "operators/py.typed",
     ]:
         assert str(path.relative_to(ROOT)) in names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests import structure
+from tests import private_interfaces, structure
 
 
 def write(root: Path, **files: str) -> None:
@@ -20,6 +20,8 @@ def test_no_import_runs_up_or_in_a_circle_and_no_folder_is_full() -> None:
     assert structure.upward(edges) == []
     assert structure.circles(edges) == []
     assert structure.full() == []
+    assert structure.doubles() == []
+    assert private_interfaces.uses({**structure.modules(), "run": structure.ROOT / "run.py"}) == []
 
 
 def test_what_is_wrong_is_found(tmp_path: Path) -> None:
@@ -45,3 +47,41 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     ]
     assert structure.circles(edges) == ["operators.a, operators.b, operators.c", "models.e, operators.d"]
     assert structure.full(tmp_path) == ["tasks: 16 files"]
+
+
+def test_class_of_two_meanings_is_found(tmp_path: Path) -> None:
+    write(tmp_path, operators__a="class A: ...\nclass B: ...", tasks__b="def f():\n    class A: ...")
+    assert structure.doubles(tmp_path) == ["class A: operators.a, tasks.b"]
+
+
+PRIVATE = """
+import hydra._internal.utils
+from torch._C import _functorch
+from torch.utils import _pytree
+from lightning.pytorch import Callback
+from models._own import _mine
+
+class Base(Callback):
+    _level = 1
+
+    def f(self, other):
+        self._a = self._b + self._level
+        return other._c, getattr(other, "_d", None), self.__class__, other.__dict__
+
+class Derived(Base):
+    def g(self):
+        return self._a, self._e
+"""
+
+
+def test_private_interface_elsewhere_is_found(tmp_path: Path) -> None:
+    write(tmp_path, tasks__a=PRIVATE, tasks__system__lightning_private=PRIVATE)
+    assert private_interfaces.uses(structure.modules(tmp_path)) == [
+        "tasks.a:2 hydra._internal.utils",
+        "tasks.a:3 torch._C._functorch",
+        "tasks.a:4 torch.utils._pytree",
+        "tasks.a:13 getattr(other, '_d', None)",
+        "tasks.a:13 other._c",
+        "tasks.a:12 self._b",
+        "tasks.a:17 self._e",
+    ]

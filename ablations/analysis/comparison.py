@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ablations.analysis.runs import Run, arms
+from ablations.analysis.runs import EndedRun, arms
 from ablations.statistics import Interval, t_interval
 from operators.errors import InputError, check_choice
 
@@ -29,7 +29,7 @@ class ComparedArm:
     backend: str
 
 
-def headline(runs: Sequence[Run]) -> list[str]:
+def headline(runs: Sequence[EndedRun]) -> list[str]:
     """The metrics that runs of a task are compared by.
 
     Raises:
@@ -44,7 +44,7 @@ def headline(runs: Sequence[Run]) -> list[str]:
     return ["test/loss", *sorted(distances)]
 
 
-def compare(runs: Sequence[Run], metrics: Sequence[str], reference: str | None = None) -> list[ComparedArm]:
+def compare(runs: Sequence[EndedRun], metrics: Sequence[str], reference: str | None = None) -> list[ComparedArm]:
     """Arms of the runs that ended well, data set by data set, best first by the mean of the first of `metrics`.
 
     The reference itself has no difference, nor has any arm on a data set without it.
@@ -57,7 +57,7 @@ def compare(runs: Sequence[Run], metrics: Sequence[str], reference: str | None =
         known = [key for key, value in run.metrics.items() if isinstance(value, int | float)]
         for metric in metrics:
             check_choice("metric", metric, known)
-    by_data: dict[str, list[Run]] = {}
+    by_data: dict[str, list[EndedRun]] = {}
     for run in ended:
         by_data.setdefault(run.metrics["data"], []).append(run)
     named = {data: arms(members) for data, members in by_data.items()}
@@ -67,7 +67,7 @@ def compare(runs: Sequence[Run], metrics: Sequence[str], reference: str | None =
 
 
 def _compared(
-    data: str, group: Mapping[str, list[Run]], metrics: Sequence[str], reference: str | None
+    data: str, group: Mapping[str, list[EndedRun]], metrics: Sequence[str], reference: str | None
 ) -> Iterator[ComparedArm]:
     values = {
         metric: {name: {run.settings["seed"]: run.metrics[metric] for run in runs} for name, runs in group.items()}

@@ -34,7 +34,7 @@ PROVENANCE = {"versions": dict, "data": dict} | dict.fromkeys(
 
 
 @dataclass(frozen=True)
-class Run:
+class EndedRun:
     """One run directory, read."""
 
     path: Path
@@ -60,7 +60,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> EndedRun:
     """Read a run directory.
 
     Raises:
@@ -74,7 +74,7 @@ def read(path: Path) -> Run:
     _check_kinds(path / "provenance.json", provenance, PROVENANCE)
     _check_kinds(path / "provenance.json", provenance["versions"], {"torch": str})
     _check_kinds(path / "provenance.json", provenance["data"], {"fingerprint": str | None})
-    return Run(path, dict(flatten(settings)), metrics, provenance)
+    return EndedRun(path, dict(flatten(settings)), metrics, provenance)
 
 
 def _settings(path: Path, text: str) -> Any:
@@ -103,7 +103,7 @@ def _check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any
             raise InputError(f"{path} is damaged, or no file of a run: it lacks {key!r}, or holds something else there")
 
 
-def find(paths: Sequence[Path]) -> list[Run]:
+def find(paths: Sequence[Path]) -> list[EndedRun]:
     """The runs in `paths`, each a run directory or a folder above several."""
     runs = [read(folder) for path in paths for folder in _folders(path)]
     if not runs:
@@ -115,6 +115,8 @@ def _folders(path: Path) -> list[Path]:
     """The run directories in `path`, but for those that were set aside."""
     found = []
     with reading(str(path)):
+        if not path.exists():
+            raise InputError(f"{path} is not there: give run directories, or folders above them")
         for place, folders, names in os.walk(path, onerror=_raise):
             folders[:] = [name for name in folders if not is_aside(name)]
             if "metrics.json" in names:
@@ -126,13 +128,13 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def arms(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def arms(runs: Sequence[EndedRun]) -> dict[str, list[EndedRun]]:
     """Runs grouped by arm, each named by the settings that differ between arms."""
-    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[EndedRun]] = {}
     for run in runs:
         groups.setdefault(run.arm, []).append(run)
     differing = _differing([dict(arm) for arm in groups])
-    named: dict[str, list[Run]] = {}
+    named: dict[str, list[EndedRun]] = {}
     for arm, members in groups.items():
         settings = dict(arm)
         said = [f"{key.removesuffix('.name')}={settings[key]}" for key in differing if key in settings]
@@ -158,9 +160,9 @@ def _explained(settings: Sequence[Mapping[str, str]], key: str) -> bool:
     return all((arm.get("mixer.name") in having) == (key in arm) for arm in settings)
 
 
-def warnings(runs: Sequence[Run]) -> list[str]:
+def warnings(runs: Sequence[EndedRun]) -> list[str]:
     """What forbids or weakens a comparison of these runs, a line each."""
-    facts: dict[str, Callable[[Run], Any]] = {
+    facts: dict[str, Callable[[EndedRun], Any]] = {
         "revisions of the code": lambda run: str(run.provenance["git"]),
         "versions of torch": lambda run: run.provenance["versions"]["torch"],
         "processors": lambda run: str(run.provenance["hardware"]),
@@ -181,7 +183,7 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     return said
 
 
-def _test_size(run: Run) -> int | None:
+def _test_size(run: EndedRun) -> int | None:
     """How many images were tested, or were drawn for it; None if the run tested none."""
     if "test/n" in run.metrics:
         return int(run.metrics["test/n"])

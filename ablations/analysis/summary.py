@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ablations.analysis import answer, arms, factorial, images, provenance, search
+from ablations.analysis import answer, arm_summary, factorial_summary, image_differences, origins, search
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
 from ablations.layout import ENDED, STATES
@@ -53,7 +53,7 @@ def analyse(study: Study) -> dict[str, Any]:
         "blocks": [_block(study, block) for block in study.blocks],
         "search": None,
         "trials": [_trial(study.path, record) for record in study.records],
-        "provenance": provenance.facts(study),
+        "provenance": origins.facts(study),
         "plan": study.content,
     }
     if study.plan.searches:
@@ -61,9 +61,9 @@ def analyse(study: Study) -> dict[str, Any]:
         summary["search"] = {
             **search.analyse(study, LEVEL),
             "history": search.history(study),
-            "sheets": arms.sheets(everything),
+            "sheets": arm_summary.sheets(everything),
         }
-    summary["notes"] = [*_ended_badly(study), *provenance.notes(study), *_study_notes(summary)]
+    summary["notes"] = [*_ended_badly(study), *origins.notes(study), *_study_notes(summary)]
     # Read by the answer as they will be read from the file.
     summary = finite(summary)
     summary["answer"] = answer.sentence(study, summary)
@@ -103,7 +103,7 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
     """A block: its factors and design, per objective the statistics, learning curves and sheets of samples."""
     results = [_objective(study, block, objective) for objective in study.objectives]
     logged = study.plan.select.metric
-    tried = arms.tuning_runs(study, block, logged)
+    tried = arm_summary.tuning_runs(study, block, logged)
     return {
         "name": block.plan.name,
         "factors": {factor.name: list(factor.labels) for factor in block.plan.factors},
@@ -112,8 +112,8 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
         "negative_controls": list(block.plan.negative_controls),
         "seeds": sorted({trial.seed for trial in block.records}),
         "objectives": results,
-        "curves": arms.learning_curves(block, logged, LEVEL),
-        "sheets": arms.sheets(block),
+        "curves": arm_summary.learning_curves(block, logged, LEVEL),
+        "sheets": arm_summary.sheets(block),
         "tuning": tried,
         "tuning_metric": logged,
         "notes": [*_block_notes(block, results[0]["arms"]), *_ends_of_the_range(results[0]["arms"], tried)],
@@ -121,17 +121,19 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
 
 
 def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[str, Any]:
-    found = factorial.analyse(block, objective, LEVEL)
-    of_images, left_out = images.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
-    rows = arms.rows(block, objective, LEVEL)
+    found = factorial_summary.analyse(block, objective, LEVEL)
+    of_images, left_out = (
+        image_differences.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
+    )
+    rows = arm_summary.rows(block, objective, LEVEL)
     return {
         "metric": objective.metric,
         "direction": objective.direction,
         "arms": rows,
         **found,
         "images": of_images,
-        "against_best": arms.against_best(rows, LEVEL),
-        "notes": [*found["notes"], *_unpaired(rows), *arms.uneven(rows, LEVEL), *left_out],
+        "against_best": arm_summary.against_best(rows, LEVEL),
+        "notes": [*found["notes"], *_unpaired(rows), *arm_summary.uneven(rows, LEVEL), *left_out],
     }
 
 

@@ -120,14 +120,14 @@ class Folded:
 
 
 @dataclass(frozen=True)
-class Files:
+class FileLinks:
     """Links to what lies beside the page."""
 
     links: Sequence[Link]
     part: ClassVar[str] = "files"
 
 
-Element = Heading | Paragraph | Notes | ReportTable | Figure | Sheet | Grid | Folded | Files
+Element = Heading | Paragraph | Notes | ReportTable | Figure | Sheet | Grid | Folded | FileLinks
 
 
 def page(title: str, elements: Iterable[Element]) -> str:

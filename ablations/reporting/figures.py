@@ -154,7 +154,10 @@ def curves(lines: Sequence[Mapping[str, Any]], scale: Scale, width: int) -> Canv
         if banded:
             canvas.band(sides[0], sides[1], number)
     for number, line in enumerate(lines):
-        canvas.curve([(x(point["step"]), y(point["mean"] * scale.factor)) for point in line["points"]], number)
+        means_of_line = [(x(point["step"]), y(point["mean"] * scale.factor)) for point in line["points"]]
+        canvas.curve(means_of_line, number)
+        if len(means_of_line) == 1:
+            canvas.circle(*means_of_line[0], 3.5, series=number)
         part = (width - 16) / columns
         _key(canvas, 10 + part * (number % columns), 294 + 20 * (number // columns), line["arm"], number, part)
     return canvas

@@ -9,7 +9,7 @@ from ablations.analysis.answer import scale_of
 from ablations.analysis.words import DASH, plural, seconds
 from ablations.layout import STATES
 from ablations.reporting import arm_sections, effect_sections, sample_sheets, search_sections
-from ablations.reporting.elements import Element, Files, Folded, Heading, Link, Notes, Paragraph, ReportTable
+from ablations.reporting.elements import Element, FileLinks, Folded, Heading, Link, Notes, Paragraph, ReportTable
 
 MOST_TRIALS = 2000
 
@@ -75,7 +75,7 @@ def _closing(summary: Mapping[str, Any], files: Sequence[str]) -> Iterator[Eleme
     plan = [[key, _plain(value)] for key, value in summary["plan"].items()]
     yield Folded("The plan of the study", ReportTable([], plan, kind="facts"))
     yield Heading("Files", 2)
-    yield Files([Link(name, name) for name in files])
+    yield FileLinks([Link(name, name) for name in files])
     yield from _trials(summary["trials"])
 
 

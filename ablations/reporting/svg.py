@@ -124,9 +124,11 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
 
 
 def _fixed(value: float, step: float) -> str:
-    """`value`, a multiple of `step`, with the digits that the step has; two where there is no step."""
-    digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step else 2
-    if step and abs(step * 10**digits - round(step * 10**digits)) > 1e-6:
+    """`value`, a multiple of `step`, with the digits that the step has, or its own where there is no step."""
+    if not step:
+        return f"{value:.6g}".replace("-", "\N{MINUS SIGN}")
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    if abs(step * 10**digits - round(step * 10**digits)) > 1e-6:
         digits += 1
     return f"{value + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 

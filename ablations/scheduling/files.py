@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from ablations import plan as plans
 from ablations.layout import CHOSEN, DESIGN, FACTOR, PARAMETER, PLAN, PLANNED, TABLE, run_directory
 from ablations.plan import Plan
-from ablations.scheduling.ledger import Entry
+from ablations.scheduling.ledger import TrialEntry
 from ablations.trials import Trial, lay_out, sections
 from operators.errors import InputError
 from tasks.config import userfiles
@@ -60,7 +60,7 @@ def recorded_sections(directory: Path) -> dict[str, str] | None:
         raise InputError(f"{path} was not written by a study of this program: choose another study.dir=DIR") from error
 
 
-def write_table(directory: Path, entries: Sequence[Entry]) -> None:
+def write_table(directory: Path, entries: Sequence[TrialEntry]) -> None:
     """`trials.csv`: a row for each planned trial."""
     rows = [_row(entry) for entry in entries]
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -107,7 +107,7 @@ def write(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(entry: TrialEntry) -> dict[str, Any]:
     trial: Trial = entry.planned
     result = entry.result or {}
     row: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ablations.scheduling.ledger import Entry
+from ablations.scheduling.ledger import TrialEntry
 from ablations.trials import MAIN, TUNING, Trial
 
 RAN = ("complete", "diverged", "pruned")
@@ -19,7 +19,7 @@ class Forecast:
     its arm's tuning as others do (arms differ by more than stages do), and else the mean of its stage.
     """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    def __init__(self, entries: Sequence[TrialEntry]) -> None:
         spent: dict[tuple[str, tuple[str, str]], list[float]] = {}
         for entry in entries:
             if entry.result and entry.result["state"] in RAN:
@@ -43,7 +43,7 @@ class Forecast:
         return self._stages.get(trial.stage) if of_arm is None else of_arm
 
 
-def time_left(entries: Sequence[Entry]) -> str:
+def time_left(entries: Sequence[TrialEntry]) -> str:
     """`0:05:00 left`, with as many workers as carry out a trial now; of tuning alone, where nothing else is known yet.
 
     What runs now counts half, and what may turn out to be needless not at all. Empty where nothing has ended yet, or

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+
+from operators.runtime.torch_private import write_settings
 
 
 def log_settings(run_dir: Path, settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
@@ -21,7 +22,6 @@ def log_settings(run_dir: Path, settings: Mapping[str, Any], metrics: Mapping[st
         if key.startswith(("val/", "test/")) and isinstance(value, int | float)
     }
     with SummaryWriter(str(run_dir), filename_suffix=".settings") as writer:
-        for summary in hparams(dict(settings), scores):
-            writer._get_file_writer().add_summary(summary)
+        write_settings(writer, settings, scores)
         for key, value in scores.items():
             writer.add_scalar(key, value)

@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ablations.layout import FAILED, RESULTS
 from ablations.plan import Objective
 from ablations.scheduling.lock import try_lock
+from ablations.scheduling.optuna_private import storage_id
 from ablations.scheduling.storage import guard
 from ablations.trials import SEARCH, Trial
 from operators.errors import InputError
@@ -46,7 +47,7 @@ _PLANNED, _RESULT, _BEAT, _HOST, _SECTIONS = "planned", "result", "beat", "host"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrialEntry:
     """A planned trial and its attempts, in order of their creation."""
 
     planned: Trial
@@ -92,7 +93,7 @@ class Claim:
     lock: FileLock
 
 
-class Ledger:
+class StudyLedger:
     """See the module.
 
     Args:
@@ -120,7 +121,7 @@ class Ledger:
         *,
         sections: Mapping[str, str],
         objectives: Sequence[Objective],
-    ) -> Ledger:
+    ) -> StudyLedger:
         """Open the study, or create it.
 
         Raises:
@@ -161,7 +162,7 @@ class Ledger:
             elif entry.state == FAILED:
                 self._again(entry)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TrialEntry]:
         """All planned trials, in their order."""
         found: dict[int, list[FrozenTrial]] = {}
         with guard(self.url):
@@ -169,7 +170,7 @@ class Ledger:
         for one in sorted(trials, key=lambda trial: trial.number):
             if _PLANNED in one.user_attrs:
                 found.setdefault(one.user_attrs[_PLANNED]["number"], []).append(one)
-        return [Entry(_planned(found[number][0]), tuple(found[number])) for number in sorted(found)]
+        return [TrialEntry(_planned(found[number][0]), tuple(found[number])) for number in sorted(found)]
 
     def mend(self) -> None:
         """Close attempts whose process is dead, and let their trials wait again."""
@@ -183,7 +184,7 @@ class Ledger:
                 if entry.result is None and not entry.running and not entry.waiting:
                     self._again(entry)
 
-    def claim(self, ready: Callable[[Trial, Sequence[Entry]], bool]) -> Claim | None:
+    def claim(self, ready: Callable[[Trial, Sequence[TrialEntry]], bool]) -> Claim | None:
         """Take the first trial that waits and is `ready`; None if there is none."""
         entries = self.entries()
         for entry in entries:
@@ -200,7 +201,7 @@ class Ledger:
             attempt = entry.waiting[0]
             if self._take(attempt):
                 with guard(self.url):
-                    self._storage.set_trial_user_attr(attempt._trial_id, _HOST, self._host)
+                    self._storage.set_trial_user_attr(storage_id(attempt), _HOST, self._host)
                 return Claim(entry.planned, attempt, lock)
             lock.release()
         return None
@@ -209,13 +210,13 @@ class Ledger:
         """The Optuna trial of a search, to be asked for parameters."""
         with guard(self.url):
             study = optuna.load_study(study_name=self.name, storage=self._storage, sampler=sampler, pruner=pruner)
-            return optuna.trial.Trial(study, claim.attempt._trial_id)
+            return optuna.trial.Trial(study, storage_id(claim.attempt))
 
     def beat(self, claim: Claim, count: int) -> bool:
         """Say that the attempt is alive; False if it has been taken away meanwhile."""
         try:
             with guard(self.url):
-                self._storage.set_trial_user_attr(claim.attempt._trial_id, _BEAT, count)
+                self._storage.set_trial_user_attr(storage_id(claim.attempt), _BEAT, count)
         except UpdateFinishedTrialError:
             return False
         return True
@@ -234,13 +235,13 @@ class Ledger:
     def release(self, claim: Claim) -> None:
         """Give the trial back, to be continued later."""
         self._close(claim.attempt, TrialState.FAIL, {"state": RELEASED})
-        self._again(Entry(claim.planned, (claim.attempt,)))
+        self._again(TrialEntry(claim.planned, (claim.attempt,)))
         claim.lock.release()
 
     def _take(self, attempt: FrozenTrial) -> bool:
         try:
             with guard(self.url):
-                return self._storage.set_trial_state_values(attempt._trial_id, TrialState.RUNNING)
+                return self._storage.set_trial_state_values(storage_id(attempt), TrialState.RUNNING)
         except UpdateFinishedTrialError:
             return False
 
@@ -253,8 +254,8 @@ class Ledger:
     ) -> None:
         try:
             with guard(self.url):
-                self._storage.set_trial_user_attr(attempt._trial_id, _RESULT, dict(result))
-                self._storage.set_trial_state_values(attempt._trial_id, state, values)
+                self._storage.set_trial_user_attr(storage_id(attempt), _RESULT, dict(result))
+                self._storage.set_trial_state_values(storage_id(attempt), state, values)
         except UpdateFinishedTrialError:
             return  # another process thought this one dead, and its attempt is the one that counts
 
@@ -270,7 +271,7 @@ class Ledger:
                 )
             )
 
-    def _again(self, entry: Entry) -> None:
+    def _again(self, entry: TrialEntry) -> None:
         """Let a trial wait once more, a search's with the parameters that were proposed."""
         planned = entry.planned
         with guard(self.url):
@@ -283,7 +284,7 @@ class Ledger:
         else:
             self._add(planned, latest.distributions)
 
-    def _bury(self, entry: Entry, attempt: FrozenTrial) -> None:
+    def _bury(self, entry: TrialEntry, attempt: FrozenTrial) -> None:
         in_a_row = 1
         for one in reversed([one for one in entry.attempts if one.number < attempt.number]):
             if _result(one).get("state") != LOST:

@@ -23,7 +23,7 @@ from ablations import plan as plans
 from ablations.plan import Plan
 from ablations.scheduling import files, storage
 from ablations.scheduling.forecast import time_left
-from ablations.scheduling.ledger import Entry, Ledger, refuse_other
+from ablations.scheduling.ledger import StudyLedger, TrialEntry, refuse_other
 from ablations.trials import check, expand, sections
 from operators.errors import InputError
 from tasks.system.atomic_files import asides
@@ -79,7 +79,7 @@ def run(request: Request, report: Callable[[Path], Path]) -> int:
     except storage.StorageError as error:
         raise InputError(str(error)) from error
     try:
-        ledger = Ledger.join(
+        ledger = StudyLedger.join(
             opened, request.storage, plan.name, request.locks, sections=design, objectives=plan.objectives
         )
         with storage.guard(request.storage):
@@ -96,7 +96,7 @@ def run(request: Request, report: Callable[[Path], Path]) -> int:
 
 def conclude(
     directory: Path,
-    entries: Sequence[Entry],
+    entries: Sequence[TrialEntry],
     troubles: Sequence[str],
     console: Console,
     report: Callable[[Path], Path],
@@ -123,7 +123,7 @@ def conclude(
     return OK if ended and not states["failed"] else FAILED
 
 
-def _agree(ledger: Ledger, plan: Plan) -> Plan:
+def _agree(ledger: StudyLedger, plan: Plan) -> Plan:
     """Whoever asks for the most seeds, or trials, decides for all."""
     size = "trials" if plan.searches else "seeds"
     most = max(int(ledger.study.user_attrs.get(size, 0)), getattr(plan, size))
@@ -134,7 +134,7 @@ def _agree(ledger: Ledger, plan: Plan) -> Plan:
 class _Crew:
     """The workers of this machine."""
 
-    def __init__(self, request: Request, plan: Plan, ledger: Ledger, console: Console) -> None:
+    def __init__(self, request: Request, plan: Plan, ledger: StudyLedger, console: Console) -> None:
         self._request, self._ledger, self._console = request, ledger, console
         self._name = plan.name
         self._task = json.dumps(
@@ -167,7 +167,7 @@ class _Crew:
                 self._stop()
         return troubles
 
-    def _watch(self, entries: list[Entry]) -> list[str]:
+    def _watch(self, entries: list[TrialEntry]) -> list[str]:
         known = [entry.state for entry in entries]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console) as progress:
@@ -280,5 +280,5 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _ended(entries: Sequence[Entry]) -> int:
+def _ended(entries: Sequence[TrialEntry]) -> int:
     return sum(entry.result is not None for entry in entries)

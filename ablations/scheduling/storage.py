@@ -18,6 +18,7 @@ from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ablations.masking import MASK, SECRET, masked
+from ablations.scheduling.optuna_private import engine_of
 from operators.errors import InputError
 from tasks.system.reading import check_file
 
@@ -133,8 +134,8 @@ def open_storage(url: str) -> BaseStorage:
 
 def close(storage: BaseStorage) -> None:
     """Let go of connections."""
-    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
-    if isinstance(engine, Engine):
+    engine = engine_of(storage)
+    if engine is not None:
         engine.dispose()
 
 

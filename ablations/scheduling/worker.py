@@ -34,8 +34,8 @@ from ablations.plan import Plan
 from ablations.scheduling import ledger as ledgers
 from ablations.scheduling import samplers
 from ablations.scheduling.hparams import log_settings
-from ablations.scheduling.ledger import Claim, Entry, Ledger
-from ablations.scheduling.memory import PeakMemory
+from ablations.scheduling.ledger import Claim, StudyLedger, TrialEntry
+from ablations.scheduling.peak_memory import PeakMemory
 from ablations.scheduling.storage import StorageError, close, disk_is_full, guard, open_storage
 from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
 from operators.errors import InputError
@@ -56,11 +56,11 @@ TRIES = 7
 T = TypeVar("T")
 
 
-class StoppedError(BaseException):
+class WorkerStoppedError(BaseException):
     """The worker was asked to stop. Not an `Exception`: nobody is to take it for a failure of the run."""
 
 
-class Watch(Callback):
+class StopWatch(Callback):
     """Ends the run, at the next batch, once `stop` is set."""
 
     def __init__(self, stop: threading.Event) -> None:
@@ -68,7 +68,7 @@ class Watch(Callback):
 
     def _look(self) -> None:
         if self._stop.is_set():
-            raise StoppedError
+            raise WorkerStoppedError
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Look."""
@@ -86,7 +86,7 @@ class Watch(Callback):
 class Heart:
     """Beats for an attempt while it is carried out, and sets `stop` if it was taken away or the parent is gone."""
 
-    def __init__(self, ledger: Ledger, claim: Claim, stop: threading.Event) -> None:
+    def __init__(self, ledger: StudyLedger, claim: Claim, stop: threading.Event) -> None:
         self._ledger, self._claim, self._stop = ledger, claim, stop
         self._parent = os.getppid()
         self._done = threading.Event()
@@ -112,7 +112,7 @@ class Heart:
                 self._stop.set()
 
 
-def work(plan: Plan, ledger: Ledger, directory: Path, stop: threading.Event) -> None:
+def work(plan: Plan, ledger: StudyLedger, directory: Path, stop: threading.Event) -> None:
     """Carry out trials until every one has ended, or `stop` is set.
 
     Raises:
@@ -120,7 +120,7 @@ def work(plan: Plan, ledger: Ledger, directory: Path, stop: threading.Event) -> 
         OSError: the disk is full.
     """
 
-    def ready(trial: Trial, entries: Sequence[Entry]) -> bool:
+    def ready(trial: Trial, entries: Sequence[TrialEntry]) -> bool:
         if plan.tuning is None or (trial.stage == TUNING and trial.beyond is None):
             return True
         return best_level(plan, trial, entries) is not None
@@ -152,7 +152,7 @@ def _patiently(stop: threading.Event, ask: Callable[[], T]) -> T:
     return ask()
 
 
-def best_level(plan: Plan, trial: Trial, entries: Sequence[Entry]) -> float | None:
+def best_level(plan: Plan, trial: Trial, entries: Sequence[TrialEntry]) -> float | None:
     """The level with the best score on validation for the trial's arm; None as long as one is missing.
 
     For a trial that tunes, of the levels before it. Between equals, and where no level ended well, the lowest.
@@ -164,7 +164,7 @@ def best_level(plan: Plan, trial: Trial, entries: Sequence[Entry]) -> float | No
         return None
     sign = plan.select.sign
 
-    def rank(entry: Entry) -> tuple[float, float]:
+    def rank(entry: TrialEntry) -> tuple[float, float]:
         assert entry.result is not None
         assert entry.planned.tunes is not None
         score: float | None = (entry.result.get("metrics") or {}).get(plan.select.metric)
@@ -175,7 +175,7 @@ def best_level(plan: Plan, trial: Trial, entries: Sequence[Entry]) -> float | No
     return max(tuning, key=rank).planned.tunes
 
 
-def _attempt(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: threading.Event) -> None:
+def _attempt(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, stop: threading.Event) -> None:
     start = time.monotonic()
     result: dict[str, Any] = {"run_dir": run_directory(claim.planned.number)}
     values = None
@@ -184,7 +184,7 @@ def _attempt(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: th
             result |= _carry_out(plan, ledger, claim, directory, stop)
         if result["state"] == "complete" and claim.planned.stage != TUNING:
             values = _values(plan, result["metrics"])
-    except (StoppedError, SystemExit, KeyboardInterrupt):
+    except (WorkerStoppedError, SystemExit, KeyboardInterrupt):
         stop.set()
         ledger.release(claim)
         return
@@ -203,11 +203,11 @@ def _attempt(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: th
     _patiently(stop, lambda: ledger.finish(claim, result, values))
 
 
-def _carry_out(plan: Plan, ledger: Ledger, claim: Claim, directory: Path, stop: threading.Event) -> dict[str, Any]:
+def _carry_out(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, stop: threading.Event) -> dict[str, Any]:
     trial, folder = claim.planned, directory / run_directory(claim.planned.number)
     if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
         return {"state": "skipped", "reason": f"{trial.beyond:g} is not the best level"}
-    callbacks: list[Callback] = [Watch(stop)]
+    callbacks: list[Callback] = [StopWatch(stop)]
     memory, pruning = PeakMemory(), None
     facts: dict[str, Any] = {"tuned": trial.stage == MAIN and plan.tuning is not None}
     overrides = [*trial.overrides, f"seed={trial.seed}"]
@@ -325,7 +325,7 @@ def main() -> int:
     storage = None
     try:
         storage = open_storage(task["storage"])
-        ledger = Ledger(storage, task["storage"], task["name"], Path(task["locks"]))
+        ledger = StudyLedger(storage, task["storage"], task["name"], Path(task["locks"]))
         work(plans.read(task["plan"]), ledger, directory, stop)
     except (StorageError, InputError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import operators
 from operators.benchmark.options import LEVELS
-from operators.benchmark.workload import Place, Shape, Workload, leaf, noise
+from operators.benchmark.workload import Shape, Target, Workload, leaf, noise
 from operators.errors import check_choice, check_names
 from operators.mixer import Mixer
 
@@ -58,10 +58,10 @@ class Arm(Protocol):
     def judged(self) -> MixerArm | None:
         """The mixer that is compared with float64 before this is timed, if there is one."""
 
-    def absent(self, shape: Shape, place: Place) -> str | None:
+    def absent(self, shape: Shape, place: Target) -> str | None:
         """Why it cannot be timed there, or None."""
 
-    def build(self, shape: Shape, place: Place) -> Workload:
+    def build(self, shape: Shape, place: Target) -> Workload:
         """Make it, with everything it needs in memory. Raises `InputError` where that is impossible."""
 
 
@@ -92,7 +92,7 @@ class MixerArm:
     def judged(self) -> MixerArm:
         return self
 
-    def absent(self, shape: Shape, place: Place) -> str | None:
+    def absent(self, shape: Shape, place: Target) -> str | None:
         height, width = operators.describe(self.name).min_grid
         if shape.height < height or shape.width < width:
             return f"needs a grid of at least {height}x{width}"
@@ -114,7 +114,7 @@ class MixerArm:
         x = noise(shape.batch, shape.height, shape.width, shape.dim, device=device, seed=2)
         return (x, noise(shape.batch, shape.dim, device=device, seed=3)) if subject.mixer.core.needs_cond else (x,)
 
-    def build(self, shape: Shape, place: Place) -> Workload:
+    def build(self, shape: Shape, place: Target) -> Workload:
         subject = self.module(shape).to(place.device)
         inputs = tuple(leaf(tensor) for tensor in self.data(subject, shape, place.device))
         return Workload(

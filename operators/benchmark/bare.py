@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.benchmark.workload import Place, Shape, Workload, leaf, noise
+from operators.benchmark.workload import Shape, Target, Workload, leaf, noise
 from operators.cost import complex_product_macs, fft_macs
 from operators.scan import selective_scan, serving
 
@@ -36,10 +36,10 @@ class BareArm:
     def judged(self) -> None:
         return None
 
-    def absent(self, shape: Shape, place: Place) -> str | None:
+    def absent(self, shape: Shape, place: Target) -> str | None:
         return None
 
-    def build(self, shape: Shape, place: Place) -> Workload:
+    def build(self, shape: Shape, place: Target) -> Workload:
         return self.make(shape, place.device)
 
 

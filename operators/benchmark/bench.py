@@ -23,15 +23,15 @@ from operators.benchmark.measuring.clock import Lane, round_robin
 from operators.benchmark.measuring.guard import Guard
 from operators.benchmark.measuring.memory import allocation_errors, freed_memory_kept, give_back
 from operators.benchmark.measuring.statistics import quartiles
-from operators.benchmark.table import KEY, PACKAGE, Row, Table, code_digest, hardware_name, key
-from operators.benchmark.workload import FORWARD, WORKS, Place, Shape, Workload, functions
+from operators.benchmark.table import KEY, PACKAGE, Row, TimingTable, code_digest, hardware_name, key
+from operators.benchmark.workload import FORWARD, WORKS, Shape, Target, Workload, functions
 from operators.errors import InputError
 
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """What to measure.
 
     Attributes:
@@ -50,7 +50,7 @@ class Plan:
 
     arms: Sequence[Arm]
     shapes: Sequence[Shape]
-    places: Sequence[Place]
+    places: Sequence[Target]
     level: str
     reference: str | None
     repeats: int
@@ -104,10 +104,10 @@ class Bench:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: BenchmarkPlan,
         *,
         advance: Callable[[float, str], None] = lambda share, doing: None,
-        judge: Callable[[MixerArm, Shape, Place, str], gate.Verdict] = gate.judge,
+        judge: Callable[[MixerArm, Shape, Target, str], gate.GateVerdict] = gate.judge,
     ) -> None:
         self.plan = plan
         self.advance = advance
@@ -115,9 +115,9 @@ class Bench:
         self.guard = Guard(plan.memory)
         self.code = code_digest(plan.packages)
         self.hardware = {place.device: hardware_name(place.device) for place in plan.places}
-        self.tables = {device: Table(self.path(device)) for device in self.hardware}
+        self.tables = {device: TimingTable(self.path(device)) for device in self.hardware}
         self.outcome = Outcome()
-        self._verdicts: dict[tuple[Any, ...], gate.Verdict] = {}
+        self._verdicts: dict[tuple[Any, ...], gate.GateVerdict] = {}
 
     def path(self, device: str) -> Path:
         """The CSV file of a device, named after it."""
@@ -145,7 +145,7 @@ class Bench:
                     give_back()
         return self.outcome
 
-    def _group(self, shape: Shape, place: Place, end: float) -> None:
+    def _group(self, shape: Shape, place: Target, end: float) -> None:
         """All arms at one shape and place; as many interleaved measurements as resuming and time make necessary."""
         table = self.tables[place.device]
         done = {key(row) for row in table.rows}
@@ -189,7 +189,7 @@ class Bench:
                 table.append(row)
                 self.outcome.written += 1
 
-    def _leave(self, arms: Sequence[Arm], shape: Shape, place: Place) -> None:
+    def _leave(self, arms: Sequence[Arm], shape: Shape, place: Target) -> None:
         """Note that these arms are for another time."""
         self.outcome.left += sum(len(WORKS) for arm in arms if arm.absent(shape, place) is None)
 
@@ -198,7 +198,7 @@ class Bench:
         lanes = [*limits.values(), *(lane for one in ready for lane in one.lanes)]
         return perf_counter() + self.plan.repeats * sum(lane.cost for lane in lanes)
 
-    def _reference(self, pending: Sequence[Arm], shape: Shape, place: Place) -> list[_Ready]:
+    def _reference(self, pending: Sequence[Arm], shape: Shape, place: Target) -> list[_Ready]:
         """The reference, where its own rows are there already: it is timed once more beside those that are not."""
         for arm in self.plan.arms:
             if arm.label == self.plan.reference and arm not in pending:
@@ -206,13 +206,13 @@ class Bench:
                 return [] if one is None else [one]
         return []
 
-    def _missing(self, arm: Arm, shape: Shape, place: Place, done: set[tuple[Any, ...]]) -> bool:
+    def _missing(self, arm: Arm, shape: Shape, place: Target, done: set[tuple[Any, ...]]) -> bool:
         """Whether the arm lacks a row for either of `WORKS`."""
         facts = self._facts(arm, shape, place)
         keys = [tuple({**facts, "work": work}[name] for name in KEY) for work in WORKS]
         return not all(one in done for one in keys)
 
-    def _facts(self, arm: Arm, shape: Shape, place: Place) -> dict[str, Any]:
+    def _facts(self, arm: Arm, shape: Shape, place: Target) -> dict[str, Any]:
         plan = self.plan
         return {
             "hardware": self.hardware[place.device],
@@ -234,14 +234,14 @@ class Bench:
         }
 
     @staticmethod
-    def _ceilings(place: Place) -> dict[str, Lane]:
+    def _ceilings(place: Target) -> dict[str, Lane]:
         lanes = {}
         for label, workload in roofline.ceilings(place).items():
             lanes[label] = Lane(label, FORWARD, functions(workload, place)[FORWARD], workload, place)
             lanes[label].calibrate()
         return lanes
 
-    def _prepare(self, arm: Arm, shape: Shape, place: Place) -> _Ready | None:
+    def _prepare(self, arm: Arm, shape: Shape, place: Target) -> _Ready | None:
         """Check, build and warm up an arm; None where it failed or cannot be timed, with the reason in the outcome."""
         listed = self.outcome.skipped
         try:
@@ -261,7 +261,7 @@ class Bench:
             places.append(where)
         return None
 
-    def _warm(self, arm: Arm, shape: Shape, place: Place) -> _Ready:
+    def _warm(self, arm: Arm, shape: Shape, place: Target) -> _Ready:
         workload = arm.build(shape, place)
         error = self._checked(arm, shape, place, workload.backend)
         lanes, moved = [], {}
@@ -274,7 +274,7 @@ class Bench:
             error = self._checked(arm, shape, place, workload.served)
         return _Ready(arm, workload, lanes, moved, error)
 
-    def _checked(self, arm: Arm, shape: Shape, place: Place, backend: str) -> float | None:
+    def _checked(self, arm: Arm, shape: Shape, place: Target, backend: str) -> float | None:
         """The error that the gate found, None for arms without a gate. Raises `Failure` where it was too large."""
         mixer = arm.judged
         if mixer is None:
@@ -288,7 +288,7 @@ class Bench:
             raise Failure(str(verdict))
         return verdict.error
 
-    def _rows(self, ready: Sequence[_Ready], limits: Mapping[str, Lane], shape: Shape, place: Place) -> list[Row]:
+    def _rows(self, ready: Sequence[_Ready], limits: Mapping[str, Lane], shape: Shape, place: Target) -> list[Row]:
         run, now = uuid.uuid4().hex[:12], datetime.now(UTC).strftime(UTC_FORMAT)
         rate, bandwidth = roofline.limits({label: quartiles(lane.samples)[1] for label, lane in limits.items()}, place)
         references: Mapping[str, list[float]] = {

@@ -15,15 +15,15 @@ from operators.benchmark import options as command_line
 from operators.benchmark import plots, report
 from operators.benchmark.arms import Arm, MixerArm, mixer_arms
 from operators.benchmark.bare import bare_arms
-from operators.benchmark.bench import Bench, Outcome, Plan
+from operators.benchmark.bench import Bench, BenchmarkPlan, Outcome
 from operators.benchmark.measuring.memory import allocation_errors
 from operators.benchmark.options import REFERENCE
 from operators.benchmark.rivals import rival_arms
-from operators.benchmark.workload import Place, Shape
+from operators.benchmark.workload import Shape, Target
 from operators.errors import InputError, check_choice
 
 
-def parse(argv: Sequence[str] | None) -> Plan:
+def parse(argv: Sequence[str] | None) -> BenchmarkPlan:
     """The plan that a command line asks for.
 
     Raises:
@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> Plan:
     devices = available if options.devices is None else options.devices
     if "cuda" in devices and "cuda" not in available:
         raise InputError("devices: there is no CUDA device here; use --devices cpu")
-    places = [Place(device, dtype) for device in devices for dtype in options.dtypes]
+    places = [Target(device, dtype) for device in devices for dtype in options.dtypes]
     shapes = [Shape(options.batch, height, width, options.dim) for height, width in options.grids]
     arms = mixer_arms(options.mixers, options.level, options.set)
     for arm in arms:
@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> Plan:
             _try(arm, shapes, places[0])
     states = [_states(arm) for arm in arms if isinstance(arm, MixerArm) and arm.name == "pde_ssm"]
     everything: list[Arm] = [*arms, *rival_arms(options.rivals), *(bare_arms(states or [1]) if options.bare else ())]
-    return Plan(
+    return BenchmarkPlan(
         arms=everything,
         shapes=sorted(shapes, key=lambda shape: shape.tokens),
         places=places,
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> Plan:
     )
 
 
-def _try(arm: MixerArm, shapes: Sequence[Shape], place: Place) -> None:
+def _try(arm: MixerArm, shapes: Sequence[Shape], place: Target) -> None:
     """Make the arm once at the smallest grid that it takes: wrong values are found before anything is measured.
 
     One that memory does not suffice for is left to the measurement, which says so.
@@ -106,7 +106,7 @@ def write_report(bench: Bench, outcome: Outcome, console: Console) -> None:
         console.print(f"{len(current)} rows: {table.path.with_suffix('.md')}", soft_wrap=True)
 
 
-def carry_out(plan: Plan, console: Console) -> int:
+def carry_out(plan: BenchmarkPlan, console: Console) -> int:
     """Measure what is missing, with a progress bar, and write the report; 1 if anything failed, else 0."""
     columns = (
         TextColumn("{task.description:<44.44}"),
@@ -137,7 +137,7 @@ def carry_out(plan: Plan, console: Console) -> int:
     return 1 if outcome.failed else 0
 
 
-def run(plan: Callable[[], Plan], console: Console) -> int:
+def run(plan: Callable[[], BenchmarkPlan], console: Console) -> int:
     """Carry out a plan; 0, 1 if a mixer failed the comparison, 2 for wrong input (one line on standard error).
 
     130 if interrupted; what was measured is in the table.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.benchmark.arms import MixerArm, Subject
-from operators.benchmark.workload import Place, Shape, leaf, noise
+from operators.benchmark.workload import Shape, Target, leaf, noise
 from operators.errors import InputError
 from operators.registry import describe
 
@@ -27,7 +27,7 @@ FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """The gate's finding about one arm at one place.
 
     Attributes:
@@ -52,7 +52,7 @@ class Verdict:
         return f"{self.quantity}: relative RMS error {self.error:.2g} {sign} {self.tolerance:g} against {self.against}"
 
 
-def judge(arm: MixerArm, shape: Shape, place: Place, backend: str) -> Verdict:
+def judge(arm: MixerArm, shape: Shape, place: Target, backend: str) -> GateVerdict:
     """Compare an arm with its reference in float64 at a shape like the one given; the worst of all quantities.
 
     The core is judged alone too, whatever the level: the shell's norm would hide a wrong factor. The same parameters go
@@ -74,10 +74,10 @@ def judge(arm: MixerArm, shape: Shape, place: Place, backend: str) -> Verdict:
         errors |= {f"{where}{quantity}": error for quantity, error in found.items()}
     worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
     against = "its float64 reference" if "reference" in _backends(arm) else "itself in float64"
-    return Verdict(errors[worst], worst, TOLERANCE[place.dtype], against)
+    return GateVerdict(errors[worst], worst, TOLERANCE[place.dtype], against)
 
 
-def reduced(arm: MixerArm, shape: Shape, place: Place) -> Shape:
+def reduced(arm: MixerArm, shape: Shape, place: Target) -> Shape:
     """The shape that stands for `shape`: at most about 12 × 12 tokens and two images, `WIDTH` where that works."""
     height, width = (min(side, SIDE + side % 2) for side in (shape.height, shape.width))
     least = replace(shape, batch=min(shape.batch, BATCH), height=height, width=width)
@@ -90,7 +90,7 @@ def reduced(arm: MixerArm, shape: Shape, place: Place) -> Shape:
     return other
 
 
-def _compare(arm: MixerArm, shape: Shape, place: Place, backend: str | None) -> dict[str, float]:
+def _compare(arm: MixerArm, shape: Shape, place: Target, backend: str | None) -> dict[str, float]:
     """Relative errors by quantity."""
     subject = arm.module(shape, backend=backend)
     generator = torch.Generator().manual_seed(1)
@@ -100,7 +100,7 @@ def _compare(arm: MixerArm, shape: Shape, place: Place, backend: str | None) -> 
     referee = _referee(arm, shape, "reference" if "reference" in _backends(arm) else backend)
     referee.load_state_dict(subject.state_dict())
     inputs = arm.data(subject, shape, "cpu")
-    expected = _quantities(referee.double(), tuple(tensor.double() for tensor in inputs), Place("cpu", "float32"))
+    expected = _quantities(referee.double(), tuple(tensor.double() for tensor in inputs), Target("cpu", "float32"))
     given = tuple(tensor.to(place.device) for tensor in inputs)
     return _errors(_quantities(subject.to(place.device), given, place), expected)
 
@@ -115,7 +115,7 @@ def _referee(arm: MixerArm, shape: Shape, backend: str | None) -> Subject:
     return replace(arm, params=params).module(shape, backend=backend)
 
 
-def _quantities(subject: Subject, inputs: tuple[Tensor, ...], place: Place) -> dict[str, Tensor]:
+def _quantities(subject: Subject, inputs: tuple[Tensor, ...], place: Target) -> dict[str, Tensor]:
     """The output and all gradients by name, in float64 on the CPU, against a dense random gradient of the output."""
     leaves = {name: leaf(tensor) for name, tensor in zip(("input", "condition"), inputs, strict=False)}
     with place.autocast():

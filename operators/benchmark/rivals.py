@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from operators.benchmark.bare import SCAN_STATES
-from operators.benchmark.workload import DTYPES, Place, Shape, Workload, leaf, noise
+from operators.benchmark.workload import DTYPES, Shape, Target, Workload, leaf, noise
 from operators.cost import fft_macs
 from operators.errors import check_choice
 from operators.mixers.attention.attention import xformers_refusal
@@ -34,8 +34,8 @@ class Rival:
     """
 
     name: str
-    refusal: Callable[[Shape, Place], str | None]
-    make: Callable[[Shape, Place], Workload]
+    refusal: Callable[[Shape, Target], str | None]
+    make: Callable[[Shape, Target], Workload]
 
     @property
     def label(self) -> str:
@@ -49,10 +49,10 @@ class Rival:
     def judged(self) -> None:
         return None
 
-    def absent(self, shape: Shape, place: Place) -> str | None:
+    def absent(self, shape: Shape, place: Target) -> str | None:
         return self.refusal(shape, place)
 
-    def build(self, shape: Shape, place: Place) -> Workload:
+    def build(self, shape: Shape, place: Target) -> Workload:
         return self.make(shape, place)
 
 
@@ -64,15 +64,15 @@ def _importable(module: str) -> str | None:
     return None
 
 
-def _anywhere(shape: Shape, place: Place) -> str | None:
+def _anywhere(shape: Shape, place: Target) -> str | None:
     return None
 
 
-def _importing(module: str) -> Callable[[Shape, Place], str | None]:
+def _importing(module: str) -> Callable[[Shape, Target], str | None]:
     return lambda shape, place: _importable(module)
 
 
-def _heads(shape: Shape, place: Place, *, tokens_first: bool) -> tuple[Tensor, ...]:
+def _heads(shape: Shape, place: Target, *, tokens_first: bool) -> tuple[Tensor, ...]:
     """q, k and v, (B, N, heads, d) or (B, heads, N, d), in the place's type."""
     heads = default_heads(shape.dim)
     inner = (shape.tokens, heads) if tokens_first else (heads, shape.tokens)
@@ -85,31 +85,31 @@ def _attention_macs(shape: Shape) -> float:
     return 2 * shape.batch * shape.tokens**2 * shape.dim
 
 
-def _sdpa(shape: Shape, place: Place) -> Workload:
+def _sdpa(shape: Shape, place: Target) -> Workload:
     q, k, v = _heads(shape, place, tokens_first=False)
     return Workload(
         lambda: F.scaled_dot_product_attention(q, k, v), (q, k, v), (), _attention_macs(shape), "torch sdpa"
     )
 
 
-def _xformers_refusal(shape: Shape, place: Place) -> str | None:
+def _xformers_refusal(shape: Shape, place: Target) -> str | None:
     head_width = shape.dim // default_heads(shape.dim)
     return xformers_refusal(torch.device(place.device), DTYPES[place.dtype], head_width)
 
 
-def _xformers(shape: Shape, place: Place) -> Workload:
+def _xformers(shape: Shape, place: Target) -> Workload:
     ops = importlib.import_module("xformers.ops")
     q, k, v = _heads(shape, place, tokens_first=True)
     return Workload(lambda: ops.memory_efficient_attention(q, k, v), (q, k, v), (), _attention_macs(shape), "xformers")
 
 
-def _module(module: torch.nn.Module, x: Tensor, macs: float, backend: str, place: Place) -> Workload:
+def _module(module: torch.nn.Module, x: Tensor, macs: float, backend: str, place: Target) -> Workload:
     module = module.to(place.device)
     x = leaf(x)
     return Workload(lambda: module(x), (x,), tuple(module.parameters()), macs, backend)
 
 
-def _timm(shape: Shape, place: Place) -> Workload:
+def _timm(shape: Shape, place: Target) -> Workload:
     """The module `Attention` of timm: qkv and output maps around torch's SDPA."""
     attention = importlib.import_module("timm.layers").Attention
     module: torch.nn.Module = attention(shape.dim, num_heads=default_heads(shape.dim))
@@ -118,7 +118,7 @@ def _timm(shape: Shape, place: Place) -> Workload:
     return _module(module, x, maps + _attention_macs(shape), "timm", place)
 
 
-def _spectral(shape: Shape, place: Place) -> Workload:
+def _spectral(shape: Shape, place: Target) -> Workload:
     """The spectral convolution of Fourier neural operators: a dense C × C map for each of the modes kept."""
     convolution = importlib.import_module("neuralop.layers.spectral_convolution").SpectralConv
     modes = (min(shape.height, MODES), min(shape.width, MODES))
@@ -129,10 +129,10 @@ def _spectral(shape: Shape, place: Place) -> Workload:
     return _module(module, x, macs, "neuraloperator", place)
 
 
-def _scan(function: str) -> Callable[[Shape, Place], Workload]:
+def _scan(function: str) -> Callable[[Shape, Target], Workload]:
     """mamba-ssm's scan of that name, along rows, in one direction; the count of `operators.mixers.scan.branch`."""
 
-    def make(shape: Shape, place: Place) -> Workload:
+    def make(shape: Shape, place: Target) -> Workload:
         interface: Any = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
         scan = getattr(interface, function)
         batch, channels, length, device = shape.batch, shape.dim, shape.tokens, place.device
@@ -147,13 +147,13 @@ def _scan(function: str) -> Callable[[Shape, Place], Workload]:
     return make
 
 
-def _scan_ref_refusal(shape: Shape, place: Place) -> str | None:
+def _scan_ref_refusal(shape: Shape, place: Target) -> str | None:
     # Some versions do not import without the kernel, though this scan is plain torch.
     reason = _importable("mamba_ssm.ops.selective_scan_interface")
     return reason and (cuda.unbuilt() or reason)
 
 
-def _scan_refusal(shape: Shape, place: Place) -> str | None:
+def _scan_refusal(shape: Shape, place: Target) -> str | None:
     return cuda.refusal(torch.device(place.device), torch.float32)
 
 

@@ -97,7 +97,7 @@ def key(row: Row) -> tuple[Any, ...]:
     return tuple(getattr(row, name) for name in KEY)
 
 
-class Table:
+class TimingTable:
     """A CSV file that grows row by row; what was cut off by a kill in the middle of a row is dropped.
 
     Raises:

@@ -35,7 +35,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """Where and in which type a workload runs: `device` is cpu or cuda, `dtype` one of `DTYPES`."""
 
     device: str
@@ -98,7 +98,7 @@ def leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()
 
 
-def functions(workload: Workload, place: Place) -> dict[str, Callable[[], Tensor]]:
+def functions(workload: Workload, place: Target) -> dict[str, Callable[[], Tensor]]:
     """For each of `WORKS` that the workload has, a function of no arguments that does it once; returns the output.
 
     The output's gradient is dense and random, and the same in every call: a constant one would be a broadcast number,

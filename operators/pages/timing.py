@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from operators.benchmark.arms import mixer_arms
-from operators.benchmark.bench import Bench, Plan
+from operators.benchmark.bench import Bench, BenchmarkPlan
 from operators.benchmark.options import REFERENCE
 from operators.benchmark.table import Row
-from operators.benchmark.workload import Place, Shape
+from operators.benchmark.workload import Shape, Target
 
 BATCH, DIM, REPEATS = 2, 96, 3
 SIDES = (8, 16, 32)
@@ -38,10 +38,10 @@ def measure(names: Sequence[str], sides: Sequence[int] = SIDES) -> Times:
     Every mixer is compared with float64 before it is timed; one that is off has no times.
     """
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(
+        plan = BenchmarkPlan(
             arms=mixer_arms(sorted({*names, REFERENCE}), "mixer", {}),
             shapes=[Shape(BATCH, side, side, DIM) for side in sides],
-            places=[Place("cpu", "float32")],
+            places=[Target("cpu", "float32")],
             level="mixer",
             reference=REFERENCE,
             repeats=REPEATS,

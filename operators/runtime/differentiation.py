@@ -6,29 +6,28 @@ Custom operators and `autograd.Function`s know neither; the former drop forward-
 from __future__ import annotations
 
 import torch
-from torch._C._functorch import TransformType, get_interpreter_stack
-from torch.autograd import forward_ad
 
 from operators.errors import InputError
+from operators.runtime import torch_private
 
 
 def transformed() -> bool:
     """Whether a transform of `torch.func`, or forward-mode differentiation, is under way; never in compiled code."""
     if torch.compiler.is_compiling():
         return False
-    return torch._C._are_functorch_transforms_active() or forward_mode()
+    return torch_private.transforms_active() or forward_mode()
 
 
 def differentiated() -> bool:
     """As `transformed`, `torch.vmap` apart, for which torch calls an operator again and again."""
     if not transformed():
         return False
-    return forward_mode() or any(level.key() != TransformType.Vmap for level in get_interpreter_stack() or ())
+    return forward_mode() or not torch_private.only_vmap_active()
 
 
 def forward_mode() -> bool:
     """Whether forward-mode differentiation is under way, by torch's own count, which all threads share."""
-    return forward_ad._current_level >= 0
+    return torch_private.forward_levels() > 0
 
 
 def refuse_forward_mode(operation: str, instead: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+
+from operators.runtime.torch_private import FakeTensor
 
 
 def valueless(tensor: Tensor) -> bool:

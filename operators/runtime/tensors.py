@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError
+from operators.runtime.torch_private import without_modes
 
 Shapes = Mapping[str, tuple[Tensor, tuple[int, ...]]]
 """By the name of a tensor: the tensor, and the shape that it has to have."""
@@ -21,13 +22,8 @@ def ordinary_tensors() -> Iterator[None]:
     What a cache keeps outlives the call that made it: inference mode, torch's fake tensors, tracing, another default
     device or a function transform of that call would stay in it for everybody.
     """
-    # Here and not above: they bring in torch's compiler, which those who keep nothing need not wait for.
-    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-    from torch.utils._python_dispatch import _disable_current_modes
-
     with (
-        temporarily_clear_interpreter_stack(),
-        _disable_current_modes(),
+        without_modes(),
         torch.inference_mode(False),
         torch.no_grad(),
         torch.device("cpu"),

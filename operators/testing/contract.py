@@ -320,7 +320,7 @@ def _compiled_like_eager(case: Case, backend: str) -> None:
     grid = case.grids[1]
     mixer, x = case.build(grid).train(), tokens(grid)
     expected, expected_gradients = run_with_gradients(mixer, x)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     with warnings.catch_warnings():
         # Torch's compiler uses what torch deprecates, looks at the gradients of tensors beyond a graph break, and
         # hands complex numbers back to eager kernels.

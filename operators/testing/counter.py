@@ -27,7 +27,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from operators.runtime.torch_private import TorchDispatchMode, operator_name
 
 Formula = Callable[..., float]
 """MACs of one call: takes the operator's result as `out`, then its own arguments."""
@@ -187,7 +188,7 @@ class OpCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        name: str = func._schema.name.removesuffix("_") if func.namespace == "aten" else func._schema.name
+        name = operator_name(func).removesuffix("_") if func.namespace == "aten" else operator_name(func)
         formula = self.formulas.get(name)
         if formula is not None:
             self.by_op[name] += formula(out, *args, **(kwargs or {}))

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from operators import InputError, Mixer
+from operators.runtime.torch_private import TorchDispatchMode, operator_name, tree_leaves
 from operators.scan import orders
 from operators.testing.cases import CHANNELS, Case, call, noise, run, tokens
 from operators.testing.checks import assert_close, assert_differs
@@ -233,9 +233,9 @@ class PrecisionWatch(TorchDispatchMode):
         self._inside = inside
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name
+        name = operator_name(func)
         if self._inside and not func.is_view and not _MOVES.search(name):
-            taken = {leaf.dtype for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+            taken = {leaf.dtype for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
             if taken & {torch.bfloat16, torch.float16}:
                 self.half.add(name)
             elif taken & {torch.float32, torch.complex64}:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.data.sources import fashion_mnist
-from tasks.data.splits import Images, Splits, stratified
+from tasks.data.splits import SplitImages, Splits, stratified
 
 ABOUT = {
     "name": "fashion_mnist_mini",
@@ -43,7 +43,7 @@ def build(root: str | None) -> dict[str, npt.NDArray[np.generic]]:
     chosen, _ = stratified(full["train"].labels, 12_000, "mini/train+val")
     val, train = stratified(full["train"].labels[chosen], 2_000, "mini/val")
     test, _ = stratified(full["test"].labels, 2_000, "mini/test")
-    parts: list[tuple[str, Images, npt.NDArray[np.int64]]] = [
+    parts: list[tuple[str, SplitImages, npt.NDArray[np.int64]]] = [
         ("train", full["train"], chosen[train]),
         ("val", full["train"], chosen[val]),
         ("test", full["test"], test),
@@ -59,7 +59,7 @@ def build(root: str | None) -> dict[str, npt.NDArray[np.generic]]:
 def fingerprint(arrays: dict[str, npt.NDArray[np.generic]]) -> str:
     """What `fashion_mnist.MINI_FINGERPRINT` has to be for these arrays."""
     splits = [
-        Images(arrays[f"{name}_images"].astype(np.uint8)[:, None], arrays[f"{name}_labels"].astype(np.int64))
+        SplitImages(arrays[f"{name}_images"].astype(np.uint8)[:, None], arrays[f"{name}_labels"].astype(np.int64))
         for name in ("train", "val", "test")
     ]
     return Splits(*splits).fingerprint()

@@ -55,7 +55,7 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
-class Images:
+class SplitImages:
     """One split in memory: `images` uint8 (N, C, H, W) and `labels` int64 (N,)."""
 
     images: npt.NDArray[np.uint8]
@@ -65,9 +65,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, positions: npt.NDArray[np.int64]) -> Images:
+    def take(self, positions: npt.NDArray[np.int64]) -> SplitImages:
         """The images at `positions`, in that order."""
-        return Images(self.images[positions], self.labels[positions])
+        return SplitImages(self.images[positions], self.labels[positions])
 
     def fetch(self, seed: int, epoch: keyed.Index, index: keyed.Index, augment: Augment) -> Fetched:
         """The images at `index`, whatever the rest."""

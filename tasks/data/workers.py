@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data._utils import signal_handling
 
 from operators.errors import InputError
+from operators.runtime.torch_private import take_workers
 from tasks.data.decode import EXHAUSTED
 from tasks.system.failure import WorkerError
 
@@ -211,11 +211,5 @@ def end(loader: torch.utils.data.DataLoader[Any]) -> None:
     handler = signal.getsignal(signal.SIGCHLD)
     if isinstance(handler, _Handler):
         handler.silent = True
-    iterator: Any = loader._iterator
-    loader._iterator = None
-    if getattr(iterator, "_worker_pids_set", False):
-        # Else PyTorch would find them dead on behalf of the next loader.
-        signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
-        iterator._worker_pids_set = False
-    for worker in getattr(iterator, "_workers", ()):
+    for worker in take_workers(loader):
         worker.kill()

@@ -18,7 +18,7 @@ SIDE = 299
 Layer = tuple[str, int, int | tuple[int, int]]
 
 
-class Conv(nn.Module):
+class InceptionConv(nn.Module):
     """Convolution, batch norm, ReLU. Kernels of odd size keep the grid unless `padded` is False."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Conv(nn.Module):
 
 
 @dataclass(frozen=True)
-class Branch:
+class InceptionBranch:
     """One path through a block: a pool, layers in a row, layers side by side on what these give.
 
     Attributes:
@@ -51,10 +51,10 @@ class Branch:
     halve: bool = False
 
 
-class Block(nn.Module):
+class InceptionBlock(nn.Module):
     """Branches side by side, their channels joined in order."""
 
-    def __init__(self, channels: int, *branches: Branch) -> None:
+    def __init__(self, channels: int, *branches: InceptionBranch) -> None:
         super().__init__()
         self.branches = branches
         self.channels = 0
@@ -62,16 +62,16 @@ class Block(nn.Module):
             width = channels
             for i, (name, out, kernel) in enumerate(branch.layers):
                 halve = branch.halve and i == len(branch.layers) - 1
-                self.add_module(name, Conv(width, out, kernel, stride=2 if halve else 1, padded=not halve))
+                self.add_module(name, InceptionConv(width, out, kernel, stride=2 if halve else 1, padded=not halve))
                 width = out
             for name, out, kernel in branch.fork:
-                self.add_module(name, Conv(width, out, kernel))
+                self.add_module(name, InceptionConv(width, out, kernel))
             self.channels += sum(out for _, out, _ in branch.fork) or width
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([part for branch in self.branches for part in self._through(branch, x)], dim=1)
 
-    def _through(self, branch: Branch, x: Tensor) -> list[Tensor]:
+    def _through(self, branch: InceptionBranch, x: Tensor) -> list[Tensor]:
         if branch.pool == "average":
             x = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
         elif branch.pool == "max":
@@ -83,26 +83,26 @@ class Block(nn.Module):
         return [self.get_submodule(name)(x) for name, _, _ in branch.fork] or [x]
 
 
-def _grid35(channels: int, pooled: int) -> Block:
-    return Block(
+def _grid35(channels: int, pooled: int) -> InceptionBlock:
+    return InceptionBlock(
         channels,
-        Branch([("branch1x1", 64, 1)]),
-        Branch([("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)]),
-        Branch([("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]),
-        Branch([("branch_pool", pooled, 1)], pool="average"),
+        InceptionBranch([("branch1x1", 64, 1)]),
+        InceptionBranch([("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)]),
+        InceptionBranch([("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)]),
+        InceptionBranch([("branch_pool", pooled, 1)], pool="average"),
     )
 
 
-def _to_grid17(channels: int) -> Block:
-    return Block(
+def _to_grid17(channels: int) -> InceptionBlock:
+    return InceptionBlock(
         channels,
-        Branch([("branch3x3", 384, 3)], halve=True),
-        Branch([("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)], halve=True),
-        Branch(pool="halve"),
+        InceptionBranch([("branch3x3", 384, 3)], halve=True),
+        InceptionBranch([("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)], halve=True),
+        InceptionBranch(pool="halve"),
     )
 
 
-def _grid17(channels: int, width: int) -> Block:
+def _grid17(channels: int, width: int) -> InceptionBlock:
     row, column = (1, 7), (7, 1)
     single: list[Layer] = [("branch7x7_1", width, 1), ("branch7x7_2", width, row), ("branch7x7_3", 192, column)]
     double: list[Layer] = [
@@ -112,30 +112,32 @@ def _grid17(channels: int, width: int) -> Block:
         ("branch7x7dbl_4", width, column),
         ("branch7x7dbl_5", 192, row),
     ]
-    pooled = Branch([("branch_pool", 192, 1)], pool="average")
-    return Block(channels, Branch([("branch1x1", 192, 1)]), Branch(single), Branch(double), pooled)
-
-
-def _to_grid8(channels: int) -> Block:
-    separable: list[Layer] = [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1))]
-    return Block(
-        channels,
-        Branch([("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)], halve=True),
-        Branch([*separable, ("branch7x7x3_4", 192, 3)], halve=True),
-        Branch(pool="halve"),
+    pooled = InceptionBranch([("branch_pool", 192, 1)], pool="average")
+    return InceptionBlock(
+        channels, InceptionBranch([("branch1x1", 192, 1)]), InceptionBranch(single), InceptionBranch(double), pooled
     )
 
 
-def _grid8(channels: int, pool: str) -> Block:
+def _to_grid8(channels: int) -> InceptionBlock:
+    separable: list[Layer] = [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1))]
+    return InceptionBlock(
+        channels,
+        InceptionBranch([("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3)], halve=True),
+        InceptionBranch([*separable, ("branch7x7x3_4", 192, 3)], halve=True),
+        InceptionBranch(pool="halve"),
+    )
+
+
+def _grid8(channels: int, pool: str) -> InceptionBlock:
     def fork(name: str) -> list[Layer]:
         return [(f"{name}a", 384, (1, 3)), (f"{name}b", 384, (3, 1))]
 
-    return Block(
+    return InceptionBlock(
         channels,
-        Branch([("branch1x1", 320, 1)]),
-        Branch([("branch3x3_1", 384, 1)], fork=fork("branch3x3_2")),
-        Branch([("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3)], fork=fork("branch3x3dbl_3")),
-        Branch([("branch_pool", 192, 1)], pool=pool),
+        InceptionBranch([("branch1x1", 320, 1)]),
+        InceptionBranch([("branch3x3_1", 384, 1)], fork=fork("branch3x3_2")),
+        InceptionBranch([("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3)], fork=fork("branch3x3dbl_3")),
+        InceptionBranch([("branch_pool", 192, 1)], pool=pool),
     )
 
 
@@ -146,11 +148,11 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = Conv(3, 32, 3, stride=2, padded=False)
-        self.Conv2d_2a_3x3 = Conv(32, 32, 3, padded=False)
-        self.Conv2d_2b_3x3 = Conv(32, 64, 3)
-        self.Conv2d_3b_1x1 = Conv(64, 80, 1)
-        self.Conv2d_4a_3x3 = Conv(80, 192, 3, padded=False)
+        self.Conv2d_1a_3x3 = InceptionConv(3, 32, 3, stride=2, padded=False)
+        self.Conv2d_2a_3x3 = InceptionConv(32, 32, 3, padded=False)
+        self.Conv2d_2b_3x3 = InceptionConv(32, 64, 3)
+        self.Conv2d_3b_1x1 = InceptionConv(64, 80, 1)
+        self.Conv2d_4a_3x3 = InceptionConv(80, 192, 3, padded=False)
         self.Mixed_5b = _grid35(192, 32)
         self.Mixed_5c = _grid35(256, 64)
         self.Mixed_5d = _grid35(288, 64)

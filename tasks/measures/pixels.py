@@ -16,7 +16,7 @@ from tasks.data import Augment, ImageData, keyed, workers
 from tasks.data.files.corrupt import Corrupt
 from tasks.data.sampler import Loader, Pairs
 from tasks.data.sources.photographs import Photographs
-from tasks.data.splits import Images
+from tasks.data.splits import SplitImages
 from tasks.system.signals import shield
 
 Split = Literal["train", "val", "test"]
@@ -60,7 +60,7 @@ def real(data: ImageData, split: Split, first: int | None = None) -> Tensor:
         InputError: photographs, of which there may be too many to hold.
     """
     whole = getattr(data.whole, split)
-    if not isinstance(whole, Images):
+    if not isinstance(whole, SplitImages):
         raise InputError(f"data={data.name} does not lie in memory: its photographs are read in a stream")
     images = whole.images if first is None else whole.images[_order(len(whole), split)[:first]]
     pixels = torch.from_numpy(np.ascontiguousarray(images))
@@ -72,7 +72,7 @@ def real(data: ImageData, split: Split, first: int | None = None) -> Tensor:
 
 def in_memory(data: ImageData) -> bool:
     """Whether `real` can give the images of `data`, and not only `stream`."""
-    return isinstance(data.whole.train, Images)
+    return isinstance(data.whole.train, SplitImages)
 
 
 def stream(data: ImageData, split: Split, first: int | None = None) -> tuple[int, list[bytes], Iterator[Tensor]]:

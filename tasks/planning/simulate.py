@@ -14,9 +14,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from operators.runtime.torch_private import (
+    FakeTensorMode,
+    TorchDispatchMode,
+    storage_key,
+    tree_leaves,
+    writes_in_place,
+)
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,9 +45,9 @@ class Ledger(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         inputs, outputs = _tensors((args, kwargs)), _tensors(result)
-        before = {tensor.untyped_storage()._cdata for tensor in inputs}
-        fresh = [tensor for tensor in outputs if tensor.untyped_storage()._cdata not in before]
-        if fresh or func._schema.is_mutable:  # type: ignore[attr-defined]
+        before = {storage_key(tensor.untyped_storage()) for tensor in inputs}
+        fresh = [tensor for tensor in outputs if storage_key(tensor.untyped_storage()) not in before]
+        if fresh or writes_in_place(func):
             self.calls += 1
             self.traffic += sum(tensor.nbytes for tensor in (*inputs, *fresh))
         for tensor in outputs:
@@ -50,7 +55,7 @@ class Ledger(TorchDispatchMode):
         return result
 
     def _enter(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage_key(storage), storage.nbytes()
         if key not in self._known:
             self._known.add(key)
             self.live += size

@@ -6,22 +6,22 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
 from rich.console import Console
 from torch import Tensor
 
 from operators.precision import wide
+from operators.runtime.torch_private import lerp_
 from tasks.base import Task
 from tasks.data.files.corrupt import Corrupt
 from tasks.system import checkpoint as checkpoints
+from tasks.system.lightning_private import OpenAveraging
 
 _WHOLE = "whole."
 """Begins the names, in a checkpoint's `averaging_state`, of averages that the model's type cannot hold."""
 
 
-class Averaging(WeightAveraging):
+class Averaging(OpenAveraging):
     """Exponential moving average of the parameters; validation, test and checkpoints use it.
 
     The decay after n updates is min(decay, (1 + n) / (10 + n)), so that short runs forget their initialisation.
@@ -36,9 +36,9 @@ class Averaging(WeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the average where training happens: Lightning moves the model there only later."""
-        self._device = trainer.strategy.root_device
+        self.place(trainer.strategy.root_device)
         super().setup(trainer, pl_module, stage)
-        average = self._average_model
+        average = self.average
         if average is not None and any(p.dtype != wide(p.dtype) for p in average.module.parameters()):
             for parameter in average.module.parameters():
                 parameter.data = parameter.data.to(wide(parameter.dtype))
@@ -54,7 +54,7 @@ class Averaging(WeightAveraging):
         return True
 
     def _average(self, average: Any, current: Any, _number: Any) -> None:
-        torch._foreach_lerp_(average, current, self._share)
+        lerp_(average, current, self._share)
 
     def _average_alone(self, average: Tensor, current: Tensor, _number: Any) -> Tensor:
         return average.lerp(current.to(average.dtype), self._share)
@@ -82,16 +82,16 @@ class Averaging(WeightAveraging):
         whole = {**checkpoint, "state_dict": {**checkpoint["state_dict"], **kept}}
         super().on_load_checkpoint(trainer, pl_module, whole | ({"averaging_state": rest} if state else {}))
 
-    def _swap_models(self, pl_module: LightningModule) -> None:
+    def swap(self, module: LightningModule) -> None:
         """Lend the model the average, or take that back: the average itself is never rounded."""
-        parameters = [parameter.data for parameter in pl_module.parameters()]
+        parameters = [parameter.data for parameter in module.parameters()]
         if self._current:
             for parameter, own in zip(parameters, self._current, strict=True):
                 parameter.copy_(own)
             self._current = []
         else:
             self._current = [parameter.clone() for parameter in parameters]
-            self._copy_average_to_current(pl_module)
+            self.lend(module)
 
 
 def validation_scores(trainer: Trainer) -> dict[str, float]:

@@ -15,6 +15,7 @@ from operators.errors import InputError
 from tasks.base import Task
 from tasks.system import atomic_files, checkpoint, results
 from tasks.system.atomic_files import LAST, PREVIOUS
+from tasks.system.lightning_private import validation_is_due
 from tasks.system.reading import UnreadableError
 from tasks.system.signals import Stop, StoppedError
 
@@ -192,9 +193,7 @@ class Saving(Checkpoint):
         asked = self._asked(trainer)
         if not asked and (self._every is None or self._seen - self._saved < self._every):
             return
-        loop = trainer.fit_loop
-        assert loop._data_fetcher is not None
-        validation_due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        validation_due = validation_is_due(trainer)
         if validation_due:
             # Validation saves by itself. And Lightning would not begin a run again that has made all its steps.
             self._leaving = asked

@@ -19,7 +19,7 @@ import pytest
 from ablations import plan as plans
 from ablations.plan import Plan
 from ablations.scheduling import worker
-from ablations.scheduling.ledger import Ledger
+from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import close, default_url, open_storage
 from ablations.trials import expand, sections
 from tasks.system import results
@@ -110,11 +110,11 @@ class Bench:
         self.url = default_url(directory)
         self.opened: list[Any] = []
 
-    def join(self, node: Mapping[str, Any], given: Sequence[str] = ()) -> tuple[Plan, Ledger]:
+    def join(self, node: Mapping[str, Any], given: Sequence[str] = ()) -> tuple[Plan, StudyLedger]:
         plan = plans.read(node)
         self.directory.mkdir(exist_ok=True)
         self.opened.append(open_storage(self.url))
-        ledger = Ledger.join(
+        ledger = StudyLedger.join(
             self.opened[-1],
             self.url,
             plan.name,
@@ -125,7 +125,7 @@ class Bench:
         ledger.enroll(expand(plan, given))
         return plan, ledger
 
-    def work(self, node: Mapping[str, Any], stop: threading.Event | None = None) -> Ledger:
+    def work(self, node: Mapping[str, Any], stop: threading.Event | None = None) -> StudyLedger:
         plan, ledger = self.join(node)
         worker.work(plan, ledger, self.directory, stop or threading.Event())
         return ledger
@@ -139,7 +139,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         close(storage)
 
 
-def metrics_of(ledger: Ledger) -> dict[int, Any]:
+def metrics_of(ledger: StudyLedger) -> dict[int, Any]:
     """Metrics of each trial, as JSON has them."""
     return {e.planned.number: json.loads(json.dumps(dict((e.result or {})["metrics"]))) for e in ledger.entries()}
 

@@ -52,7 +52,7 @@ def write_run(
     return folder
 
 
-def table(found: list[runs.Run], metrics: list[str], reference: str) -> str:
+def table(found: list[runs.EndedRun], metrics: list[str], reference: str) -> str:
     header, rows = compare.text_table(comparison.compare(found, metrics, reference), metrics, reference)
     return formats.markdown(header, rows)
 
@@ -158,6 +158,7 @@ def test_wrong_input_is_one_line(study: Path, tmp_path: Path, capsys: pytest.Cap
     empty.mkdir()
     for arguments, expected in [
         ([str(empty)], "no run"),
+        ([str(empty / "nowhere")], "is not there"),
         ([str(study), "--metric", "test/acuracy"], "did you mean 'test/accuracy'"),
         ([str(study), "--reference", "mixer=identiy"], "did you mean 'mixer=identity'"),
     ]:

@@ -244,6 +244,7 @@ def test_axes_have_round_ticks() -> None:
     ticks = Axis(0.5, 0.6, 0, 100).ticks(5)
     assert [tick_text(tick, ticks) for tick in ticks] == ["0.50", "0.52", "0.54", "0.56", "0.58", "0.60"]
     assert Axis(10, 10, 0, 100).ticks(8, whole=True) == [10]
+    assert tick_text(10, [10]) == "10"
     assert Axis(1, 3, 0, 100).ticks(8, whole=True) == [1, 2, 3]
     assert Axis(0, 23, 0, 100).ticks(9, whole=True) == [0, 5, 10, 15, 20]
     for low, high in ((0, 1.0), (0, 1e-3), (2e-4, 3e-4), (1e4, 1.0001e4), (0, 2.5e6), (-7, 9e9), (123456, 123457.5)):
@@ -281,3 +282,12 @@ def test_points_and_intervals_stay_inside_the_figure(width: int) -> None:
                 ("y1", canvas.height),
             ):
                 assert 0 <= float(node.get(name, 0)) <= most
+
+
+def test_curve_of_one_validation_is_a_point_at_a_whole_step(tmp_path: Path) -> None:
+    path = fake_study.grid(tmp_path / "s", {"size": [3, 5]}, steps=1)
+    report.build(path)
+    texts = [node.text for node in ET.parse(path / "figures" / "curves-main.svg").iter() if node.tag.endswith("text")]
+    circles = [node for node in ET.parse(path / "figures" / "curves-main.svg").iter() if node.tag.endswith("circle")]
+    assert "10" in texts
+    assert len(circles) == 2

@@ -9,9 +9,9 @@ import torch
 
 from models import benchmark
 from operators.benchmark.table import code_digest
-from operators.benchmark.workload import FORWARD, WORKS, Place, Shape, functions
+from operators.benchmark.workload import FORWARD, WORKS, Shape, Target, functions
 
-HERE = Place("cpu", "float32")
+HERE = Target("cpu", "float32")
 
 
 @pytest.mark.parametrize(("model", "shape"), [("dit_nano", (2, 3, 4, 96)), ("vit_nano", (2, 4, 2, 64))])

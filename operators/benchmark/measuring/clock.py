@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.autograd import profiler_legacy
 
-from operators.benchmark.workload import Place, Workload
+from operators.benchmark.workload import Target, Workload
 
 LEAST_SAMPLE = 0.02
 """Seconds that a sample takes at least, by repeating short calls."""
 MANY_CALLS = 100_000
 
 
-def _timed(function: Callable[[], Tensor], calls: int, place: Place) -> float:
+def _timed(function: Callable[[], Tensor], calls: int, place: Target) -> float:
     """Seconds of so many calls together."""
     place.synchronize()
     start = perf_counter()
@@ -49,7 +49,7 @@ class Lane:
     work: str
     function: Callable[[], Tensor]
     workload: Workload
-    place: Place
+    place: Target
     calls: int = 1
     cost: float = 0.0
     peak: int = 0
@@ -110,7 +110,7 @@ def round_robin(
             gc.enable()
 
 
-def peak_bytes(function: Callable[[], object], place: Place) -> int:
+def peak_bytes(function: Callable[[], object], place: Target) -> int:
     """Most bytes alive at once during one call, above those that were there before it; its result counts.
 
     On CUDA the allocator's own peak. On CPU every allocation and release that torch's allocator reports, temporary

@@ -9,7 +9,7 @@ import torch
 
 from operators.benchmark.arms import Arm
 from operators.benchmark.measuring.clock import peak_bytes
-from operators.benchmark.workload import BOTH, FORWARD, Place, Shape, functions
+from operators.benchmark.workload import BOTH, FORWARD, Shape, Target, functions
 
 PROBES = ((8, 8), (16, 16))
 """Grids at which memory is measured."""
@@ -53,7 +53,7 @@ class Guard:
         self.limit = limit
         self._measured: dict[tuple[str, str, str, int, int], list[tuple[int, int]]] = {}
 
-    def refusal(self, arm: Arm, shape: Shape, place: Place) -> str | None:
+    def refusal(self, arm: Arm, shape: Shape, place: Target) -> str | None:
         """Why the arm should not be built at that shape, or None.
 
         Grids no larger than the greater probe are not probed: the probe would cost as much.
@@ -70,7 +70,7 @@ class Guard:
         return f"would need about {need / 2**30:.3g} GiB, and {limit / 2**30:.3g} GiB may be used"
 
     @staticmethod
-    def _probe(arm: Arm, shape: Shape, grid: tuple[int, int], place: Place) -> tuple[int, int]:
+    def _probe(arm: Arm, shape: Shape, grid: tuple[int, int], place: Target) -> tuple[int, int]:
         """Tokens and bytes of making the arm and running it once, at a small grid (doubled while it is too small)."""
         small = replace(shape, height=grid[0], width=grid[1])
         while arm.absent(small, place):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from operators.benchmark.workload import DTYPES, FORWARD, Place, Workload, noise
+from operators.benchmark.workload import DTYPES, FORWARD, Target, Workload, noise
 
 MATRIX = {"cpu": 1024, "cuda": 8192}
 """Side of the matrices whose product gives the rate."""
@@ -43,7 +43,7 @@ def attainable(operations: float, moved: float, rate: float, bandwidth: float) -
     return max(operations / rate, moved / bandwidth)
 
 
-def ceilings(place: Place) -> dict[str, Workload]:
+def ceilings(place: Target) -> dict[str, Workload]:
     """The two workloads that measure the machine, by the names in `CEILINGS`."""
     side, size = MATRIX[place.device], COPY_BYTES[place.device]
     dtype = DTYPES[place.dtype]
@@ -64,6 +64,6 @@ def ceilings(place: Place) -> dict[str, Workload]:
     }
 
 
-def limits(seconds: dict[str, float], place: Place) -> tuple[float, float]:
+def limits(seconds: dict[str, float], place: Target) -> tuple[float, float]:
     """Rate in flops and bandwidth in bytes per second, from the seconds of both ceilings."""
     return 2 * MATRIX[place.device] ** 3 / seconds[PRODUCT], 2 * COPY_BYTES[place.device] / seconds[COPY]

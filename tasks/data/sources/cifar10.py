@@ -15,7 +15,7 @@ from PIL import Image
 from operators.errors import InputError
 from tasks.data import cache
 from tasks.data.files import columns
-from tasks.data.splits import Images, Source
+from tasks.data.splits import Source, SplitImages
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,7 +45,7 @@ def require(root: str | None) -> None:
             _shards(root, split)
 
 
-def decode(table: pyarrow.Table, origin: str) -> Images:
+def decode(table: pyarrow.Table, origin: str) -> SplitImages:
     """Decode a table with the columns `img` (struct with `bytes`) and `label`.
 
     Decoding all 60,000 images takes five to ten seconds, so the result is kept, see `tasks.data.cache`.
@@ -86,7 +86,7 @@ def decode(table: pyarrow.Table, origin: str) -> Images:
             return np.concatenate(list(pool.map(decode_rows, chunks)))
 
     shape = (len(encoded), 3, 32, 32)
-    return Images(cache.decoded("cifar10", [e or b"" for e in encoded], shape, decode_all), labels)
+    return SplitImages(cache.decoded("cifar10", [e or b"" for e in encoded], shape, decode_all), labels)
 
 
 def _decode_one(encoded: bytes, where: str) -> npt.NDArray[np.uint8]:
@@ -121,7 +121,7 @@ def _from_hub(split: str) -> pyarrow.Table:
     return data.cast_column("img", datasets.Image(decode=False)).with_format("arrow")[:]
 
 
-def load(root: str | None) -> dict[str, Images]:
+def load(root: str | None) -> dict[str, SplitImages]:
     """Train and test split from the parquet files below `root`, else from the Hub (or its local cache)."""
     loaded = {}
     for split in ("train", "test"):
@@ -129,7 +129,7 @@ def load(root: str | None) -> dict[str, Images]:
             parts = [decode(_from_hub(split), f"{HUB}, {split}")]
         else:
             parts = [decode(_read(path), str(path)) for path in _shards(root, split)]
-        loaded[split] = Images(
+        loaded[split] = SplitImages(
             np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts])
         )
     return loaded

@@ -16,7 +16,7 @@ import numpy as np
 
 from operators.errors import InputError
 from tasks.data.cache import cache_dir
-from tasks.data.splits import Images, Source, Splits
+from tasks.data.splits import Source, SplitImages, Splits
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -57,11 +57,11 @@ def read_file(path: Path) -> bytes:
     return content
 
 
-def _images(folder: Path, prefix: str) -> Images:
+def _images(folder: Path, prefix: str) -> SplitImages:
     paths = [_find(folder, name) for name in SHA256 if name.startswith(prefix)]
     images, labels = (read_file(path) for path in paths if path is not None)
     # IDX: a header of 16 and 8 bytes; the checksum has vouched for its content
-    return Images(
+    return SplitImages(
         np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28).copy(),
         np.frombuffer(labels, np.uint8, offset=8).astype(np.int64),
     )
@@ -103,7 +103,7 @@ def download(folder: Path) -> None:
             target.replace(folder / target.name)
 
 
-def load(root: str | None) -> dict[str, Images]:
+def load(root: str | None) -> dict[str, SplitImages]:
     """Train and test split from `root`, else from Debian's package, else from the cache, downloading if need be."""
     if root is not None:
         folder = Path(root)
@@ -121,7 +121,7 @@ def refuse_root(root: str | None) -> None:
         raise InputError(f"data.root={root} is refused: fashion_mnist_mini is embedded; data=fashion_mnist has a root")
 
 
-def load_mini(root: str | None) -> dict[str, Images]:
+def load_mini(root: str | None) -> dict[str, SplitImages]:
     """The three splits of the embedded file, verified.
 
     Raises:
@@ -130,7 +130,7 @@ def load_mini(root: str | None) -> dict[str, Images]:
     try:
         with MINI.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             loaded = {
-                split: Images(file[f"{split}_images"][:, None], file[f"{split}_labels"].astype(np.int64))
+                split: SplitImages(file[f"{split}_images"][:, None], file[f"{split}_labels"].astype(np.int64))
                 for split in ("train", "val", "test")
             }
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:

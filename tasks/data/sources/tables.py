@@ -86,12 +86,12 @@ def parquet(options: Options) -> Source:
     names = rows.names or _classes([rows.labels[place.file].take(place.positions) for place in train], where)
     if len(names) == 1 and options.pipeline == "classification":
         raise InputError(f"{where} has one class, {names[0]!r}: a classifier needs two or more (a generator does not)")
-    kept = TableLayout(rows, places, names, options.image_column, where)
+    kept = FileTableLayout(rows, places, names, options.image_column, where)
     return layout.source("parquet", options, names, roles, kept)
 
 
 @dataclass(frozen=True)
-class Place:
+class RowPlaces:
     """Where rows of a split lie: a file, and the positions in it, ascending."""
 
     file: Path
@@ -99,7 +99,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Rows:
+class FileRows:
     """What the files say besides images: by file, labels and splits; and the classes that their metadata names."""
 
     labels: Mapping[Path, Any]
@@ -108,11 +108,11 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class TableLayout:
+class FileTableLayout:
     """Splits as rows of files."""
 
-    rows: Rows
-    places: Mapping[str, Sequence[Place]]
+    rows: FileRows
+    places: Mapping[str, Sequence[RowPlaces]]
     names: Sequence[str]
     image_column: str
     where: str
@@ -143,7 +143,7 @@ class TableLayout:
             table = table.select(chosen).flatten_indices()
         return ArrowStore(table, split, column), np.concatenate(labels)
 
-    def _labels(self, place: Place) -> Labels:
+    def _labels(self, place: RowPlaces) -> Labels:
         column = self.rows.labels[place.file].take(place.positions)
         if len(column) == 0:
             return np.zeros(0, np.int64)
@@ -158,7 +158,7 @@ class TableLayout:
         return np.array([number[text] for text in texts], np.int64)
 
 
-def _read(files: Sequence[Path], options: TableOptions) -> Rows:
+def _read(files: Sequence[Path], options: TableOptions) -> FileRows:
     import pyarrow
     import pyarrow.parquet
 
@@ -180,7 +180,7 @@ def _read(files: Sequence[Path], options: TableOptions) -> Rows:
         labels[file] = _checked_labels(table[options.label_column], file, options.label_column)
         if options.split_column:
             splits[file] = table[options.split_column].cast(pyarrow.string())
-    return Rows(labels, splits, names)
+    return FileRows(labels, splits, names)
 
 
 def _check_columns(schema: pyarrow.Schema, options: TableOptions, file: Path) -> None:
@@ -243,7 +243,7 @@ def _classes(parts: Sequence[Any], where: str) -> list[str]:
     return [str(value) for value in sorted(found)]
 
 
-def _check_names(places: Mapping[str, Sequence[Place]], options: TableOptions, where: str) -> None:
+def _check_names(places: Mapping[str, Sequence[RowPlaces]], options: TableOptions, where: str) -> None:
     """Refuse to guess what to train on where some names are those of splits and others are not, or none is."""
     given = options.splits or {}
     if given.get("train", "auto") != "auto":
@@ -256,23 +256,23 @@ def _check_names(places: Mapping[str, Sequence[Place]], options: TableOptions, w
         raise InputError(f"{where} has {beside}: say what to train on, data.splits.train={(splits or others)[0]}")
 
 
-def _by_column(rows: Rows, column: str) -> dict[str, list[Place]]:
+def _by_column(rows: FileRows, column: str) -> dict[str, list[RowPlaces]]:
     """The rows of each value of the split column."""
-    places: dict[str, list[Place]] = {}
+    places: dict[str, list[RowPlaces]] = {}
     for file, values in rows.splits.items():
         texts = np.array(values.to_pylist(), dtype=object)
         for row in np.flatnonzero(texts == None):  # noqa: E711 (element by element)
             raise InputError(f"{file}, row {row}: there is no {column}")
         for name in sorted(set(texts.tolist())):
-            places.setdefault(name, []).append(Place(file, np.flatnonzero(texts == name)))
+            places.setdefault(name, []).append(RowPlaces(file, np.flatnonzero(texts == name)))
     return places
 
 
-def _by_name(rows: Rows, options: TableOptions) -> dict[str, list[Place]]:
+def _by_name(rows: FileRows, options: TableOptions) -> dict[str, list[RowPlaces]]:
     """The files of each split, by their names; those that `data.splits` gives as files; and all of them."""
     root = Path(options.root or "").expanduser()
-    places: dict[str, list[Place]] = {}
-    whole = {file: Place(file, np.arange(len(labels))) for file, labels in rows.labels.items()}
+    places: dict[str, list[RowPlaces]] = {}
+    whole = {file: RowPlaces(file, np.arange(len(labels))) for file, labels in rows.labels.items()}
     for file, place in whole.items():
         shard = SHARD.fullmatch(file.name)
         parents = [name for name in (file.relative_to(root) if root.is_dir() else file).parts[:-1] if role_of(name)]

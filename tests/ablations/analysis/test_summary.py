@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablations.analysis import curves, factorial, search, study
+from ablations.analysis import curves, factorial_summary, search, study
 from ablations.analysis import summary as summaries
 from ablations.analysis.words import minus
 from ablations.plan import Objective
@@ -321,8 +321,8 @@ def test_seeds_needed_for_an_effect_follow_from_the_noncentral_t(tmp_path: Path)
         return t_power(effect, 2 * sd / math.sqrt(8 * n), 8 * n - 8 - (n - 1))
 
     n = result["power"]["seeds_needed"]["convection"]
-    assert power(n) >= factorial.POWER
-    assert n == 2 or power(n - 1) < factorial.POWER
+    assert power(n) >= factorial_summary.POWER
+    assert n == 2 or power(n - 1) < factorial_summary.POWER
     smallest = result["power"]["smallest_effect"]
     assert t_power(smallest, 2 * sd / math.sqrt(24), 14) == pytest.approx(0.8, abs=1e-6)
 

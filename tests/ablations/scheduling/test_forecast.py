@@ -6,25 +6,25 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from ablations.scheduling.forecast import Forecast, time_left
-from ablations.scheduling.ledger import Entry
+from ablations.scheduling.ledger import TrialEntry
 from ablations.trials import MAIN, SEARCH, TUNING, Trial
 
 
 def entry(
     stage: str, arm: str, seconds: float | None = None, *, state: str = "complete", running: bool = False
-) -> Entry:
+) -> TrialEntry:
     """A trial that has ended after `seconds`, or runs, or waits."""
     block = "tuning of b" if stage == TUNING else "b"
     planned = Trial(0, stage, block, arm, 0)
     if state == "lost for good":  # buried by another worker, which does not know how long it took
         result: dict[str, object] = {"state": "failed", "reason": "its process died 3 times"}
-        return Entry(planned, (create_trial(state=TrialState.FAIL, user_attrs={"result": result}),))
+        return TrialEntry(planned, (create_trial(state=TrialState.FAIL, user_attrs={"result": result}),))
     if seconds is None:
-        return Entry(planned, (create_trial(state=TrialState.RUNNING if running else TrialState.WAITING),))
+        return TrialEntry(planned, (create_trial(state=TrialState.RUNNING if running else TrialState.WAITING),))
     result = {"state": state, "seconds": seconds}
     ended = TrialState.FAIL if state == "failed" else TrialState.COMPLETE
     value = None if state == "failed" else 0.0
-    return Entry(planned, (create_trial(state=ended, value=value, user_attrs={"result": result}),))
+    return TrialEntry(planned, (create_trial(state=ended, value=value, user_attrs={"result": result}),))
 
 
 def test_nothing_known_nothing_said() -> None:
@@ -50,7 +50,7 @@ def test_workers_share_what_is_left() -> None:
 
 def test_what_may_turn_out_to_be_needless_is_not_counted() -> None:
     done = [entry(TUNING, "a", 10.0), entry(TUNING, "a", 0.0, state="skipped")]
-    beyond = Entry(replace(done[0].planned, beyond=0.1), entry(TUNING, "a").attempts)
+    beyond = TrialEntry(replace(done[0].planned, beyond=0.1), entry(TUNING, "a").attempts)
     assert time_left([*done, entry(TUNING, "a"), beyond]) == "0:00:10 left"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ablations.scheduling import ledger as ledgers
 from ablations.scheduling import worker
-from ablations.scheduling.ledger import Ledger
+from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import StorageError, close, open_storage
 from operators import InputError
 from tests.ablations.conftest import Bench, Runs, metrics_of
@@ -95,7 +95,7 @@ def test_run_that_ended_unnoticed_is_not_repeated(bench: Bench, node: dict[str, 
         os.kill(os.getpid(), signal.SIGKILL)
 
     def act() -> None:
-        Ledger.finish = die_before_telling  # type: ignore[method-assign]
+        StudyLedger.finish = die_before_telling  # type: ignore[method-assign]
         bench.work(node)
 
     assert child(act) == -signal.SIGKILL
@@ -188,7 +188,7 @@ def test_stopped_worker_gives_its_trial_back(bench: Bench, node: dict[str, Any],
 
     def interrupted() -> None:
         stop.set()
-        raise worker.StoppedError
+        raise worker.WorkerStoppedError
 
     runs.acts["00004"] = interrupted
     ledger = bench.work(node, stop)
@@ -288,7 +288,7 @@ def test_search_of_several_objectives_goes_on_with_what_was_proposed(bench: Benc
 
     def interrupted() -> None:
         stop.set()
-        raise worker.StoppedError
+        raise worker.WorkerStoppedError
 
     runs.acts["00005"] = interrupted
     proposed = bench.work(node, stop).entries()[5].attempts[0].params

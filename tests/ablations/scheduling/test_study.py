@@ -177,7 +177,7 @@ def test_interrupted_trial_goes_on_from_its_checkpoint_and_ends_the_same(
     ends = {}
     stop, stopped_at = threading.Event(), []
 
-    class Later(worker.Watch):
+    class Later(worker.StopWatch):
         """Stops the first trial in its second epoch."""
 
         def on_train_batch_start(self, *arguments: Any) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from operators import Core, Cost, MixerCard, Site
 from operators.benchmark.arms import Arm, mixer_arms
-from operators.benchmark.bench import Plan
+from operators.benchmark.bench import BenchmarkPlan
 from operators.benchmark.table import Row
-from operators.benchmark.workload import Place, Shape
+from operators.benchmark.workload import Shape, Target
 
-CPU = Place("cpu", "float32")
+CPU = Target("cpu", "float32")
 TINY = Shape(batch=1, height=3, width=4, dim=8)
 CARD = MixerCard(
     name="",
@@ -68,11 +68,11 @@ ROW = Row(
 )
 
 
-def plan(out: Path, arms: list[Arm] | None = None, shapes: list[Shape] | None = None, **more: Any) -> Plan:
+def plan(out: Path, arms: list[Arm] | None = None, shapes: list[Shape] | None = None, **more: Any) -> BenchmarkPlan:
     """A plan that takes a moment: two mixers at one tiny shape."""
     chosen = mixer_arms(["identity", "pool"], "mixer", {}) if arms is None else arms
     facts = {"places": [CPU], "level": "mixer", "reference": chosen[0].label, "repeats": 2, "threads": 1}
-    return Plan(arms=chosen, shapes=[TINY] if shapes is None else shapes, out=out, **{**facts, **more})
+    return BenchmarkPlan(arms=chosen, shapes=[TINY] if shapes is None else shapes, out=out, **{**facts, **more})
 
 
 class Scale(Core):

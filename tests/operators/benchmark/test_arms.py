@@ -5,7 +5,7 @@ import operators
 from operators import InputError
 from operators.benchmark.arms import MixerArm, mixer_arms
 from operators.benchmark.options import LEVELS, parse_settings, parse_values
-from operators.benchmark.workload import BOTH, FORWARD, Place, Shape, functions
+from operators.benchmark.workload import BOTH, FORWARD, Shape, Target, functions
 from operators.testing.checks import assert_close
 from tests.operators.benchmark.cases import CPU, TINY
 
@@ -112,7 +112,7 @@ def test_fixed_matrices_are_read_but_get_no_gradient():
 
 
 def test_half_precision_is_autocast():
-    place = Place("cpu", "bfloat16")
+    place = Target("cpu", "bfloat16")
     workload = MixerArm("attention").build(TINY, place)
     types = []
     workload.inputs[0].register_hook(lambda gradient: types.append(gradient.dtype))

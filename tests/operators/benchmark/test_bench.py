@@ -8,8 +8,8 @@ from operators.benchmark import bench as module
 from operators.benchmark.arms import MixerArm, mixer_arms
 from operators.benchmark.bench import Bench
 from operators.benchmark.rivals import rival_arms
-from operators.benchmark.table import Table, key
-from operators.benchmark.workload import BOTH, FORWARD, Place, Shape
+from operators.benchmark.table import TimingTable, key
+from operators.benchmark.workload import BOTH, FORWARD, Shape, Target
 from tests.operators.benchmark import cases
 from tests.operators.benchmark.cases import TINY, plan
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.usefixtures("hurried")
 def test_a_run_over_two_mixers_measures_everything(tmp_path):
     shares = []
     bench = Bench(
-        plan(tmp_path, places=[Place("cpu", "float32"), Place("cpu", "bfloat16")]),
+        plan(tmp_path, places=[Target("cpu", "float32"), Target("cpu", "bfloat16")]),
         advance=lambda share, doing: shares.append(share),
     )
     outcome = bench.run()
-    rows = Table(bench.path("cpu")).rows
+    rows = TimingTable(bench.path("cpu")).rows
     assert (outcome.written, outcome.failed, outcome.skipped, outcome.left) == (8, {}, {}, 0)
     assert [(row.dtype, row.arm, row.work) for row in rows] == [
         (dtype, arm, work)
@@ -47,7 +47,7 @@ def test_a_run_over_two_mixers_measures_everything(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_is_completed_with_each_row_once(tmp_path, monkeypatch):
-    append = Table.append
+    append = TimingTable.append
 
     class KilledError(Exception):
         pass
@@ -58,15 +58,15 @@ def test_a_killed_run_is_completed_with_each_row_once(tmp_path, monkeypatch):
         append(self, row)
 
     wanted = plan(tmp_path, mixer_arms(["identity", "pool", "conv"], "mixer", {}), [TINY, replace(TINY, height=5)])
-    monkeypatch.setattr(Table, "append", dying)
+    monkeypatch.setattr(TimingTable, "append", dying)
     with pytest.raises(KilledError):
         Bench(wanted).run()
-    monkeypatch.setattr(Table, "append", append)
-    first = Table(Bench(wanted).path("cpu")).rows
+    monkeypatch.setattr(TimingTable, "append", append)
+    first = TimingTable(Bench(wanted).path("cpu")).rows
     assert len(first) == 3
     bench = Bench(wanted)
     assert bench.run().written == 9
-    rows = Table(bench.path("cpu")).rows
+    rows = TimingTable(bench.path("cpu")).rows
     assert rows[:3] == first
     assert Counter(map(key, rows)).most_common(1)[0][1] == 1
     assert len(rows) == 12

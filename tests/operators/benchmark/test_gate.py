@@ -6,7 +6,7 @@ import torch
 import operators
 from operators.benchmark import gate
 from operators.benchmark.arms import MixerArm
-from operators.benchmark.workload import Place, Shape
+from operators.benchmark.workload import Shape, Target
 from tests.operators.benchmark import cases
 from tests.operators.benchmark.cases import CPU
 
@@ -18,7 +18,7 @@ def judge(name, place=CPU, level="core", **params):
     return gate.judge(arm, SHAPE, place, arm.build(SHAPE, place).backend)
 
 
-HALF = Place("cpu", "bfloat16")
+HALF = Target("cpu", "bfloat16")
 
 
 @pytest.mark.parametrize("place", [CPU, HALF], ids=lambda place: place.dtype)

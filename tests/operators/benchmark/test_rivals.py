@@ -7,7 +7,7 @@ import torch
 from operators import InputError
 from operators.benchmark import options
 from operators.benchmark.rivals import RIVALS, rival_arms
-from operators.benchmark.workload import BOTH, DTYPES, FORWARD, Place, Shape, functions
+from operators.benchmark.workload import BOTH, DTYPES, FORWARD, Shape, Target, functions
 from operators.scan import cuda, selective_scan
 from operators.testing.checks import assert_close
 from tests.operators.benchmark.cases import CPU
@@ -67,7 +67,7 @@ def test_cuda_kernels_are_refused_on_cpu(name):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_sdpa_is_attention_alone(dtype):
-    place = Place("cpu", dtype)
+    place = Target("cpu", dtype)
     assert BY_NAME["sdpa"].absent(SHAPE, place) is None
     workload = BY_NAME["sdpa"].build(SHAPE, place)
     q, k, v = workload.inputs

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from operators import InputError
-from operators.benchmark.table import COLUMNS, Table, code_digest, hardware_name, key
+from operators.benchmark.table import COLUMNS, TimingTable, code_digest, hardware_name, key
 from tests.operators.benchmark.cases import ROW
 
 BARE = replace(ROW, arm='bare, with "quotes"', reference=None, ratio=None, ratio_low=None, ratio_high=None, error=None)
@@ -11,31 +11,31 @@ BARE = replace(ROW, arm='bare, with "quotes"', reference=None, ratio=None, ratio
 
 def test_rows_come_back_to_the_last_bit(tmp_path):
     path = tmp_path / "deep/er/t.csv"
-    table = Table(path)
+    table = TimingTable(path)
     for row in (ROW, BARE):
         table.append(row)
-    assert Table(path).rows == [ROW, BARE]
+    assert TimingTable(path).rows == [ROW, BARE]
     assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_a_row_cut_off_by_a_kill_is_dropped(tmp_path, cut):
     path = tmp_path / "t.csv"
-    table = Table(path)
+    table = TimingTable(path)
     table.append(ROW)
     table.append(BARE)
     path.write_bytes(path.read_bytes()[:-cut])
-    again = Table(path)
+    again = TimingTable(path)
     assert again.rows == [ROW]
     again.append(BARE)
-    assert Table(path).rows == [ROW, BARE]
+    assert TimingTable(path).rows == [ROW, BARE]
 
 
 def test_a_header_cut_off_is_written_again(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("run,ut")
-    Table(path).append(ROW)
-    assert Table(path).rows == [ROW]
+    TimingTable(path).append(ROW)
+    assert TimingTable(path).rows == [ROW]
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_another_file_is_refused(tmp_path, text, message):
     path = tmp_path / "t.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        Table(path)
+        TimingTable(path)
     assert path.read_text() == text
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="cannot be used"):
-        Table(tmp_path / "out" / "t.csv")
+        TimingTable(tmp_path / "out" / "t.csv")
 
 
 def test_settings_and_versions_tell_rows_apart_and_measurements_do_not():

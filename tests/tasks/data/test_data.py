@@ -16,7 +16,7 @@ from tasks import data
 from tasks.data.build_fashion_mnist_mini import build, fingerprint
 from tasks.data.files.layout import Options
 from tasks.data.sources import fashion_mnist
-from tasks.data.splits import Images, Source, carve, stratified
+from tasks.data.splits import Source, SplitImages, carve, stratified
 
 CONF = Path(__file__).parents[3] / "conf" / "data"
 MINI = "fashion_mnist_mini"
@@ -32,7 +32,7 @@ def toy(shape=(3, 8, 6), sizes=(64, 24), **params):
     rng = np.random.default_rng(0)
 
     def images(count):
-        return Images(rng.integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count) % 5)
+        return SplitImages(rng.integers(0, 256, (count, *shape), dtype=np.uint8), np.arange(count) % 5)
 
     loaded = {"train": images(sizes[0]), "test": images(sizes[1])}
     channels = (0.5,) * shape[0]
@@ -128,7 +128,7 @@ def test_validation_is_carved_from_train_whatever_the_seed():
     one, two = toy(seed=0).splits, toy(seed=1).splits
     assert np.array_equal(one.val.images, two.val.images)
     assert (len(one.train), len(one.val), len(one.test)) == (50, 14, 24)
-    loaded = {"train": Images(np.arange(100, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(100) % 4)}
+    loaded = {"train": SplitImages(np.arange(100, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(100) % 4)}
     splits = carve({**loaded, "test": loaded["train"]}, 20)
     assert np.bincount(splits.val.labels).tolist() == [5, 5, 5, 5]
     assert sorted([*splits.val.images.ravel(), *splits.train.images.ravel()]) == list(range(100))

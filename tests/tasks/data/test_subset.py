@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 import tasks.data
 from operators import InputError
 from tasks.data import subset
-from tasks.data.splits import Images
+from tasks.data.splits import SplitImages
 from tests.tasks.data import photographs
 
 
-def split(labels: list[int]) -> Images:
+def split(labels: list[int]) -> SplitImages:
     images = np.arange(len(labels)).astype(np.uint8).reshape(-1, 1, 1, 1)
-    return Images(images, np.array(labels, np.int64))
+    return SplitImages(images, np.array(labels, np.int64))
 
 
 @settings(max_examples=60, deadline=None)

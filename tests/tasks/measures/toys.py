@@ -3,7 +3,7 @@
 import numpy as np
 
 from tasks import data
-from tasks.data.splits import Images, Source
+from tasks.data.splits import Source, SplitImages
 
 
 def toy_data(shape=(1, 8, 8), classes=3, sizes=(300, 60, 120), **options):
@@ -14,7 +14,7 @@ def toy_data(shape=(1, 8, 8), classes=3, sizes=(300, 60, 120), **options):
         labels = np.arange(count) % classes
         brightness = 255 * (labels + 0.5) / classes
         pixels = rng.normal(brightness[:, None, None, None], 10, (count, *shape)).clip(0, 255)
-        return Images(pixels.round().astype(np.uint8), labels.astype(np.int64))
+        return SplitImages(pixels.round().astype(np.uint8), labels.astype(np.int64))
 
     loaded = {split: images(count) for split, count in zip(("train", "val", "test"), sizes, strict=True)}
     names = tuple("abcdefgh"[:classes])

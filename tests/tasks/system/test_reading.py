@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from ablations import studyfile
-from ablations.analysis import curves, images
+from ablations.analysis import curves, image_differences
 from ablations.reporting import sample_sheets
 from operators import InputError
 from tasks.config import userfiles
@@ -185,7 +185,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "results": results.read,
     "settings": lambda path: userfiles.check([str(path.parent)]),
     "study": studyfile.read,
-    "predictions": images._read,
+    "predictions": image_differences._read,
     "curves": lambda path: curves.read(path.parent, "val/loss"),
     "weights": lambda path: networks.create("efficientnet_lite0", str(path)),
     "samples": read_html,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from operators.benchmark.measuring import roofline
-from operators.benchmark.workload import BOTH, FORWARD, Place, Workload, functions
+from operators.benchmark.workload import BOTH, FORWARD, Target, Workload, functions
 from tests.operators.benchmark.cases import CPU
 
 
@@ -34,7 +34,7 @@ def test_limits_are_rates_of_the_ceilings(hurried):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ceilings_do_what_they_are_counted_for(hurried, dtype):
-    place = Place("cpu", dtype)
+    place = Target("cpu", dtype)
     made = roofline.ceilings(place)
     product = functions(made["matrix product"], place)[FORWARD]()
     a, b = made["matrix product"].inputs

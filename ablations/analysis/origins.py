@@ -57,11 +57,11 @@ def _inside(provenance: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return content if isinstance(content, Mapping) else {}
 
 
-def _run(trial: Record) -> runs.Run:
+def _run(trial: Record) -> runs.EndedRun:
     assert trial.run_dir is not None
     assert trial.provenance is not None
     # The comparison's own warnings; a state of the study stands for the run's status.
     filled = {"git": None, "hardware": None, "effective_batch": None, "precision": None, **trial.provenance}
     filled["versions"] = {"torch": None, **_inside(filled, "versions")}
     filled["data"] = {"fingerprint": None, **_inside(filled, "data")}
-    return runs.Run(trial.run_dir, {}, {**trial.metrics, "status": "ok"}, filled)
+    return runs.EndedRun(trial.run_dir, {}, {**trial.metrics, "status": "ok"}, filled)

@@ -16,7 +16,7 @@ ROOT = Path(ablations.__file__).parents[1]
 CODE = """
 import json, sys, torch
 from lightning.pytorch import LightningModule
-from ablations.scheduling.memory import PeakMemory
+from ablations.scheduling.peak_memory import PeakMemory
 
 class Model(LightningModule):
     def __init__(self):
