@@ -43,14 +43,14 @@ def overview(names: Sequence[str]) -> str:
     rows = []
     for name in names:
         card = operators.describe(name)
-        rows.append((f"[`{name}`]({name}.md)", card.title, properties(card), linked(paper(card)), f"`{file_of(name)}`"))
+        rows.append((f"[`{name}`]({name}.md)", card.title, properties(card), linked(paper(card))))
     return f"""# The mixers
 
 Every mixer maps a grid `(B, H, W, C)` to a grid of the same shape. Each has a *card* that states what it is and what it
 promises. Tests verify every property, where the card claims it and where the card denies it. These pages are generated
 from the cards. `python -m operators.pages NAME` writes the page of any mixer that is installed.
 
-{table(("name", "mixer", "properties", "paper", "file"), rows)}
+{table(("name", "mixer", "properties", "paper"), rows)}
 
 How to read the properties:
 
