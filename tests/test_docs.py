@@ -63,6 +63,10 @@ def test_commands(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.Mo
     if program == "-m":
         program, *arguments = arguments
     monkeypatch.chdir(tmp_path)
+    for folder in ("DIR", "FOLDER", "RUN/checkpoints"):
+        Path(folder).mkdir(parents=True)
+    for file in ("FILE", "DIR/images.parquet", "RUN/checkpoints/best.ckpt"):
+        Path(file).touch()
     if program == "run.py":
         _check_run(arguments)
     elif program == "ablations":
