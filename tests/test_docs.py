@@ -63,6 +63,10 @@ def test_commands(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.Mo
     if program == "-m":
         program, *arguments = arguments
     monkeypatch.chdir(tmp_path)
+    for folder in ("DIR", "FOLDER", "RUN/checkpoints"):
+        Path(folder).mkdir(parents=True)
+    for file in ("FILE", "DIR/images.parquet", "RUN/checkpoints/best.ckpt"):
+        Path(file).touch()
     if program == "run.py":
         _check_run(arguments)
     elif program == "ablations":
@@ -77,9 +81,10 @@ def test_commands(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.Mo
 
 def _check_run(arguments: Sequence[str]) -> None:
     overrides = [text for text in arguments if not text.startswith("--") and text != "job"]
+    overrides = ["data.root=DIR" if word.startswith("data.root=$") else word for word in overrides]
     if any(word.startswith("ckpt=") for word in overrides):
         # The checkpoint is a placeholder; what else is said must compose for the task that it names.
-        overrides = [word for word in overrides if not word.startswith(("ckpt=", "mode="))]
+        overrides = [word for word in overrides if not word.startswith(("ckpt=", "mode=", "sample.classes="))]
         overrides += ["task=generation"] if any(word.startswith("sample.") for word in overrides) else []
         overrides = [word for word in overrides if not word.startswith("data.resolution=[")]
     if "--multirun" in arguments:

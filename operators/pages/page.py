@@ -12,7 +12,7 @@ import torch
 
 import operators
 from operators import BARE, COMMON, InputError, Mixer, MixerCard, pictures, registry
-from operators.__main__ import meanings, paper, properties
+from operators.__main__ import allowed_values, as_written, meanings, paper, properties
 from operators.benchmark.table import Row
 from operators.benchmark.workload import BOTH, FORWARD
 from operators.pages import drawing, timing
@@ -43,14 +43,14 @@ def overview(names: Sequence[str]) -> str:
     rows = []
     for name in names:
         card = operators.describe(name)
-        rows.append((f"[`{name}`]({name}.md)", card.title, properties(card), linked(paper(card)), f"`{file_of(name)}`"))
+        rows.append((f"[`{name}`]({name}.md)", card.title, properties(card), linked(paper(card))))
     return f"""# The mixers
 
 Every mixer maps a grid `(B, H, W, C)` to a grid of the same shape. Each has a *card* that states what it is and what it
 promises. Tests verify every property, where the card claims it and where the card denies it. These pages are generated
 from the cards. `python -m operators.pages NAME` writes the page of any mixer that is installed.
 
-{table(("name", "mixer", "properties", "paper", "file"), rows)}
+{table(("name", "mixer", "properties", "paper"), rows)}
 
 How to read the properties:
 
@@ -246,8 +246,11 @@ def parameters(core: type[operators.Core]) -> str:
     if not card.defaults:
         return "This mixer has no parameters of its own."
     prefix, texts = "pde" if card.name == "pde_ssm" else "mixer", meanings(core)
-    rows = [(f"`{prefix}.{key}`", f"`{value!r}`", texts.get(key, "")) for key, value in card.defaults.items()]
-    return table(("option of `run.py`", "default", "meaning"), rows)
+    rows = [
+        (f"`{prefix}.{key}`", f"`{as_written(value)}`", allowed_values(card.name, key), texts.get(key, ""))
+        for key, value in card.defaults.items()
+    ]
+    return table(("option of `run.py`", "default", "allowed", "meaning"), rows)
 
 
 def cost(name: str) -> str:

@@ -82,7 +82,7 @@ class TensorBoard(TensorBoardLogger):
         """Write the settings (a flat mapping)."""
         with self._watched():
             for summary in hparams(dict(params), dict.fromkeys(metrics or SCORES, 0.0)):
-                self.experiment._get_file_writer().add_summary(summary)
+                self.experiment.file_writer.add_summary(summary)
 
     @override
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
