@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from operators.cpu.compilation import array, compile_share, inner
 from operators.cpu.exponential import exp
-from operators.cpu.jit import array, compile_share, inner, share
+from operators.cpu.sharing import share
 
 
 @inner
@@ -198,7 +199,7 @@ def _backward(
 
 
 def compiled(dtype: str) -> tuple[Any, Any]:
-    """The forward and the backward pass for `float32` or `float64`, for `jit.run`, kept on disk if possible.
+    """The forward and the backward pass for `float32` or `float64`, for `sharing.run`, kept on disk if possible.
 
     Arrays: the coefficients, the waves of either axis, and either axis' matrices; or their gradients, and then the
     coefficients' gradients. Numbers: H, W, the image's sign, S, D and chunk. The tasks of the first axis come first.

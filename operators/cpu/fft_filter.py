@@ -1,179 +1,21 @@
 """Compiled filters of images whose channels come last: transform, product with a transfer function, transform back.
 
 A task takes 16 channels of an image through all of it in the cache. Vectors run over channels, so that transforms of
-any axis are the same code: Stockham's, by factors of 8, 4, 2, 3, 5 and 7. Two rows of an image are the real and the
-imaginary part of one row to transform; columns of the half plane are transformed, multiplied and transformed back at
-once. Zeros and reflections, by which `boundary` extends an image, are made line by line and stand nowhere else.
+any axis are the same code. Two rows of an image are the real and the imaginary part of one row to transform; columns of
+the half plane are transformed, multiplied and transformed back at once. Zeros and reflections, by which `boundary`
+extends an image, are made line by line and stand nowhere else.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from operators.cpu.jit import array, call, compile_function, compile_share, copy16, inner, named, share
-from operators.cpu.vectors import Complex, Place, lanes
-from operators.runtime.once import once
-
-RADICES = (8, 4, 2, 3, 5, 7)
-PAIRS, EXCHANGED = (32, 0, 16), (32, 16, 0)
-"""Where the complex vectors of a line are, see `_transform`."""
-
-
-def factors(length: int) -> list[int] | None:
-    """The factors by which an axis of that length is transformed; None if it has others."""
-    found = []
-    for radix in RADICES:
-        while length % radix == 0:
-            found.append(radix)
-            length //= radix
-    return found if length == 1 else None
-
-
-@once
-def table(length: int, dtype: str) -> tuple[Any, Any]:
-    """How to transform an axis: its passes, and numbers exp(-2 pi i p j / (radix · m)) for them.
-
-    A pass is the address of its code, the p it has (m), the transforms it makes side by side, and where its numbers
-    begin, which go by p and j = 1 … radix - 1.
-    """
-    passes, turns, begin, side, rest = [], [], 0, 1, length
-    radices = factors(length)
-    assert radices, f"{length} is not served"
-    for radix in radices:
-        m = rest // radix
-        angle = -2 * np.pi * ((np.arange(m)[:, None] * np.arange(1, radix)) % rest) / rest
-        turns.append(np.stack([np.cos(angle), np.sin(angle)], -1).ravel())
-        passes.append((_address(radix, dtype), m, side, begin))
-        begin, side, rest = begin + turns[-1].size, side * radix, m
-    return np.array(passes, np.int64), np.concatenate(turns).astype(dtype)
-
-
-def _small(x: list[Complex]) -> list[Complex]:
-    """The transform of few numbers."""
-    n = len(x)
-    if n == 1:
-        return x
-    if n % 2 == 0:
-        even, odd = _small(x[::2]), _small(x[1::2])
-        turned = []
-        for k, value in enumerate(odd):
-            if 4 * k == n:
-                turned.append(value.turned())
-            elif k == 0:
-                turned.append(value)
-            else:
-                c, s = math.cos(2 * math.pi * k / n), math.sin(2 * math.pi * k / n)
-                turned.append(Complex(value.re * c + value.im * s, value.im * c - value.re * s))
-        pairs = list(zip(even, turned, strict=True))
-        return [a.plus(b) for a, b in pairs] + [a.minus(b) for a, b in pairs]
-    sums = [x[i].plus(x[n - i]) for i in range(1, n // 2 + 1)]
-    differences = [x[i].minus(x[n - i]).turned() for i in range(1, n // 2 + 1)]
-    first = x[0]
-    for one in sums:
-        first = first.plus(one)
-    found = [first] * n
-    for k in range(1, n // 2 + 1):
-        angles = [2 * math.pi * i * k / n for i in range(1, n // 2 + 1)]
-        cosines = x[0]
-        for one, angle in zip(sums, angles, strict=True):
-            cosines = cosines.plus(one.scaled(math.cos(angle)))
-        sines = differences[0].scaled(math.sin(angles[0]))
-        for one, angle in zip(differences[1:], angles[1:], strict=True):
-            sines = sines.plus(one.scaled(math.sin(angle)))
-        found[k], found[n - k] = cosines.plus(sines), cosines.minus(sines)
-    return found
-
-
-def _pass(radix: int) -> Any:
-    """A factor of a transform: for every p and q, `radix` numbers transformed and turned."""
-
-    def butterfly(turned: bool) -> Any:
-        @lanes
-        def small(
-            target: Place, to_step: Any, to_re: Any, to_im: Any, source: Place, of_step: Any, of_re: Any, of_im: Any,
-            turns: Place,
-        ) -> None:  # fmt: skip
-            places = [source.after(i, of_step) for i in range(radix)]
-            x = [Complex(place.moved(of_re).load(), place.moved(of_im).load()) for place in places]
-            for j, value in enumerate(_small(x)):
-                if j and turned:
-                    value = value.times(Complex(turns.number(2 * j - 2), turns.number(2 * j - 1)))
-                place = target.after(j, to_step)
-                place.moved(to_re).store(value.re)
-                place.moved(to_im).store(value.im)
-
-        return small
-
-    straight, turned = butterfly(False), butterfly(True)
-
-    @inner
-    @named(str(radix))
-    def whole(target: Any, to: Any, source: Any, of: Any, turns: Any, m: int, s: int) -> None:
-        to_step, to_re, to_im = to
-        of_step, of_re, of_im = of
-        for q in range(s):
-            straight((
-                (target, q * to_step), s * to_step, to_re, to_im,
-                (source, q * of_step), s * m * of_step, of_re, of_im, (turns, 0),
-            ))  # fmt: skip
-        for p in range(1, m):
-            for q in range(s):
-                turned((
-                    (target, (q + s * radix * p) * to_step), s * to_step, to_re, to_im,
-                    (source, (q + s * p) * of_step), s * m * of_step, of_re, of_im, (turns, p * 2 * (radix - 1)),
-                ))  # fmt: skip
-
-    return whole
-
-
-_pass8, _pass4, _pass2, _pass3, _pass5, _pass7 = map(_pass, RADICES)
-
-
-@once
-def _address(radix: int, dtype: str) -> int:
-    """The address of a compiled pass: a unit of its own, since all that uses it would be compiled with it again."""
-    kind = {"float32": np.float32, "float64": np.float64}[dtype]
-
-    def whole(
-        target: int, to_step: int, to_re: int, to_im: int, source: int, of_step: int, of_re: int, of_im: int,
-        turns: int, m: int, s: int,
-    ) -> None:  # fmt: skip
-        to, of = (to_step, to_re, to_im), (of_step, of_re, of_im)
-        if radix == 8:
-            _pass8(array(target, 0, kind), to, array(source, 0, kind), of, array(turns, 0, kind), m, s)
-        elif radix == 4:
-            _pass4(array(target, 0, kind), to, array(source, 0, kind), of, array(turns, 0, kind), m, s)
-        elif radix == 2:
-            _pass2(array(target, 0, kind), to, array(source, 0, kind), of, array(turns, 0, kind), m, s)
-        elif radix == 3:
-            _pass3(array(target, 0, kind), to, array(source, 0, kind), of, array(turns, 0, kind), m, s)
-        elif radix == 5:
-            _pass5(array(target, 0, kind), to, array(source, 0, kind), of, array(turns, 0, kind), m, s)
-        else:
-            _pass7(array(target, 0, kind), to, array(source, 0, kind), of, array(turns, 0, kind), m, s)
-
-    return compile_function(whole, 11)
-
-
-@inner
-def _transform(target: Any, at: int, to: Any, source: Any, of_at: int, of: Any, plan: Any, scratch: Any) -> None:
-    """Transform complex vectors of `source`, the first of which is at `of_at`, to `target`.
-
-    `to` and `of`: the distance of neighbours, and the distances of real and of imaginary part from a vector's place.
-    The inverse, without its factor 1 / length, is the same with these two exchanged on both sides. `plan`: of `table`.
-    """
-    steps, turns = plan
-    size, between = target.itemsize, (32, 0, 16)
-    last = len(steps) - 1
-    for n in range(last + 1):
-        address, m, s, turn = steps[n]
-        reads = source.ctypes.data + of_at * size if n == 0 else scratch[(n - 1) % 2].ctypes.data
-        writes = target.ctypes.data + at * size if n == last else scratch[n % 2].ctypes.data
-        r, w = of if n == 0 else between, to if n == last else between
-        call(address, (writes, *w, reads, *r, turns.ctypes.data + turn * size, m, s))
+from operators.cpu.compilation import array, compile_share, inner
+from operators.cpu.sharing import share
+from operators.cpu.transform import EXCHANGED, PAIRS, transform
+from operators.cpu.vectors import Complex, Place, copy16, lanes
 
 
 @lanes
@@ -294,7 +136,7 @@ def _rows(waves: Any, source: Any, at: int, strides: Any, sizes: Any, mode: int,
             else:
                 _load_single(((scratch[1], c * 32), (source, place)))
         _spread(scratch[1], width, columns, mode)
-        _transform(line, 0, PAIRS, scratch[1], 0, PAIRS, plan, scratch)
+        transform(line, 0, PAIRS, scratch[1], 0, PAIRS, plan, scratch)
         second = (r + 1 if paired else height) * half * 32
         for k in range(half):
             _part((
@@ -325,9 +167,9 @@ def _rows_back(target: Any, at: int, strides: Any, waves: Any, sizes: Any, mode:
                     (line, k * 32), (line, (columns - k) * 32),
                 ))  # fmt: skip
         if paired and width == columns:
-            _transform(target, to, (strides[2], strides[1], 0), line, 0, EXCHANGED, plan, scratch)
+            transform(target, to, (strides[2], strides[1], 0), line, 0, EXCHANGED, plan, scratch)
             continue
-        _transform(scratch[1], 0, EXCHANGED, line, 0, EXCHANGED, plan, scratch)
+        transform(scratch[1], 0, EXCHANGED, line, 0, EXCHANGED, plan, scratch)
         _fold(scratch[1], width, columns, mode)
         for c in range(width):
             copy16(target, to + c * strides[2], scratch[1], c * 32)
@@ -341,12 +183,12 @@ def _column(line: Any, waves: Any, k: int, sizes: Any, mode: int, plan: Any, mem
     height, _, rows, columns = sizes
     half = columns // 2 + 1
     if mode == 0:
-        _transform(line, 0, PAIRS, waves, k * 32, (half * 32, 0, 16), plan, memory[1:])
+        transform(line, 0, PAIRS, waves, k * 32, (half * 32, 0, 16), plan, memory[1:])
         return
     for r in range(height):
         _copy(((memory[0], r * 32), (waves, (r * half + k) * 32)))
     _spread(memory[0], height, rows, mode)
-    _transform(line, 0, PAIRS, memory[0], 0, PAIRS, plan, memory[1:])
+    transform(line, 0, PAIRS, memory[0], 0, PAIRS, plan, memory[1:])
 
 
 @inner
@@ -355,9 +197,9 @@ def _column_back(waves: Any, line: Any, k: int, sizes: Any, mode: int, plan: Any
     height, _, rows, columns = sizes
     half = columns // 2 + 1
     if height == rows:
-        _transform(waves, k * 32, (half * 32, 16, 0), line, 0, EXCHANGED, plan, memory[1:])
+        transform(waves, k * 32, (half * 32, 16, 0), line, 0, EXCHANGED, plan, memory[1:])
         return
-    _transform(memory[0], 0, EXCHANGED, line, 0, EXCHANGED, plan, memory[1:])
+    transform(memory[0], 0, EXCHANGED, line, 0, EXCHANGED, plan, memory[1:])
     _fold(memory[0], height, rows, mode)
     for r in range(height):
         _copy(((waves, (r * half + k) * 32), (memory[0], r * 32)))
@@ -444,7 +286,7 @@ def _backward(
 
 
 def compiled(dtype: str) -> tuple[Any, Any]:
-    """The forward and the backward pass for `float32` or `float64`, for `jit.run`, kept on disk if possible.
+    """The forward and the backward pass for `float32` or `float64`, for `sharing.run`, kept on disk if possible.
 
     Their arrays and numbers are those of `_forward` and `_backward`; plans come as two arrays each.
     """

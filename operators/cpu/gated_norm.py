@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from operators.cpu.compilation import array, compile_share, inner
 from operators.cpu.exponential import exp
-from operators.cpu.jit import array, compile_share, inner, share
+from operators.cpu.sharing import share
 
 _FAST = {"contract", "reassoc", "nsz"}
 
@@ -81,7 +82,7 @@ def _backward(
 
 
 def compiled(dtype: str) -> tuple[Any, Any]:
-    """The forward and the backward pass for `float32` or `float64`, for `jit.run`, kept on disk if possible.
+    """The forward and the backward pass for `float32` or `float64`, for `sharing.run`, kept on disk if possible.
 
     Their arrays and numbers are the arguments of `_forward` and `_backward`, in order, eps as an array of one.
     """

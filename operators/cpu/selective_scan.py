@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from operators.cpu.compilation import compile_cached, inner
 from operators.cpu.exponential import exp
-from operators.cpu.jit import compile_cached, inner
 
 
 @inner

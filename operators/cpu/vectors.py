@@ -122,3 +122,87 @@ def lanes(body: Callable[..., None]) -> Any:
         return types.void(given), code
 
     return operation
+
+
+class Vectors:
+    """Vectors of 16 numbers in the flat arrays that are arguments of an intrinsic, all of the first one's type."""
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
+        self.context, self.builder, self.signature, self.arguments = context, builder, signature, arguments
+        number = context.get_value_type(signature.args[0].dtype)
+        self.align = context.get_abi_sizeof(number)
+        self.type = ir.VectorType(number, 16)
+
+    def place(self, argument: int, *offsets: Any) -> Any:
+        """A pointer to the number behind all `offsets` in an array."""
+        array = self.context.make_array(self.signature.args[argument])
+        return self.move(array(self.context, self.builder, self.arguments[argument]).data, *offsets)
+
+    def move(self, place: Any, *offsets: Any) -> Any:
+        for offset in offsets:
+            place = self.builder.gep(place, [offset])
+        return place
+
+    def load(self, place: Any) -> Any:
+        return self.builder.load(self.builder.bitcast(place, self.type.as_pointer()), align=self.align)
+
+    def store(self, value: Any, place: Any) -> None:
+        self.builder.store(value, self.builder.bitcast(place, self.type.as_pointer()), align=self.align)
+
+    def add_product(self, total: Any, one: Any, other: Any) -> None:
+        """To a variable."""
+        product = self.builder.fmul(one, other, flags=("contract",))
+        self.builder.store(self.builder.fadd(self.builder.load(total), product, flags=("contract",)), total)
+
+
+@intrinsic
+def copy16(_context: Any, target: Any, to: Any, source: Any, of: Any) -> Any:
+    """target[to : to + 16] = source[of : of + 16], as one vector; arrays are contiguous and of one type.
+
+    Loops of that length LLVM compiles for any length, with a test whether the arrays overlap.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vectors = Vectors(context, builder, signature, arguments)
+        vectors.store(vectors.load(vectors.place(2, arguments[3])), vectors.place(0, arguments[1]))
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, source, types.int64), code
+
+
+@intrinsic
+def add_products16(
+    _context: Any, total: Any, to: Any, one: Any, i: Any, i_step: Any, other: Any, j: Any, j_step: Any, count: Any
+) -> Any:
+    """Add to total[to : to + 16] `count` products one[i : i + 16] · other[j : j + 16], i and j moving on by a step."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vectors = Vectors(context, builder, signature, arguments)
+        target = vectors.place(0, arguments[1])
+        products = cgutils.alloca_once_value(builder, vectors.load(target))
+        with cgutils.for_range(builder, arguments[8]) as loop:
+            steps = [builder.mul(loop.index, arguments[step]) for step in (4, 7)]
+            first = vectors.load(vectors.place(2, arguments[3], steps[0]))
+            vectors.add_product(products, first, vectors.load(vectors.place(5, arguments[6], steps[1])))
+        vectors.store(builder.load(products), target)
+        return context.get_dummy_value()
+
+    number = types.int64
+    return types.void(total, number, one, number, number, other, number, number, number), code
+
+
+@intrinsic
+def prefetch(_context: Any, source: Any, of: Any) -> Any:
+    """Have the processor fetch what memory holds around source[of], which need not exist, while it goes on."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = Vectors(context, builder, signature, arguments).place(0, arguments[1])
+        number = ir.IntType(32)
+        # For reading; into the second-level cache; data, not code.
+        how = [number(0), number(2), number(1)]
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fetch, [builder.bitcast(place, cgutils.voidptr_t), *how])
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64), code

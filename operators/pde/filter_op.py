@@ -48,7 +48,7 @@ def _name(dtype: torch.dtype) -> str:
 
 @lru_cache
 def _plan(length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    from operators.cpu.fft_filter import table
+    from operators.cpu.transform import table
 
     passes, numbers = table(length, _name(dtype))
     with ordinary_tensors():
@@ -56,7 +56,7 @@ def _plan(length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, boundary: str) -> None:
-    from operators.cpu import jit
+    from operators.cpu import sharing
 
     field = tensors[0]
     _, height, width, _ = field.shape
@@ -65,7 +65,9 @@ def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, boun
     sizes = [height, width, rows, columns]
     threads = max(1, min(torch.get_num_threads(), tasks, 16 * field.numel() // THREAD_LEAST))
     at = 3 * (index + 1)
-    jit.run(_kernels(field.dtype)[index], [*tensors, *plans], [*numbers[:at], *sizes, *numbers[at:]], tasks, threads)
+    sharing.run(
+        _kernels(field.dtype)[index], [*tensors, *plans], [*numbers[:at], *sizes, *numbers[at:]], tasks, threads
+    )
 
 
 def _check(u: Tensor, response: Tensor, boundary: str, grad: Tensor | None = None) -> None:

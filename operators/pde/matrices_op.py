@@ -62,7 +62,7 @@ def _waves(length: int, boundary: str, dtype: torch.dtype) -> Tensor:
 
 
 def _run(kernel: int, numbers: Tensor, height: int, width: int, boundary: str, others: list[Tensor]) -> None:
-    from operators.cpu import jit
+    from operators.cpu import sharing
 
     _, states, channels = numbers.shape
     tables = [_waves(length, boundary, numbers.dtype) for length in (height, width)]
@@ -70,7 +70,7 @@ def _run(kernel: int, numbers: Tensor, height: int, width: int, boundary: str, o
     work = states * channels * (sum(len(table) ** 2 // 4 for table in tables) + height**2 + width**2)
     threads = max(1, min(torch.get_num_threads(), tasks, work // THREAD_LEAST))
     sizes = [height, width, SIGNS[boundary], states, channels, CHUNK]
-    jit.run(_kernels(numbers.dtype)[kernel], [numbers, *tables, *others], sizes, tasks, threads)
+    sharing.run(_kernels(numbers.dtype)[kernel], [numbers, *tables, *others], sizes, tasks, threads)
 
 
 def _check(numbers: Tensor, height: int, width: int, *gradients: Tensor) -> None:

@@ -58,12 +58,12 @@ def _plan(blocks: int, parts: int, bytes_of_block: int, work: int) -> tuple[int,
 
 
 def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, threads: int) -> None:
-    from operators.cpu import jit
-    from operators.cpu.separable import contractions
+    from operators.cpu import sharing
+    from operators.cpu.contraction import contractions
 
     dtype = tensors[0].dtype
     codes = contractions(str(dtype).removeprefix("torch."))
-    jit.run(_kernels(dtype)[index], tensors, [*numbers, *codes], tasks, threads)
+    sharing.run(_kernels(dtype)[index], tensors, [*numbers, *codes], tasks, threads)
 
 
 def _check(u: Tensor, rows: Tensor, columns: Tensor, skip: Tensor, grad: Tensor | None = None) -> None:

@@ -57,10 +57,10 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _run(index: int, tensors: list[Tensor], numbers: list[int], tasks: int, size: int) -> None:
-    from operators.cpu import jit
+    from operators.cpu import sharing
 
     threads = max(1, min(torch.get_num_threads(), tasks, size // THREAD_LEAST))
-    jit.run(_kernels(tensors[0].dtype)[index], tensors, numbers, tasks, threads)
+    sharing.run(_kernels(tensors[0].dtype)[index], tensors, numbers, tasks, threads)
 
 
 def _check(y: Tensor, z: Tensor, weight: Tensor, grad: Tensor | None = None) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from operators.cpu import jit, selective_scan
+from operators.cpu import compilation, selective_scan
 from operators.scan import cpu
 from operators.testing.checks import assert_close
 from tests.operators.scan.cases import arguments, results
@@ -74,7 +74,7 @@ def compiler(monkeypatch, message):
             raise RuntimeError(message)
         return lambda function: function
 
-    monkeypatch.setattr(jit, "njit", compile_)
+    monkeypatch.setattr(compilation, "njit", compile_)
     return attempts
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from operators import InputError
-from operators.cpu import jit
+from operators.cpu import sharing
 from operators.pde import matrices_op as module
 from operators.pde.choice import BOUNDARIES
 from operators.pde.matrices_op import matrices
@@ -103,13 +103,13 @@ def test_where_it_does_not_serve_torchs_operations_do(boundary: str, side: int) 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "THREAD_LEAST", 1)
     asked: list[int] = []
-    run = jit.run
+    run = sharing.run
 
     def counted(*given) -> None:
         asked.append(given[-1])
         run(*given)
 
-    monkeypatch.setattr(jit, "run", counted)
+    monkeypatch.setattr(sharing, "run", counted)
     shape, found = (6, 7, 130, 2), []
     inputs = drawn(shape, torch.float32)
     for threads in (1, 2, 5):

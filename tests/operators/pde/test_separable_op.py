@@ -13,7 +13,7 @@ from torch import Tensor
 
 import operators
 from operators import BARE, InputError
-from operators.cpu import jit
+from operators.cpu import sharing
 from operators.pde import propagators, separable_op
 from operators.pde.choice import BOUNDARIES
 from operators.pde.propagators import axis_matrix
@@ -117,8 +117,8 @@ def test_any_layout_in_memory_gives_the_same(layout: str) -> None:
 def test_threads_change_no_bit(team: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("operators.pde.separable_op.THREAD_LEAST", 1)
     if not team:
-        monkeypatch.setattr(jit, "_team", lambda: None)
-    elif jit._team() is None:
+        monkeypatch.setattr(sharing, "_team", lambda: None)
+    elif sharing._team() is None:
         pytest.skip("this process has no GNU OpenMP")
     inputs, gradient = drawn((5, 9, 7, 50, 2), torch.float32)
     before, by_threads = torch.get_num_threads(), []

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.func import vmap
 
 import operators
-from operators.cpu import jit
+from operators.cpu import sharing
 from operators.shell import gated_norm as gating
 from operators.shell.gated_norm import gated_norm, reference
 from operators.shell.shell import EPS, Shell
@@ -87,8 +87,8 @@ def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gating, "THREAD_LEAST", 1)
     inputs, gradient = drawn((3, 5, 7, 20), torch.float32)
     asked: list[int] = []
-    run = jit.run
-    monkeypatch.setattr(jit, "run", lambda *given: (asked.append(given[-1]), run(*given))[1])
+    run = sharing.run
+    monkeypatch.setattr(sharing, "run", lambda *given: (asked.append(given[-1]), run(*given))[1])
     found = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)

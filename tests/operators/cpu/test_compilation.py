@@ -15,8 +15,8 @@ ROOT = Path(operators.__file__).parents[1]
 COMPILES = """
 import numpy as np
 from numba import types
-from operators.cpu.jit import compile_cached, compile_function
-from operators.cpu.fft_filter import _address
+from operators.cpu.compilation import compile_cached, compile_function
+from operators.cpu.transform import _address
 
 def double(values):
     values *= 2
@@ -33,16 +33,16 @@ TRANSFORMS = """
 import sys
 import numpy as np
 from numba import njit
-from operators.cpu import fft_filter
+from operators.cpu import transform as module
 
 @njit
 def transform(target, source, plan, scratch):
-    fft_filter._transform(target, 0, fft_filter.PAIRS, source, 0, fft_filter.PAIRS, plan, scratch)
+    module.transform(target, 0, module.PAIRS, source, 0, module.PAIRS, plan, scratch)
 
 for length in map(int, sys.argv[1:]):
     value = np.random.default_rng(0).standard_normal((length, 2, 16))
     target, scratch = np.empty(length * 32), np.empty((2, length * 32))
-    transform(target, value.ravel(), fft_filter.table(length, "float64"), scratch)
+    transform(target, value.ravel(), module.table(length, "float64"), scratch)
     found = target.reshape(length, 2, 16)
     expected = np.fft.fft(value[:, 0] + 1j * value[:, 1], axis=0)
     assert abs(found[:, 0] + 1j * found[:, 1] - expected).max() < 1e-12, length
