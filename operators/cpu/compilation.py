@@ -20,8 +20,8 @@ from numba.extending import intrinsic
 PATIENCE = 1.0
 """Seconds of compilation after which a line says what is going on."""
 
-_FUNCTIONS: list[Any] = []
-"""What is called by its address, and has to last."""
+_LASTING: list[Any] = []
+"""Compiled code that other compiled code calls by its address; it must not be collected."""
 
 
 def inner(function: Callable[..., Any] | None = None, *, fastmath: Collection[str] = (), once: bool = False) -> Any:
@@ -39,37 +39,32 @@ def inner(function: Callable[..., Any] | None = None, *, fastmath: Collection[st
     return made if function is None else made(function)
 
 
-def compile_cached(function: Callable[..., None], signature: Any) -> Callable[..., None]:
-    """`function` compiled for numba's `signature`; it runs without the interpreter's lock."""
-    return _cached(njit, function, signature, nogil=True, error_model="numpy")
-
-
-def compile_share(function: Callable[[Any], None]) -> Any:
-    """`function` of a table's address compiled for `run`."""
-    return _cached(cfunc, function, types.void(types.voidptr), error_model="numpy")
+def compile_entry(function: Callable[[Any], None], name: str) -> Any:
+    """`function` of a table's address compiled for `operators.cpu.sharing.run`; kept under that name."""
+    return _cached(function, types.void(types.voidptr), name)
 
 
 def compile_function(function: Callable[..., None], numbers: int) -> int:
     """The address of `function` of so many 64-bit numbers, compiled for `call`."""
-    made = _cached(cfunc, function, types.void(*[types.int64] * numbers), error_model="numpy")
-    _FUNCTIONS.append(made)
+    made = _cached(function, types.void(*[types.int64] * numbers), f"{function.__module__}.{function.__qualname__}")
+    _LASTING.append(made)
     address: int = made.address
     return address
 
 
-def _cached(compiler: Any, function: Callable[..., None], signature: Any, **options: Any) -> Any:
+def _cached(function: Callable[..., None], signature: Any, name: str) -> Any:
     named = FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
-    named.__qualname__ = f"{function.__qualname__}.{_variant(function, signature)}"
+    named.__qualname__ = f"{name}.{_variant(function, signature)}"
     try:
         with _announced():
-            return compiler(signature, cache=True, **options)(named)
+            return cfunc(signature, cache=True, error_model="numpy")(named)
     except RuntimeError as error:
         # Numba's "no locator available": neither the package's directory nor the user's cache can be written.
         if "cannot cache" not in str(error):
             raise
-        return compiler(signature, **options)(named)
+        return cfunc(signature, error_model="numpy")(named)
 
 
 @contextmanager
@@ -93,7 +88,7 @@ def _announce() -> None:
 
 
 def _variant(function: Callable[..., None], signature: Any) -> str:
-    """What tells a function's compiled forms apart: their types, what it closes over, the processor, helpers' sources.
+    """What tells a function's compiled forms apart: their types, what it closes over, the processor, all sources here.
 
     Numba keeps an index of them by the function's name. Of two processes that add to one at the same time, one may end
     up with the other's code; with a name for each form there is nothing to mistake. And it looks for changes in the
@@ -101,8 +96,12 @@ def _variant(function: Callable[..., None], signature: Any) -> str:
     """
     closed = [cell.cell_contents for cell in function.__closure__ or ()]
     facts = [str(signature), *map(str, closed), binding.get_host_cpu_name(), str(binding.get_host_cpu_features())]
-    sources = [path.read_text() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    return hashlib.sha256("\0".join([*facts, *sources]).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join([*facts, *_sources()]).encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _sources() -> tuple[str, ...]:
+    return tuple(path.read_text() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def named(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -131,9 +130,10 @@ def call(_context: Any, address: Any, numbers: Any) -> Any:
     """Call what `compile_function` has made, in compiled code, with a tuple of numbers."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        given = cgutils.unpack_tuple(builder, arguments[1])
+        target, packed = arguments
+        given = cgutils.unpack_tuple(builder, packed)
         kind = ir.FunctionType(ir.VoidType(), [number.type for number in given])
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), given)
+        builder.call(builder.inttoptr(target, kind.as_pointer()), given)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.UniTuple(types.int64, len(numbers))), code

@@ -1,68 +1,73 @@
-"""Compiled sums y[i, j] = sum over k of a[i, k] b[j, k] of vectors of 16 channels, in tiles that stay in registers."""
+"""Compiled sums y[i, j] = y₀ + sum over k of a[i, k] b[j, k], of vectors of 16 channels, in tiles of registers."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from operators.cpu.compilation import array, compile_function, inner
-from operators.cpu.vectors import Vectors, prefetch
+from operators.cpu.compilation import array, call, compile_function, inner
+from operators.cpu.vectors import Lanes, Place, Sum, lanes, prefetch
 from operators.runtime.once import once
+
+
+class Contractions(NamedTuple):
+    """Addresses of compiled sums by what y₀ is: zero; what stands in y; factors times what stands in another array.
+
+    They are units of their own, since all that uses them would be compiled with them again.
+    """
+
+    from_zero: int
+    to_sum: int
+    from_scaled: int
+
+
+@once
+def contractions(dtype: str) -> Contractions:
+    """The sums for `float32` or `float64`."""
+    return Contractions(*(_contraction(start, dtype) for start in Contractions._fields))
 
 
 def _tile(start: str) -> Any:
     """y[i + j] = y₀ + sum over k of a[i + k] b[j + k] for 4 × 4 vectors of 16 channels, whose sums stay in registers.
 
-    Places of the 4 i and of the 4 j in their arrays are given, and the distances between terms k. `start` says what y₀
-    is: `zero`; `sum`, what stands in y; `scaled`, a vector of factors times what stands in another array. Indices may
-    repeat the one before them: all are read before any is written.
+    The places of the 4 i and of the 4 j are given as distances, and the distances between terms k. Indices may repeat
+    the one before them: all are read before any is written. `start`: of `Contractions`.
     """
 
-    @intrinsic
+    @lanes
     def tile(
-        _context: Any, y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, a_k: Any, b: Any, b_j: Any, b_k: Any, terms: Any,
-        other: Any, other_i: Any, other_j: Any, factors: Any, factors_at: Any,
-    ) -> Any:  # fmt: skip
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            vectors = Vectors(context, builder, signature, arguments)
-
-            def four(argument: int) -> list[Any]:
-                return cgutils.unpack_tuple(builder, arguments[argument])
-
-            targets = [vectors.place(0, i, j) for i in four(1) for j in four(2)]
-            if start == "scaled":
-                factor = vectors.load(vectors.place(13, arguments[14]))
-                others = [vectors.load(vectors.place(10, i, j)) for i in four(11) for j in four(12)]
-                begin = [builder.fmul(factor, other) for other in others]
-            else:
-                begin = [vectors.load(target) if start == "sum" else vectors.type(None) for target in targets]
-            sums = [cgutils.alloca_once_value(builder, value) for value in begin]
-            down, right = [vectors.place(3, i) for i in four(4)], [vectors.place(6, j) for j in four(7)]
-            with cgutils.for_range(builder, arguments[9]) as loop:
-                a_at, b_at = (builder.mul(loop.index, arguments[distance]) for distance in (5, 8))
-                row = [vectors.load(vectors.move(place, b_at)) for place in right]
-                for i in range(4):
-                    value = vectors.load(vectors.move(down[i], a_at))
-                    for j in range(4):
-                        vectors.add_product(sums[4 * i + j], value, row[j])
-            for target, total in zip(targets, sums, strict=True):
-                vectors.store(builder.load(total), target)
-            return context.get_dummy_value()
-
-        signature = types.void(
-            y, y_i, y_j, a, a_i, types.int64, b, b_j, types.int64, types.int64,
-            other, other_i, other_j, factors, types.int64,
-        )  # fmt: skip
-        return signature, code
+        y: Place, y_i: Any, y_j: Any, a: Place, a_i: Any, a_k: Any, b: Place, b_j: Any, b_k: Any, terms: Any,
+        other: Place, other_i: Any, other_j: Any, factors: Place,
+    ) -> None:  # fmt: skip
+        builder = y.builder
+        targets = [y.moved(i).moved(j) for i in y_i for j in y_j]
+        if start == "from_zero":
+            begin = [y.zeros() for _ in targets]
+        elif start == "to_sum":
+            begin = [target.load() for target in targets]
+        else:
+            factor = factors.load()
+            others = [other.moved(i).moved(j).load() for i in other_i for j in other_j]
+            # Rounded before terms are added.
+            begin = [Lanes(builder, builder.fmul(factor.value, value.value)) for value in others]
+        sums = [Sum(value) for value in begin]
+        down, right = [a.moved(i) for i in a_i], [b.moved(j) for j in b_j]
+        with cgutils.for_range(builder, terms) as loop:
+            row = [place.times(loop.index, b_k).load() for place in right]
+            rest = iter(sums)
+            for place in down:
+                value = place.times(loop.index, a_k).load()
+                for factor in row:
+                    next(rest).add_product(value, factor)
+        for target, total in zip(targets, sums, strict=True):
+            target.store(total.value)
 
     return tile
 
 
-_tile_from_zero, _tile_to_sum, _tile_scaled = map(_tile, ("zero", "sum", "scaled"))
+_tile_from_zero, _tile_to_sum, _tile_from_scaled = map(_tile, Contractions._fields)
 
 
 @inner
@@ -72,16 +77,7 @@ def _four(step: int, first: int, length: int) -> Any:
     return first * step, min(first + 1, last) * step, min(first + 2, last) * step, min(first + 3, last) * step
 
 
-@once
-def contractions(dtype: str) -> tuple[int, ...]:
-    """Addresses of compiled code that makes y[i, j] = y₀ + sum over k of a[i, k] b[j, k], y₀ as `_tile` says.
-
-    They are units of their own, since all that uses them would be compiled with them again.
-    """
-    return tuple(_contraction(start, dtype) for start in range(3))
-
-
-def _contraction(start: int, dtype: str) -> int:
+def _contraction(start: str, dtype: str) -> int:
     kind = {"float32": np.float32, "float64": np.float64}[dtype]
 
     def contract(
@@ -89,26 +85,42 @@ def _contraction(start: int, dtype: str) -> int:
         rows: int, columns: int, terms: int, ahead: int, step: int, count: int,
         other: int, other_i: int, other_j: int, factors: int,
     ) -> None:  # fmt: skip
-        to, one, two = array(y, 0, kind), array(a, 0, kind), array(b, 0, kind)
-        scaled, scales, further = array(other, 0, kind), array(factors, 0, kind), array(ahead, 0, kind)
+        to, one, two = (array(y, 0, kind), 0), (array(a, 0, kind), 0), (array(b, 0, kind), 0)
+        scaled, scales, further = (array(other, 0, kind), 0), (array(factors, 0, kind), 0), array(ahead, 0, kind)
         each = count // (((rows + 3) // 4) * ((columns + 3) // 4)) + 1
         fetched = 0
         for j in range(0, columns, 4):
             for i in range(0, rows, 4):
                 to_i, to_j = _four(y_i, i, rows), _four(y_j, j, columns)
                 down, right = _four(a_i, i, rows), _four(b_j, j, columns)
-                if start == 0:
-                    _tile_from_zero(to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to, 0)
-                elif start == 1:
-                    _tile_to_sum(to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to, 0)
+                if start == "from_zero":
+                    _tile_from_zero((to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to))
+                elif start == "to_sum":
+                    _tile_to_sum((to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to))
                 else:
                     of_i, of_j = _four(other_i, i, rows), _four(other_j, j, columns)
-                    _tile_scaled(
-                        to, to_i, to_j, one, down, a_k, two, right, b_k, terms, scaled, of_i, of_j, scales, 0
+                    _tile_from_scaled(
+                        (to, to_i, to_j, one, down, a_k, two, right, b_k, terms, scaled, of_i, of_j, scales)
                     )  # fmt: skip
                 until = min(fetched + each, count)
                 for line in range(fetched, until):
-                    prefetch(further, line * step)
+                    prefetch(((further, line * step),))
                 fetched = until
 
     return compile_function(contract, 19)
+
+
+@inner
+def contract(code: int, y: Any, a: Any, b: Any, sizes: Any, ahead: Any) -> None:
+    """y[i, j] = sum over k of a[i, k] b[j, k], or that added to y, of (i, j, k) = `sizes`, while `ahead` is fetched.
+
+    Arrays are tuples: the address of the first number, and the distances of neighbours along i and j; for a and b,
+    along i or j and then k. `ahead`: address, distance and number of places. `code`: of `Contractions`.
+    """
+    call(code, (*y, *a, *b, *sizes, *ahead, 0, 0, 0, 0))
+
+
+@inner
+def contract_scaled(code: int, y: Any, a: Any, b: Any, sizes: Any, ahead: Any, other: Any, factors: int) -> None:
+    """As `contract`, and the 16 factors at that address times the other array added."""
+    call(code, (*y, *a, *b, *sizes, *ahead, *other, factors))

@@ -8,14 +8,72 @@ extends an image, are made line by line and stand nowhere else.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from operators.cpu.compilation import array, compile_share, inner
-from operators.cpu.sharing import share
+from operators.cpu.compilation import inner
+from operators.cpu.kernel import Flat, Integers, kernel
 from operators.cpu.transform import EXCHANGED, PAIRS, transform
 from operators.cpu.vectors import Complex, Place, copy16, lanes
+
+
+class Forward(NamedTuple):
+    """task = block of 16 channels · batch + image.
+
+    u with its strides of (B, H, W); response (2, rows, columns / 2 + 1, D) of the extended grid, rows × columns; of
+    `table`, how to transform either axis; `mode`: see `_spread`. Written: y (B, H, W, D).
+    """
+
+    u: Flat
+    response: Flat
+    y: Flat
+    row_passes: Integers
+    row_turns: Flat
+    column_passes: Integers
+    column_turns: Flat
+    u_image: int
+    u_row: int
+    u_column: int
+    height: int
+    width: int
+    rows: int
+    columns: int
+    batch: int
+    channels: int
+    mode: int
+
+
+class Backward(NamedTuple):
+    """task = block of 16 channels · parts + part of the batch.
+
+    As `Forward`, and the output's gradient grad_y with its strides. Written: grad_u (B, H, W, D) and grad_response
+    (parts, 2, rows, columns / 2 + 1, D), to be summed over parts.
+    """
+
+    u: Flat
+    response: Flat
+    grad_y: Flat
+    grad_u: Flat
+    grad_response: Flat
+    row_passes: Integers
+    row_turns: Flat
+    column_passes: Integers
+    column_turns: Flat
+    u_image: int
+    u_row: int
+    u_column: int
+    grad_image: int
+    grad_row: int
+    grad_column: int
+    height: int
+    width: int
+    rows: int
+    columns: int
+    batch: int
+    channels: int
+    mode: int
+    parts: int
 
 
 @lanes
@@ -98,7 +156,7 @@ def _put(target: Place, source: Place, scale: Place) -> None:
 
 @inner
 def _spread(line: Any, length: int, whole: int, mode: int) -> None:
-    """Extend the first `length` complex vectors of a line to all of its `whole`: 2 by zeros, 1 evenly, -1 oddly."""
+    """Extend the first `length` complex vectors of a line to all `whole`: 2 by zeros, 1 evenly, -1 oddly, 0 not."""
     if mode == 2:
         line[length * 32 : whole * 32] = 0
     elif mode == 1:
@@ -121,22 +179,23 @@ def _fold(line: Any, length: int, whole: int, mode: int) -> None:
 
 
 @inner
-def _rows(waves: Any, source: Any, at: int, strides: Any, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
+def _rows(waves: Any, source: Any, at: int, steps: Any, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
     """Twice the half-line spectra of a block of an image's rows: waves[r, k], of (height, columns / 2 + 1)."""
     height, width, _, columns = sizes
     half = columns // 2 + 1
-    line, scratch = memory[0], memory[1:]
+    row, column = steps
+    line, scratch = memory
     for r in range(0, height, 2):
-        of = at + r * strides[1]
+        of = at + r * row
         paired = r + 1 < height
         for c in range(width):
-            place = of + c * strides[2]
+            place = of + c * column
             if paired:
-                _load_pair(((scratch[1], c * 32), (source, place), (source, place + strides[1])))
+                _load_pair(((scratch[-1], c * 32), (source, place), (source, place + row)))
             else:
-                _load_single(((scratch[1], c * 32), (source, place)))
-        _spread(scratch[1], width, columns, mode)
-        transform(line, 0, PAIRS, scratch[1], 0, PAIRS, plan, scratch)
+                _load_single(((scratch[-1], c * 32), (source, place)))
+        _spread(scratch[-1], width, columns, mode)
+        transform(line, 0, PAIRS, scratch[-1], 0, PAIRS, plan, scratch)
         second = (r + 1 if paired else height) * half * 32
         for k in range(half):
             _part((
@@ -146,13 +205,14 @@ def _rows(waves: Any, source: Any, at: int, strides: Any, sizes: Any, mode: int,
 
 
 @inner
-def _rows_back(target: Any, at: int, strides: Any, waves: Any, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
+def _rows_back(target: Any, at: int, steps: Any, waves: Any, sizes: Any, mode: int, plan: Any, memory: Any) -> None:
     """The rows whose spectra are waves[r, k], folded, to a block of an image."""
     height, width, _, columns = sizes
     half = columns // 2 + 1
-    line, scratch = memory[0], memory[1:]
+    row, column = steps
+    line, scratch = memory
     for r in range(0, height, 2):
-        to = at + r * strides[1]
+        to = at + r * row
         paired = r + 1 < height
         second = (r + 1 if paired else height) * half * 32
         if not paired:
@@ -167,14 +227,14 @@ def _rows_back(target: Any, at: int, strides: Any, waves: Any, sizes: Any, mode:
                     (line, k * 32), (line, (columns - k) * 32),
                 ))  # fmt: skip
         if paired and width == columns:
-            transform(target, to, (strides[2], strides[1], 0), line, 0, EXCHANGED, plan, scratch)
+            transform(target, to, (column, row, 0), line, 0, EXCHANGED, plan, scratch)
             continue
-        transform(scratch[1], 0, EXCHANGED, line, 0, EXCHANGED, plan, scratch)
-        _fold(scratch[1], width, columns, mode)
+        transform(scratch[-1], 0, EXCHANGED, line, 0, EXCHANGED, plan, scratch)
+        _fold(scratch[-1], width, columns, mode)
         for c in range(width):
-            copy16(target, to + c * strides[2], scratch[1], c * 32)
+            copy16(((target, to + c * column), (scratch[-1], c * 32)))
             if paired:
-                copy16(target, to + strides[1] + c * strides[2], scratch[1], c * 32 + 16)
+                copy16(((target, to + row + c * column), (scratch[-1], c * 32 + 16)))
 
 
 @inner
@@ -182,13 +242,14 @@ def _column(line: Any, waves: Any, k: int, sizes: Any, mode: int, plan: Any, mem
     """The transformed column k of waves."""
     height, _, rows, columns = sizes
     half = columns // 2 + 1
+    short, scratch = memory
     if mode == 0:
-        transform(line, 0, PAIRS, waves, k * 32, (half * 32, 0, 16), plan, memory[1:])
+        transform(line, 0, PAIRS, waves, k * 32, (half * 32, 0, 16), plan, scratch)
         return
     for r in range(height):
-        _copy(((memory[0], r * 32), (waves, (r * half + k) * 32)))
-    _spread(memory[0], height, rows, mode)
-    transform(line, 0, PAIRS, memory[0], 0, PAIRS, plan, memory[1:])
+        _copy(((short, r * 32), (waves, (r * half + k) * 32)))
+    _spread(short, height, rows, mode)
+    transform(line, 0, PAIRS, short, 0, PAIRS, plan, scratch)
 
 
 @inner
@@ -196,13 +257,14 @@ def _column_back(waves: Any, line: Any, k: int, sizes: Any, mode: int, plan: Any
     """Column k of waves from its transform, folded."""
     height, _, rows, columns = sizes
     half = columns // 2 + 1
+    short, scratch = memory
     if height == rows:
-        transform(waves, k * 32, (half * 32, 16, 0), line, 0, EXCHANGED, plan, memory[1:])
+        transform(waves, k * 32, (half * 32, 16, 0), line, 0, EXCHANGED, plan, scratch)
         return
-    transform(memory[0], 0, EXCHANGED, line, 0, EXCHANGED, plan, memory[1:])
-    _fold(memory[0], height, rows, mode)
+    transform(short, 0, EXCHANGED, line, 0, EXCHANGED, plan, scratch)
+    _fold(short, height, rows, mode)
     for r in range(height):
-        _copy(((waves, (r * half + k) * 32), (memory[0], r * 32)))
+        _copy(((waves, (r * half + k) * 32), (short, r * 32)))
 
 
 @inner
@@ -217,99 +279,71 @@ def _pack_response(packed: Any, response: Any, first: int, rows: int, columns: i
             _put(((packed, to + 16), (response, at + rows * half * channels), (scale, 0)))
 
 
-@inner(once=True)
-def _forward(
-    u: Any, response: Any, y: Any, row_plan: Any, column_plan: Any, u_strides: Any, sizes: Any, batch: int,
-    channels: int, mode: int, low: int, high: int,
-) -> None:  # fmt: skip
-    """Tasks `low` to `high` - 1; task = block of channels · batch + image."""
-    height, width, rows, columns = sizes
+@kernel
+def forward(k: Forward, low: int, high: int) -> None:
+    """Filter image after image of a block of channels."""
+    u, batch, channels, mode = k.u, k.batch, k.channels, k.mode
+    row_plan, column_plan = (k.row_passes.reshape(-1, 4), k.row_turns), (k.column_passes.reshape(-1, 4), k.column_turns)
+    sizes = height, width, rows, columns = k.height, k.width, k.rows, k.columns
     half = columns // 2 + 1
-    memory, line = np.empty((3, max(rows, columns) * 32), u.dtype), np.empty(rows * 32, u.dtype)
+    longest = max(rows, columns) * 32
+    memory, line = (np.empty(longest, u.dtype), np.empty((2, longest), u.dtype)), np.empty(rows * 32, u.dtype)
     # With a row more, the partner of an odd one.
     waves, packed = np.empty((height + 1) * half * 32, u.dtype), np.empty(half * rows * 32, u.dtype)
-    strides = (height * width * channels, width * channels, channels)
+    u_steps, y_steps = (k.u_row, k.u_column), (width * channels, channels)
     last = -1
     for task in range(low, high):
         place, image = divmod(task, batch)
         if place != last:
             last = place
-            _pack_response(packed, response, 16 * place, rows, columns, channels)
-        _rows(waves, u, image * u_strides[0] + 16 * place, u_strides, sizes, mode, column_plan, memory)
-        for k in range(half):
-            _column(line, waves, k, sizes, mode, row_plan, memory)
+            _pack_response(packed, k.response, 16 * place, rows, columns, channels)
+        _rows(waves, u, image * k.u_image + 16 * place, u_steps, sizes, mode, column_plan, memory)
+        for wave in range(half):
+            _column(line, waves, wave, sizes, mode, row_plan, memory)
             for p in range(rows):
-                _multiply(((line, p * 32), (packed, (k * rows + p) * 32)))
-            _column_back(waves, line, k, sizes, 0, row_plan, memory)
-        _rows_back(y, image * strides[0] + 16 * place, strides, waves, sizes, 0, column_plan, memory)
+                _multiply(((line, p * 32), (packed, (wave * rows + p) * 32)))
+            _column_back(waves, line, wave, sizes, 0, row_plan, memory)
+        to = image * height * width * channels + 16 * place
+        _rows_back(k.y, to, y_steps, waves, sizes, 0, column_plan, memory)
 
 
-@inner(once=True)
-def _backward(
-    u: Any, response: Any, g: Any, grad_u: Any, grad_response: Any, row_plan: Any, column_plan: Any,
-    u_strides: Any, g_strides: Any, sizes: Any, batch: int, channels: int, parts: int, mode: int, low: int, high: int,
-) -> None:  # fmt: skip
-    """Gradients from tasks `low` to `high` - 1; task = block of channels · parts + part of the batch."""
-    height, width, rows, columns = sizes
+@kernel
+def backward(k: Backward, low: int, high: int) -> None:
+    """Write both gradients, image after image of a block of channels."""
+    u, batch, channels, mode, parts = k.u, k.batch, k.channels, k.mode, k.parts
+    row_plan, column_plan = (k.row_passes.reshape(-1, 4), k.row_turns), (k.column_passes.reshape(-1, 4), k.column_turns)
+    sizes = height, width, rows, columns = k.height, k.width, k.rows, k.columns
     half = columns // 2 + 1
-    memory = np.empty((3, max(rows, columns) * 32), u.dtype)
+    longest = max(rows, columns) * 32
+    memory = np.empty(longest, u.dtype), np.empty((2, longest), u.dtype)
     field, gradient = np.empty(rows * 32, u.dtype), np.empty(rows * 32, u.dtype)
     waves, packed = np.empty((height + 1) * half * 32, u.dtype), np.empty(half * rows * 32, u.dtype)
     d_waves, d_packed = np.empty((height + 1) * half * 32, u.dtype), np.empty(half * rows * 32, u.dtype)
     scale = np.empty(1, u.dtype)
-    strides = (height * width * channels, width * channels, channels)
+    u_steps, g_steps, to_steps = (k.u_row, k.u_column), (k.grad_row, k.grad_column), (width * channels, channels)
     # The output's gradient is zero where the output was cut off; the transpose of zeros is to cut off.
     zeros, fold = (0, 0) if mode == 0 else (2, 0 if mode == 2 else mode)
     for task in range(low, high):
         place, part = divmod(task, parts)
-        _pack_response(packed, response, 16 * place, rows, columns, channels)
+        _pack_response(packed, k.response, 16 * place, rows, columns, channels)
         d_packed[:] = 0
         for image in range(batch * part // parts, batch * (part + 1) // parts):
-            _rows(waves, u, image * u_strides[0] + 16 * place, u_strides, sizes, mode, column_plan, memory)
-            _rows(d_waves, g, image * g_strides[0] + 16 * place, g_strides, sizes, zeros, column_plan, memory)
-            for k in range(half):
-                _column(field, waves, k, sizes, mode, row_plan, memory)
-                _column(gradient, d_waves, k, sizes, zeros, row_plan, memory)
+            _rows(waves, u, image * k.u_image + 16 * place, u_steps, sizes, mode, column_plan, memory)
+            _rows(d_waves, k.grad_y, image * k.grad_image + 16 * place, g_steps, sizes, zeros, column_plan, memory)
+            for wave in range(half):
+                _column(field, waves, wave, sizes, mode, row_plan, memory)
+                _column(gradient, d_waves, wave, sizes, zeros, row_plan, memory)
                 for p in range(rows):
-                    at = (k * rows + p) * 32
+                    at = (wave * rows + p) * 32
                     _back_and_sum(((gradient, p * 32), (field, p * 32), (packed, at), (d_packed, at)))
-                _column_back(d_waves, gradient, k, sizes, fold, row_plan, memory)
-            _rows_back(grad_u, image * strides[0] + 16 * place, strides, d_waves, sizes, fold, column_plan, memory)
+                _column_back(d_waves, gradient, wave, sizes, fold, row_plan, memory)
+            to = image * height * width * channels + 16 * place
+            _rows_back(k.grad_u, to, to_steps, d_waves, sizes, fold, column_plan, memory)
         # Of a wave and its conjugate, only one of which is in the half plane, the gradient is the sum.
-        for k in range(half):
-            scale[0] = (0.25 if k == 0 or 2 * k == columns else 0.5) / (rows * columns)
+        for wave in range(half):
+            scale[0] = (0.25 if wave == 0 or 2 * wave == columns else 0.5) / (rows * columns)
             for p in range(rows):
-                to = ((2 * part * rows + p) * half + k) * channels + 16 * place
-                _put(((grad_response, to), (d_packed, (k * rows + p) * 32), (scale, 0)))
+                to = ((2 * part * rows + p) * half + wave) * channels + 16 * place
+                _put(((k.grad_response, to), (d_packed, (wave * rows + p) * 32), (scale, 0)))
                 to += rows * half * channels
-                _put(((grad_response, to), (d_packed, (k * rows + p) * 32 + 16), (scale, 0)))
-
-
-def compiled(dtype: str) -> tuple[Any, Any]:
-    """The forward and the backward pass for `float32` or `float64`, for `sharing.run`, kept on disk if possible.
-
-    Their arrays and numbers are those of `_forward` and `_backward`; plans come as two arrays each.
-    """
-    kind = {"float32": np.float32, "float64": np.float64}[dtype]
-
-    def forward(data: Any) -> None:
-        t, low, high = share(data, 24)
-        u, response, y = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
-        of_rows = array(t[6], t[7], np.int64).reshape(-1, 4), array(t[8], t[9], kind)
-        of_columns = array(t[10], t[11], np.int64).reshape(-1, 4), array(t[12], t[13], kind)
-        strides, sizes = (t[14], t[15], t[16]), (t[17], t[18], t[19], t[20])
-        _forward(u, response, y, of_rows, of_columns, strides, sizes, t[21], t[22], t[23], low, high)
-
-    def backward(data: Any) -> None:
-        t, low, high = share(data, 32)
-        u, response, g = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
-        grad_u, grad_response = array(t[6], t[7], kind), array(t[8], t[9], kind)
-        of_rows = array(t[10], t[11], np.int64).reshape(-1, 4), array(t[12], t[13], kind)
-        of_columns = array(t[14], t[15], np.int64).reshape(-1, 4), array(t[16], t[17], kind)
-        strides, g_strides, sizes = (t[18], t[19], t[20]), (t[21], t[22], t[23]), (t[24], t[25], t[26], t[27])
-        _backward(
-            u, response, g, grad_u, grad_response, of_rows, of_columns, strides, g_strides, sizes,
-            t[28], t[29], t[31], t[30], low, high,
-        )  # fmt: skip
-
-    return compile_share(forward), compile_share(backward)
+                _put(((k.grad_response, to), (d_packed, (wave * rows + p) * 32 + 16), (scale, 0)))

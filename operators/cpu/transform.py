@@ -65,20 +65,20 @@ def _small(x: list[Complex]) -> list[Complex]:
         return [a.plus(b) for a, b in pairs] + [a.minus(b) for a, b in pairs]
     sums = [x[i].plus(x[n - i]) for i in range(1, n // 2 + 1)]
     differences = [x[i].minus(x[n - i]).turned() for i in range(1, n // 2 + 1)]
-    first = x[0]
-    for one in sums:
-        first = first.plus(one)
-    found = [first] * n
+    total = x[0]
+    for value in sums:
+        total = total.plus(value)
+    waves = [total] * n
     for k in range(1, n // 2 + 1):
         angles = [2 * math.pi * i * k / n for i in range(1, n // 2 + 1)]
         cosines = x[0]
-        for one, angle in zip(sums, angles, strict=True):
-            cosines = cosines.plus(one.scaled(math.cos(angle)))
-        sines = differences[0].scaled(math.sin(angles[0]))
-        for one, angle in zip(differences[1:], angles[1:], strict=True):
-            sines = sines.plus(one.scaled(math.sin(angle)))
-        found[k], found[n - k] = cosines.plus(sines), cosines.minus(sines)
-    return found
+        for value, angle in zip(sums, angles, strict=True):
+            cosines = cosines.plus(value.scaled(math.cos(angle)))
+        sines, *others = (value.scaled(math.sin(angle)) for value, angle in zip(differences, angles, strict=True))
+        for value in others:
+            sines = sines.plus(value)
+        waves[k], waves[n - k] = cosines.plus(sines), cosines.minus(sines)
+    return waves
 
 
 def _pass(radix: int) -> Any:

@@ -78,6 +78,14 @@ class Place:
         """`steps` times `step` numbers further."""
         return self.moved(self.builder.mul(ir.Constant(ir.IntType(64), steps), step)) if steps else self
 
+    def times(self, steps: Any, step: Any) -> Place:
+        """As `after`, for steps of the generated code."""
+        return self.moved(self.builder.mul(steps, step))
+
+    def zeros(self) -> Lanes:
+        """A vector of zeros of the array's type."""
+        return Lanes(self.builder, ir.VectorType(self.pointer.type.pointee, WIDTH)(None))
+
     @property
     def _vector(self) -> Any:
         number = self.pointer.type.pointee
@@ -98,24 +106,31 @@ class Place:
         return Lanes(self.builder, self.builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros))
 
 
+def _place(context: Any, builder: Any, array_type: Any, _index_type: Any, array: Any, index: Any) -> Place:
+    data = context.make_array(array_type)(context, builder, array).data
+    align = context.get_abi_sizeof(context.get_value_type(array_type.dtype))
+    return Place(builder, builder.gep(data, [index]), align)
+
+
 def lanes(body: Callable[..., None]) -> Any:
     """An operation for compiled code, called with one tuple: a pair (flat array, index) is a `Place` in the body.
 
-    Whole numbers in the tuple are what they are. The body is run once, when code is generated.
+    Whole numbers in the tuple are what they are, tuples of them are lists. The body is run once, when code is
+    generated.
     """
 
     @intrinsic
     def operation(_context: Any, given: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            (packed,) = arguments
             values = []
-            for kind, value in zip(given.types, cgutils.unpack_tuple(builder, arguments[0]), strict=True):
+            for kind, value in zip(given.types, cgutils.unpack_tuple(builder, packed), strict=True):
                 if not isinstance(kind, types.BaseTuple):
                     values.append(value)
-                    continue
-                array, index = cgutils.unpack_tuple(builder, value)
-                data = context.make_array(kind.types[0])(context, builder, array).data
-                align = context.get_abi_sizeof(context.get_value_type(kind.types[0].dtype))
-                values.append(Place(builder, builder.gep(data, [index]), align))
+                elif isinstance(kind, types.UniTuple):
+                    values.append(cgutils.unpack_tuple(builder, value))
+                else:
+                    values.append(_place(context, builder, *kind.types, *cgutils.unpack_tuple(builder, value)))
             body(*values)
             return context.get_dummy_value()
 
@@ -124,85 +139,46 @@ def lanes(body: Callable[..., None]) -> Any:
     return operation
 
 
-class Vectors:
-    """Vectors of 16 numbers in the flat arrays that are arguments of an intrinsic, all of the first one's type."""
+class Sum:
+    """A vector in a variable of the generated code, to which products are added."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        self.context, self.builder, self.signature, self.arguments = context, builder, signature, arguments
-        number = context.get_value_type(signature.args[0].dtype)
-        self.align = context.get_abi_sizeof(number)
-        self.type = ir.VectorType(number, 16)
+    def __init__(self, start: Lanes) -> None:
+        self.builder = start.builder
+        self.variable = cgutils.alloca_once_value(start.builder, start.value)
 
-    def place(self, argument: int, *offsets: Any) -> Any:
-        """A pointer to the number behind all `offsets` in an array."""
-        array = self.context.make_array(self.signature.args[argument])
-        return self.move(array(self.context, self.builder, self.arguments[argument]).data, *offsets)
+    def add_product(self, one: Lanes, other: Lanes) -> None:
+        self.builder.store((self.value + one * other).value, self.variable)
 
-    def move(self, place: Any, *offsets: Any) -> Any:
-        for offset in offsets:
-            place = self.builder.gep(place, [offset])
-        return place
-
-    def load(self, place: Any) -> Any:
-        return self.builder.load(self.builder.bitcast(place, self.type.as_pointer()), align=self.align)
-
-    def store(self, value: Any, place: Any) -> None:
-        self.builder.store(value, self.builder.bitcast(place, self.type.as_pointer()), align=self.align)
-
-    def add_product(self, total: Any, one: Any, other: Any) -> None:
-        """To a variable."""
-        product = self.builder.fmul(one, other, flags=("contract",))
-        self.builder.store(self.builder.fadd(self.builder.load(total), product, flags=("contract",)), total)
+    @property
+    def value(self) -> Lanes:
+        return Lanes(self.builder, self.builder.load(self.variable))
 
 
-@intrinsic
-def copy16(_context: Any, target: Any, to: Any, source: Any, of: Any) -> Any:
-    """target[to : to + 16] = source[of : of + 16], as one vector; arrays are contiguous and of one type.
+@lanes
+def copy16(target: Place, source: Place) -> None:
+    """Copy 16 numbers as one vector.
 
     Loops of that length LLVM compiles for any length, with a test whether the arrays overlap.
     """
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = Vectors(context, builder, signature, arguments)
-        vectors.store(vectors.load(vectors.place(2, arguments[3])), vectors.place(0, arguments[1]))
-        return context.get_dummy_value()
-
-    return types.void(target, types.int64, source, types.int64), code
+    target.store(source.load())
 
 
-@intrinsic
-def add_products16(
-    _context: Any, total: Any, to: Any, one: Any, i: Any, i_step: Any, other: Any, j: Any, j_step: Any, count: Any
-) -> Any:
-    """Add to total[to : to + 16] `count` products one[i : i + 16] · other[j : j + 16], i and j moving on by a step."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = Vectors(context, builder, signature, arguments)
-        target = vectors.place(0, arguments[1])
-        products = cgutils.alloca_once_value(builder, vectors.load(target))
-        with cgutils.for_range(builder, arguments[8]) as loop:
-            steps = [builder.mul(loop.index, arguments[step]) for step in (4, 7)]
-            first = vectors.load(vectors.place(2, arguments[3], steps[0]))
-            vectors.add_product(products, first, vectors.load(vectors.place(5, arguments[6], steps[1])))
-        vectors.store(builder.load(products), target)
-        return context.get_dummy_value()
-
-    number = types.int64
-    return types.void(total, number, one, number, number, other, number, number, number), code
+@lanes
+def add_products16(total: Place, one: Place, one_step: Any, other: Place, other_step: Any, count: Any) -> None:
+    """Add to the total `count` products of vectors, the places of which move on by a step."""
+    products = Sum(total.load())
+    with cgutils.for_range(total.builder, count) as loop:
+        first, second = one.times(loop.index, one_step), other.times(loop.index, other_step)
+        products.add_product(first.load(), second.load())
+    total.store(products.value)
 
 
-@intrinsic
-def prefetch(_context: Any, source: Any, of: Any) -> Any:
-    """Have the processor fetch what memory holds around source[of], which need not exist, while it goes on."""
-
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = Vectors(context, builder, signature, arguments).place(0, arguments[1])
-        number = ir.IntType(32)
-        # For reading; into the second-level cache; data, not code.
-        how = [number(0), number(2), number(1)]
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(fetch, [builder.bitcast(place, cgutils.voidptr_t), *how])
-        return context.get_dummy_value()
-
-    return types.void(source, types.int64), code
+@lanes
+def prefetch(place: Place) -> None:
+    """Have the processor fetch what memory holds around a place, which need not exist, while it goes on."""
+    builder, number = place.builder, ir.IntType(32)
+    # For reading; into the second-level cache; data, not code.
+    how = [number(0), number(2), number(1)]
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(fetch, [builder.bitcast(place.pointer, cgutils.voidptr_t), *how])

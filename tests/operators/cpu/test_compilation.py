@@ -8,21 +8,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import operators
+from operators.cpu import axis_matrices, compilation, gated_norm, kernel
 
 ROOT = Path(operators.__file__).parents[1]
 COMPILES = """
-import numpy as np
-from numba import types
-from operators.cpu.compilation import compile_cached, compile_function
+from typing import NamedTuple
+from operators.cpu.kernel import Flat, kernel
 from operators.cpu.transform import _address
 
-def double(values):
-    values *= 2
+class Record(NamedTuple):
+    values: Flat
 
-for kind in (types.float32, types.float64):
-    compile_cached(double, types.void(kind[::1]))
+@kernel
+def double(k: Record, low: int, high: int) -> None:
+    for i in range(low, high):
+        k.values[i] *= 2
+
+for kind in ("float32", "float64"):
+    double.compiled(kind)
 for radix in (2, 4):
     for kind in ("float32", "float64"):
         _address(radix, kind)
@@ -73,3 +79,47 @@ def test_forms_of_a_function_share_no_index(tmp_path: Path) -> None:
         codes = [path.stem for path in cache.rglob("*.nbc")]
         assert len(indexes) == 6
         assert sorted(codes) == sorted(f"{index}.1" for index in indexes), "found again, none added"
+
+
+def compiler(monkeypatch: pytest.MonkeyPatch, message: str) -> list[bool]:
+    """The attempts at compiling where every attempt at caching fails with `message`."""
+    attempts: list[bool] = []
+
+    def compile_(signature: object, cache: bool = False, **options: object):
+        attempts.append(cache)
+        if cache:
+            raise RuntimeError(message)
+        return lambda function: function
+
+    monkeypatch.setattr(compilation, "cfunc", compile_)
+    return attempts
+
+
+def test_without_a_place_for_a_cache_it_compiles_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = compiler(monkeypatch, "cannot cache function '_entry': no locator available for file 'kernel.py'")
+    made = gated_norm.forward.compiled.__wrapped__(gated_norm.forward, "float32")
+    assert made.__code__ is kernel._entry.__code__
+    assert attempts == [True, False]
+
+
+def test_other_failures_to_compile_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = compiler(monkeypatch, "LLVM is not well")
+    with pytest.raises(RuntimeError, match="not well"):
+        gated_norm.forward.compiled.__wrapped__(gated_norm.forward, "float64")
+    assert attempts == [True]
+
+
+def test_a_table_is_what_compiled_code_reads() -> None:
+    """Fields in their order, strides in bytes, a float as its bits."""
+    assert kernel.layout(gated_norm.Forward) == (*[("flat", 1)] * 4, ("float", 0), *[("int", 0)] * 2)
+    y, weight = torch.zeros(3, 4)[:, :3], torch.zeros(3)
+    record = gated_norm.Forward(y=y, z=y, weight=weight, out=weight, eps=1.0, y_row=4, z_row=5)
+    flat = [y.data_ptr(), 11, y.data_ptr(), 11, weight.data_ptr(), 3, weight.data_ptr(), 3]
+    assert kernel.table(record, 7, 9).tolist() == [0, 7, 9, *flat, 0x3FF0000000000000, 4, 5]
+
+
+def test_a_record_has_all_its_fields_and_no_others() -> None:
+    with pytest.raises(TypeError, match="y_row"):
+        gated_norm.forward("float32", 1, 1, y=torch.zeros(1))
+    with pytest.raises(TypeError, match="unexpected"):
+        axis_matrices.forward("float32", 1, 1, table=torch.zeros(1))
