@@ -1,4 +1,5 @@
-"""The shape of the house: `python -m tests.structure` says which imports run up or in circles, which folder is full.
+"""The shape of the house: `python -m tests.structure` says which imports run up or in circles, which folder is full,
+and where compiled code is told of its arguments by their positions.
 
 Imports inside functions and those for type checkers alone count as well: a reader follows them too.
 """
@@ -105,10 +106,29 @@ def full(root: Path = ROOT) -> list[str]:
     return [f"{path.relative_to(root)}: {count} files" for path, count in sorted(folders.items()) if count > MOST_FILES]
 
 
+def by_position(root: Path = ROOT) -> list[str]:
+    """Places in compiled code that read or write an item by a literal number: a table has names.
+
+    The first and the last item, axes of a shape, and every n-th item may be asked for.
+    """
+    wrong = []
+    for path in sorted((root / "operators/cpu").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Subscript) or ast.unparse(node.value).split(".")[-1] in ("shape", "Annotated"):
+                continue
+            for index in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
+                if isinstance(index, ast.Slice):
+                    index = index.lower if index.step is None else None
+                text = "" if index is None else ast.unparse(index)
+                if text.lstrip("-").isdigit() and text not in ("0", "-1"):
+                    wrong.append(f"{path.relative_to(root)}:{node.lineno}: {ast.unparse(node)}")
+    return wrong
+
+
 def main() -> int:
     """Print what is wrong; exit status 1 if anything is."""
     edges = graph()
-    wrong = [*upward(edges), *(f"a circle: {group}" for group in circles(edges)), *full()]
+    wrong = [*upward(edges), *(f"a circle: {group}" for group in circles(edges)), *full(), *by_position()]
     sys.stdout.write("".join(f"{line}\n" for line in wrong))
     return 1 if wrong else 0
 

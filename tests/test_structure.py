@@ -20,6 +20,7 @@ def test_no_import_runs_up_or_in_a_circle_and_no_folder_is_full() -> None:
     assert structure.upward(edges) == []
     assert structure.circles(edges) == []
     assert structure.full() == []
+    assert structure.by_position() == []
 
 
 def test_what_is_wrong_is_found(tmp_path: Path) -> None:
@@ -45,3 +46,10 @@ def test_what_is_wrong_is_found(tmp_path: Path) -> None:
     ]
     assert structure.circles(edges) == ["operators.a, operators.b, operators.c", "models.e, operators.d"]
     assert structure.full(tmp_path) == ["tasks: 16 files"]
+
+
+def test_tables_that_are_read_by_position_are_found(tmp_path: Path) -> None:
+    source = "t[29]\nt[2 * axis]\nt[0], t[-1]\nx.shape[1]\nt[31:34]\nt[:16]\nwaves[1, turn]\nx[1::2]\nt[-3] = 0\n"
+    write(tmp_path, operators__cpu__kernel=source, operators__scan__other="t[29]")
+    found = [line.removeprefix("operators/cpu/kernel.py:") for line in structure.by_position(tmp_path)]
+    assert found == ["1: t[29]", "5: t[31:34]", "7: waves[1, turn]", "9: t[-3]"]
