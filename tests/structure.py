@@ -1,4 +1,5 @@
-"""The shape of the house: `python -m tests.structure` says which imports run up or in circles, which folder is full.
+"""The shape of the house: `python -m tests.structure` says which imports run up or in circles, which folder is full,
+and where compiled code is told of its arguments by their positions.
 
 Imports inside functions and those for type checkers alone count as well: a reader follows them too.
 """
@@ -24,6 +25,9 @@ APART = {
 }
 """Wings, and what they know nothing of."""
 MOST_FILES = 15
+MOST_LINES = 350
+LEAST_WORDS = 4
+"""Of a docstring: what is said in fewer, the name says already."""
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
@@ -107,6 +111,24 @@ def full(root: Path = ROOT) -> list[str]:
     return [f"{path.relative_to(root)}: {count} files" for path, count in sorted(folders.items()) if count > MOST_FILES]
 
 
+def long(root: Path = ROOT) -> list[str]:
+    """Shipped files of too many lines."""
+    counts = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in modules(root).values()}
+    return [f"{path.relative_to(root)}: {count} lines" for path, count in counts.items() if count > MOST_LINES]
+
+
+def curt(root: Path = ROOT) -> list[str]:
+    """Docstrings of too few words."""
+    wrong = []
+    for path in modules(root).values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node)
+                if text is not None and len(text.split()) < LEAST_WORDS:
+                    wrong.append(f"{path.relative_to(root)}: docstring {text!r}")
+    return wrong
+
+
 def doubles(root: Path = ROOT) -> list[str]:
     """Names of classes that stand for two things."""
     places: dict[str, list[str]] = {}
@@ -117,10 +139,30 @@ def doubles(root: Path = ROOT) -> list[str]:
     return [f"class {name}: {', '.join(found)}" for name, found in sorted(places.items()) if len(found) > 1]
 
 
+def by_position(root: Path = ROOT) -> list[str]:
+    """Places in compiled code that read or write an item by a literal number: a table has names.
+
+    The first and the last item, axes of a shape, and every n-th item may be asked for.
+    """
+    wrong = []
+    for path in sorted((root / "operators/cpu").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Subscript) or ast.unparse(node.value).split(".")[-1] in ("shape", "Annotated"):
+                continue
+            for index in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
+                if isinstance(index, ast.Slice):
+                    index = index.lower if index.step is None else None
+                text = "" if index is None else ast.unparse(index)
+                if text.lstrip("-").isdigit() and text not in ("0", "-1"):
+                    wrong.append(f"{path.relative_to(root)}:{node.lineno}: {ast.unparse(node)}")
+    return wrong
+
+
 def main() -> int:
     """Print what is wrong; exit status 1 if anything is."""
     edges = graph()
-    wrong = [*upward(edges), *(f"a circle: {group}" for group in circles(edges)), *full(), *doubles()]
+    wrong = [*upward(edges), *(f"a circle: {group}" for group in circles(edges))]
+    wrong += [*full(), *long(), *doubles(), *by_position(), *curt()]
     wrong += [f"private: {use}" for use in private_interfaces.uses({**modules(), "run": ROOT / "run.py"})]
     sys.stdout.write("".join(f"{line}\n" for line in wrong))
     return 1 if wrong else 0

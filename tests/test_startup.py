@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from operators.cpu import jit
+from operators.cpu import compilation
 from operators.runtime import idle
 
 ROOT = Path(__file__).parents[1]
@@ -177,13 +177,13 @@ def test_the_users_wish_holds(monkeypatch):
 
 
 def test_compilation_is_announced_once_and_only_if_it_takes_long(monkeypatch, capfd):
-    monkeypatch.setattr(jit, "PATIENCE", 30.0)
-    with jit._announced():
+    monkeypatch.setattr(compilation, "PATIENCE", 30.0)
+    with compilation._announced():
         pass
     assert capfd.readouterr().err == ""
-    monkeypatch.setattr(jit, "PATIENCE", 0.0)
-    jit._announce.cache_clear()
+    monkeypatch.setattr(compilation, "PATIENCE", 0.0)
+    compilation._announce.cache_clear()
     for _ in range(2):
-        with jit._announced():
-            jit.Timer(0.2, lambda: None).run()
+        with compilation._announced():
+            compilation.Timer(0.2, lambda: None).run()
     assert capfd.readouterr().err.count("compiling kernels") == 1

@@ -22,6 +22,9 @@ def test_no_import_runs_up_or_in_a_circle_and_no_folder_is_full() -> None:
     assert structure.full() == []
     assert structure.doubles() == []
     assert private_interfaces.uses({**structure.modules(), "run": structure.ROOT / "run.py"}) == []
+    assert structure.by_position() == []
+    assert structure.long() == []
+    assert structure.curt() == []
 
 
 def test_what_is_wrong_is_found(tmp_path: Path) -> None:
@@ -85,3 +88,16 @@ def test_private_interface_elsewhere_is_found(tmp_path: Path) -> None:
         "tasks.a:12 self._b",
         "tasks.a:17 self._e",
     ]
+
+
+def test_tables_that_are_read_by_position_are_found(tmp_path: Path) -> None:
+    source = "t[29]\nt[2 * axis]\nt[0], t[-1]\nx.shape[1]\nt[31:34]\nt[:16]\nwaves[1, turn]\nx[1::2]\nt[-3] = 0\n"
+    write(tmp_path, operators__cpu__kernel=source, operators__scan__other="t[29]")
+    found = [line.removeprefix("operators/cpu/kernel.py:") for line in structure.by_position(tmp_path)]
+    assert found == ["1: t[29]", "5: t[31:34]", "7: waves[1, turn]", "9: t[-3]"]
+
+
+def test_long_files_and_docstrings_of_few_words_are_found(tmp_path: Path) -> None:
+    write(tmp_path, operators__a='"""Three short words."""\n' + "x = 1\n" * 350, tasks__b='"""This one has four."""\n')
+    assert structure.long(tmp_path) == ["operators/a.py: 351 lines"]
+    assert structure.curt(tmp_path) == ["operators/a.py: docstring 'Three short words.'"]

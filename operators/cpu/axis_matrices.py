@@ -11,12 +11,51 @@ h[i + j + 1]. Vectors run over channels.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from operators.cpu.compilation import inner
 from operators.cpu.exponential import exp
-from operators.cpu.jit import array, compile_share, inner, share
+from operators.cpu.kernel import Flat, kernel
+
+
+class Forward(NamedTuple):
+    """A task is an axis, a state and `chunk` channels; those of the first axis come first.
+
+    numbers (6, S, D): diffusion, velocity and gain of the first axis and of the second in turn. row_waves (2, P) and
+    column_waves: the cosine and the sine of n turns' P-th part. `sign`: that of the image behind the edge. Written:
+    rows (S, H, H, D) and columns (S, W, W, D).
+    """
+
+    numbers: Flat
+    row_waves: Flat
+    column_waves: Flat
+    rows: Flat
+    columns: Flat
+    height: int
+    width: int
+    sign: int
+    states: int
+    channels: int
+    chunk: int
+
+
+class Backward(NamedTuple):
+    """As `Forward`, with the gradients of rows and columns; written: grad_numbers (6, S, D)."""
+
+    numbers: Flat
+    row_waves: Flat
+    column_waves: Flat
+    grad_rows: Flat
+    grad_columns: Flat
+    grad_numbers: Flat
+    height: int
+    width: int
+    sign: int
+    states: int
+    channels: int
+    chunk: int
 
 
 @inner
@@ -60,14 +99,14 @@ def _add_both(even: Any, odd: Any, cosine: Any, sine: Any, by_cosine: Any, by_si
 def _transform(cosine: Any, sine: Any, waves: Any, even: Any, odd: Any) -> None:
     """even[n] = sum over k of cos(k n) cosine[k], odd[n] = sum over k of sin(k n) sine[k], for n and k up to P // 2.
 
-    waves (2, P): the cosine and the sine of n turns' P-th part. The map is its own transpose.
+    waves: see `Forward`. The map is its own transpose.
     """
-    period = waves.shape[1]
+    period = len(waves) // 2
     for n in range(len(even)):
         even[n], odd[n] = 0, 0
         for k in range(len(cosine)):
             turn = k * n % period
-            _add_both(even[n], odd[n], cosine[k], sine[k], waves[0, turn], waves[1, turn])
+            _add_both(even[n], odd[n], cosine[k], sine[k], waves[turn], waves[period + turn])
 
 
 @inner(fastmath={"contract"})
@@ -133,17 +172,14 @@ def _pair(rows: int, columns: int, dtype: Any) -> tuple[Any, Any]:
 
 
 @inner(once=True)
-def _forward(
+def _matrix(
     numbers: Any, waves: Any, length: int, sign: int, axis: int, states: int, channels: int, chunk: int, task: int,
     matrix: Any,
 ) -> None:  # fmt: skip
-    """The matrices (S, length, length, D) of `axis`, in matrix (flat), for a state and `chunk` channels.
-
-    numbers: flat (6, S, D), diffusion, velocity and gain of the first axis and of the second in turn. waves (2, P).
-    """
+    """The matrices (S, length, length, D) of `axis`, in matrix (flat), for a state and `chunk` channels."""
     state, first, n = _part(task, states, channels, chunk)
     diffusion, velocity, gain = _three(numbers, axis, states, channels, state, first, n)
-    period = waves.shape[1]
+    period = len(waves) // 2
     half = period // 2 + 1
     (cosine, sine), (even, odd) = _pair(half, n, numbers.dtype), _pair(half, n, numbers.dtype)
     response = np.empty((period, n), numbers.dtype)
@@ -163,14 +199,14 @@ def _forward(
 
 
 @inner(once=True)
-def _backward(
+def _gradients(
     numbers: Any, waves: Any, length: int, sign: int, axis: int, states: int, channels: int, chunk: int, task: int,
     gradient: Any, grad_numbers: Any,
 ) -> None:  # fmt: skip
-    """Gradients of `numbers` from that of the matrices, with the arguments of `_forward`."""
+    """Gradients of `numbers` from that of the matrices, with the arguments of `_matrix`."""
     state, first, n = _part(task, states, channels, chunk)
     diffusion, velocity, gain = _three(numbers, axis, states, channels, state, first, n)
-    period = waves.shape[1]
+    period = len(waves) // 2
     half = period // 2 + 1
     (cosine, sine), (even, odd) = _pair(half, n, numbers.dtype), _pair(half, n, numbers.dtype)
     response = np.zeros((period, n), numbers.dtype)
@@ -197,34 +233,30 @@ def _backward(
         _collect(cosine[k], sine[k], of_cosine[k], of_sine[k], gain, share, wave, spread, turn, growth)
 
 
-def compiled(dtype: str) -> tuple[Any, Any]:
-    """The forward and the backward pass for `float32` or `float64`, for `jit.run`, kept on disk if possible.
+@inner
+def _axis_and_part(task: int, states: int, channels: int, chunk: int) -> tuple[int, int]:
+    return divmod(task, states * ((channels + chunk - 1) // chunk))
 
-    Arrays: the coefficients, the waves of either axis, and either axis' matrices; or their gradients, and then the
-    coefficients' gradients. Numbers: H, W, the image's sign, S, D and chunk. The tasks of the first axis come first.
-    """
-    kind = {"float32": np.float32, "float64": np.float64}[dtype]
 
-    def forward(data: Any) -> None:
-        t, low, high = share(data, 16)
-        tasks = t[13] * ((t[14] + t[15] - 1) // t[15])
-        numbers = array(t[0], t[1], kind)
-        for task in range(low, high):
-            axis, part = divmod(task, tasks)
-            waves = array(t[2 + 2 * axis], t[3 + 2 * axis], kind).reshape(2, -1)
-            matrix = array(t[6 + 2 * axis], t[7 + 2 * axis], kind)
-            _forward(numbers, waves, t[10 + axis], t[12], axis, t[13], t[14], t[15], part, matrix)
+@kernel
+def forward(k: Forward, low: int, high: int) -> None:
+    """Write the matrices of each task's channels."""
+    for task in range(low, high):
+        axis, part = _axis_and_part(task, k.states, k.channels, k.chunk)
+        waves, matrix, length = k.row_waves, k.rows, k.height
+        if axis == 1:
+            waves, matrix, length = k.column_waves, k.columns, k.width
+        _matrix(k.numbers, waves, length, k.sign, axis, k.states, k.channels, k.chunk, part, matrix)
 
-    def backward(data: Any) -> None:
-        t, low, high = share(data, 18)
-        tasks = t[15] * ((t[16] + t[17] - 1) // t[17])
-        numbers, grad_numbers = array(t[0], t[1], kind), array(t[10], t[11], kind)
-        for task in range(low, high):
-            axis, part = divmod(task, tasks)
-            waves = array(t[2 + 2 * axis], t[3 + 2 * axis], kind).reshape(2, -1)
-            gradient = array(t[6 + 2 * axis], t[7 + 2 * axis], kind)
-            _backward(
-                numbers, waves, t[12 + axis], t[14], axis, t[15], t[16], t[17], part, gradient, grad_numbers
-            )  # fmt: skip
 
-    return compile_share(forward), compile_share(backward)
+@kernel
+def backward(k: Backward, low: int, high: int) -> None:
+    """Write the gradients of each task's coefficients."""
+    for task in range(low, high):
+        axis, part = _axis_and_part(task, k.states, k.channels, k.chunk)
+        waves, gradient, length = k.row_waves, k.grad_rows, k.height
+        if axis == 1:
+            waves, gradient, length = k.column_waves, k.grad_columns, k.width
+        _gradients(
+            k.numbers, waves, length, k.sign, axis, k.states, k.channels, k.chunk, part, gradient, k.grad_numbers
+        )  # fmt: skip

@@ -1,13 +1,48 @@
-"""Compiled code of `operators.shell.gated_norm`, for a slice of the rows."""
+"""Compiled code of `operators.shell.gated_norm`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from operators.cpu.compilation import inner
 from operators.cpu.exponential import exp
-from operators.cpu.jit import array, compile_share, inner, share
+from operators.cpu.kernel import Flat, kernel
+
+
+class Forward(NamedTuple):
+    """A task is a row. y, z: rows are y_row and z_row numbers apart; weight (D,); written: out (rows, D)."""
+
+    y: Flat
+    z: Flat
+    weight: Flat
+    out: Flat
+    eps: float
+    y_row: int
+    z_row: int
+
+
+class Backward(NamedTuple):
+    """A task is one of `parts` parts of the rows; as in `Forward`, grad_out has rows that are grad_row numbers apart.
+
+    Written: grad_y and grad_z (rows, D); grad_weight (parts, D), yet to be summed.
+    """
+
+    y: Flat
+    z: Flat
+    weight: Flat
+    grad_out: Flat
+    grad_y: Flat
+    grad_z: Flat
+    grad_weight: Flat
+    eps: float
+    y_row: int
+    z_row: int
+    grad_row: int
+    rows: int
+    parts: int
+
 
 _FAST = {"contract", "reassoc", "nsz"}
 
@@ -53,51 +88,27 @@ def _backward_row(
         grad_y[d] = r * (gated[d] * weight[d] - y[d] * dot)
 
 
-@inner(once=True)
-def _forward(y: Any, z: Any, weight: Any, eps: Any, out: Any, y_row: int, z_row: int, low: int, high: int) -> None:
-    """Rows `low` to `high` - 1. Flat: y and z, whose rows are y_row and z_row numbers apart; out, contiguous."""
+@kernel
+def forward(k: Forward, low: int, high: int) -> None:
+    """Normalise and gate the rows `low` to `high` - 1."""
+    y, z, weight, out = k.y, k.z, k.weight, k.out
     width = len(weight)
     for t in range(low, high):
-        y_t, z_t = y[t * y_row : t * y_row + width], z[t * z_row : t * z_row + width]
-        _forward_row(y_t, z_t, weight, _scale(y_t, eps), out[t * width : t * width + width])
+        y_t, z_t = y[t * k.y_row : t * k.y_row + width], z[t * k.z_row : t * k.z_row + width]
+        _forward_row(y_t, z_t, weight, _scale(y_t, k.eps), out[t * width : t * width + width])
 
 
-@inner(once=True)
-def _backward(
-    y: Any, z: Any, weight: Any, eps: Any, g: Any, grad_y: Any, grad_z: Any, grad_weight: Any,
-    y_row: int, z_row: int, g_row: int, rows: int, parts: int, low: int, high: int,
-) -> None:  # fmt: skip
-    """Parts `low` to `high` - 1 of the rows, as in `_forward`; grad_weight (parts, width) is yet to be summed."""
+@kernel
+def backward(k: Backward, low: int, high: int) -> None:
+    """Write the gradients of all rows of these parts."""
+    y, z, weight, g, grad_y, grad_z = k.y, k.z, k.weight, k.grad_out, k.grad_y, k.grad_z
     width = len(weight)
     opening, gated = np.empty_like(weight), np.empty_like(weight)
     for part in range(low, high):
-        own = grad_weight[part * width : part * width + width]
+        own = k.grad_weight[part * width : part * width + width]
         own[:] = 0
-        for t in range(rows * part // parts, rows * (part + 1) // parts):
-            y_t, z_t = y[t * y_row : t * y_row + width], z[t * z_row : t * z_row + width]
-            g_t, at = g[t * g_row : t * g_row + width], t * width
+        for t in range(k.rows * part // k.parts, k.rows * (part + 1) // k.parts):
+            y_t, z_t = y[t * k.y_row : t * k.y_row + width], z[t * k.z_row : t * k.z_row + width]
+            g_t, at = g[t * k.grad_row : t * k.grad_row + width], t * width
             grad_y_t, grad_z_t = grad_y[at : at + width], grad_z[at : at + width]
-            _backward_row(y_t, z_t, weight, g_t, _scale(y_t, eps), grad_y_t, grad_z_t, own, opening, gated)
-
-
-def compiled(dtype: str) -> tuple[Any, Any]:
-    """The forward and the backward pass for `float32` or `float64`, for `jit.run`, kept on disk if possible.
-
-    Their arrays and numbers are the arguments of `_forward` and `_backward`, in order, eps as an array of one.
-    """
-    kind = {"float32": np.float32, "float64": np.float64}[dtype]
-
-    def forward(data: Any) -> None:
-        t, low, high = share(data, 12)
-        y, z, weight = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
-        eps, out = array(t[6], t[7], kind), array(t[8], t[9], kind)
-        _forward(y, z, weight, eps[0], out, t[10], t[11], low, high)
-
-    def backward(data: Any) -> None:
-        t, low, high = share(data, 21)
-        y, z, weight = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
-        eps, g, grad_y = array(t[6], t[7], kind), array(t[8], t[9], kind), array(t[10], t[11], kind)
-        grad_z, grad_weight = array(t[12], t[13], kind), array(t[14], t[15], kind)
-        _backward(y, z, weight, eps[0], g, grad_y, grad_z, grad_weight, t[16], t[17], t[18], t[19], t[20], low, high)
-
-    return compile_share(forward), compile_share(backward)
+            _backward_row(y_t, z_t, weight, g_t, _scale(y_t, k.eps), grad_y_t, grad_z_t, own, opening, gated)

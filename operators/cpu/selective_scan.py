@@ -1,4 +1,4 @@
-"""Compiled selective scans, forward and backward, for a slice of the work.
+"""Compiled selective scans, forward and backward.
 
 A task is one image and one block of channels. It goes through the sequence in chunks: it copies a chunk into tiles
 whose last axis is the channel, so that the recurrence runs on vectors of channels whatever the memory layout outside,
@@ -10,14 +10,60 @@ Exponentials dominate: see `operators.cpu.exponential`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
+from operators.cpu.compilation import inner
 from operators.cpu.exponential import exp
-from operators.cpu.jit import compile_cached, inner
+from operators.cpu.kernel import Axes2, Axes3, Axes4, Axes5, kernel
+
+
+class Forward(NamedTuple):
+    """A task is an image and a block of `lanes` channels.
+
+    u, delta, y (B, D, L), of which y is written; A (D, S); B, C (B, G, S, L); last (B, D, S) holds the initial state,
+    and the last one afterwards; states (B, chunks, S, D) is written: the state before each chunk of `span` steps, in
+    the order of the scan, which starts at the end if `reverse`.
+    """
+
+    u: Axes3
+    delta: Axes3
+    A: Axes2
+    B: Axes4
+    C: Axes4
+    y: Axes3
+    last: Axes3
+    states: Axes4
+    span: int
+    lanes: int
+    reverse: int
+
+
+class Backward(NamedTuple):
+    """As `Forward`, with the gradients of y (B, D, L) and of the last state (B, D, S), which is overwritten by that of
+    the initial one.
+
+    Written: grad_u, grad_delta (B, D, L); grad_a (B, S, D), to be summed over images; grad_b, grad_c (blocks of a
+    group, B, G, L, S), to be summed over blocks.
+    """
+
+    u: Axes3
+    delta: Axes3
+    A: Axes2
+    B: Axes4
+    C: Axes4
+    states: Axes4
+    grad_y: Axes3
+    grad_last: Axes3
+    grad_u: Axes3
+    grad_delta: Axes3
+    grad_a: Axes3
+    grad_b: Axes5
+    grad_c: Axes5
+    span: int
+    lanes: int
+    reverse: int
 
 
 @inner
@@ -67,16 +113,11 @@ def _step(dt: Any, x: Any, a: Any, b: Any, c: Any, h: Any, out: Any) -> None:
             out[v] += new * c_s
 
 
-def _forward(
-    u: Any, delta: Any, A: Any, B: Any, C: Any, y: Any, last: Any, states: Any,
-    span: int, lanes: int, reverse: bool, low: int, high: int,
-) -> None:  # fmt: skip
-    """Tasks `low` to `high` - 1 of the scan, in blocks of `lanes` channels and chunks of `span` steps.
-
-    u, delta, y (B, D, L), of which y is written; A (D, S); B, C (B, G, S, L); last (B, D, S) holds the initial state,
-    and the last one afterwards; states (B, chunks, S, D) is written: the state before each chunk, in the order of the
-    scan, which starts at the end if `reverse`.
-    """
+@kernel
+def forward(k: Forward, low: int, high: int) -> None:
+    """Scan the channels of each task, chunk by chunk."""
+    u, delta, A, B, C, y, last, states = k.u, k.delta, k.A, k.B, k.C, k.y, k.last, k.states
+    span, lanes, reverse = k.span, k.lanes, k.reverse
     length, size = u.shape[2], A.shape[1]
     h, a = np.zeros((size, lanes), u.dtype), np.zeros((size, lanes), u.dtype)
     dt, x, out = np.zeros((span, lanes), u.dtype), np.zeros((span, lanes), u.dtype), np.zeros((span, lanes), u.dtype)
@@ -151,17 +192,12 @@ def _step_back(
         grad_c[s] = sum_c
 
 
-def _backward(
-    u: Any, delta: Any, A: Any, B: Any, C: Any, states: Any, grad_y: Any, grad_last: Any,
-    grad_u: Any, grad_delta: Any, grad_a: Any, grad_b: Any, grad_c: Any,
-    span: int, lanes: int, reverse: bool, low: int, high: int,
-) -> None:  # fmt: skip
-    """Gradients from tasks `low` to `high` - 1; the arguments up to states and after grad_c as in the forward pass.
-
-    grad_y (B, D, L); grad_last (B, D, S), overwritten by the gradient of the initial state. Written: grad_u, grad_delta
-    (B, D, L); grad_a (B, S, D), to be summed over images; grad_b, grad_c (blocks of a group, B, G, L, S), to be summed
-    over blocks.
-    """
+@kernel
+def backward(k: Backward, low: int, high: int) -> None:
+    """Write the gradients from the channels of each task, from the last chunk to the first."""
+    u, delta, A, B, C, states, grad_y, grad_last = k.u, k.delta, k.A, k.B, k.C, k.states, k.grad_y, k.grad_last
+    grad_u, grad_delta, grad_a, grad_b, grad_c = k.grad_u, k.grad_delta, k.grad_a, k.grad_b, k.grad_c
+    span, lanes, reverse = k.span, k.lanes, k.reverse
     length, size = u.shape[2], A.shape[1]
     a, g_h, g_a = np.zeros((size, lanes), u.dtype), np.zeros((size, lanes), u.dtype), np.zeros((size, lanes), u.dtype)
     dt, x, dy = np.zeros((span, lanes), u.dtype), np.zeros((span, lanes), u.dtype), np.zeros((span, lanes), u.dtype)
@@ -209,19 +245,3 @@ def _backward(
             for v in range(n):
                 grad_a[image, s, first + v] = g_a[s, v]
                 grad_last[image, first + v, s] = g_h[s, v]
-
-
-def compiled(dtype: str) -> tuple[Callable[..., None], Callable[..., None]]:
-    """The forward and the backward pass for `float32` or `float64`, compiled once and cached on disk where possible."""
-    one = {"float32": types.float32, "float64": types.float64}[dtype]
-    array = {n: types.Array(one, n, "A") for n in range(1, 6)}
-    tail = (types.int64, types.int64, types.boolean, types.int64, types.int64)
-    bdl, shared = array[3], array[4]
-    head = (bdl, bdl, array[2], shared, shared)
-    return (
-        compile_cached(_forward, types.void(*head, bdl, array[3], array[4], *tail)),
-        compile_cached(
-            _backward,
-            types.void(*head, array[4], bdl, array[3], bdl, bdl, array[3], array[5], array[5], *tail),
-        ),
-    )

@@ -4,149 +4,86 @@ Every channel has matrices of its own, so that vectors run over channels. A task
 both products without leaving the cache: nothing is transposed in memory, and nothing with an axis for the states exists
 outside.
 
-All is made of `contractions`, y[i, j] = sum over k of a[i, k] b[j, k] of vectors of 16 channels. What they read is in
-panels, which fit into the cache and are read along either axis; memory that is needed next is fetched while sums are
-made.
+All is made of the sums of `operators.cpu.contraction`. What they read is in panels, which fit into the cache and are
+read along either axis; memory that is needed next is fetched while sums are made.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from operators.cpu.jit import (
-    Vectors,
-    add_products16,
-    array,
-    call,
-    compile_function,
-    compile_share,
-    copy16,
-    inner,
-    prefetch,
-    share,
-)
-from operators.runtime.once import once
+from operators.cpu.compilation import inner
+from operators.cpu.contraction import contract, contract_scaled
+from operators.cpu.kernel import Flat, kernel
+from operators.cpu.vectors import add_products16, copy16
 
 
-def _tile(start: str) -> Any:
-    """y[i + j] = y₀ + sum over k of a[i + k] b[j + k] for 4 × 4 vectors of 16 channels, whose sums stay in registers.
+class Forward(NamedTuple):
+    """task = (block of 16 channels / bundle) · batch + image.
 
-    Places of the 4 i and of the 4 j in their arrays are given, and the distances between terms k. `start` says what y₀
-    is: `zero`; `sum`, what stands in y; `scaled`, a vector of factors times what stands in another array. Indices may
-    repeat the one before them: all are read before any is written.
+    u with its strides of (B, H, W); rows (S, H, H, D); columns (S, W, W, D); skip (D,); written: y (B, H, W, D). The
+    addresses are `contractions`.
     """
 
-    @intrinsic
-    def tile(
-        _context: Any, y: Any, y_i: Any, y_j: Any, a: Any, a_i: Any, a_k: Any, b: Any, b_j: Any, b_k: Any, terms: Any,
-        other: Any, other_i: Any, other_j: Any, factors: Any, factors_at: Any,
-    ) -> Any:  # fmt: skip
-        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            vectors = Vectors(context, builder, signature, arguments)
-
-            def four(argument: int) -> list[Any]:
-                return cgutils.unpack_tuple(builder, arguments[argument])
-
-            targets = [vectors.place(0, i, j) for i in four(1) for j in four(2)]
-            if start == "scaled":
-                factor = vectors.load(vectors.place(13, arguments[14]))
-                others = [vectors.load(vectors.place(10, i, j)) for i in four(11) for j in four(12)]
-                begin = [builder.fmul(factor, other) for other in others]
-            else:
-                begin = [vectors.load(target) if start == "sum" else vectors.type(None) for target in targets]
-            sums = [cgutils.alloca_once_value(builder, value) for value in begin]
-            down, right = [vectors.place(3, i) for i in four(4)], [vectors.place(6, j) for j in four(7)]
-            with cgutils.for_range(builder, arguments[9]) as loop:
-                a_at, b_at = (builder.mul(loop.index, arguments[distance]) for distance in (5, 8))
-                row = [vectors.load(vectors.move(place, b_at)) for place in right]
-                for i in range(4):
-                    value = vectors.load(vectors.move(down[i], a_at))
-                    for j in range(4):
-                        vectors.add_product(sums[4 * i + j], value, row[j])
-            for target, total in zip(targets, sums, strict=True):
-                vectors.store(builder.load(total), target)
-            return context.get_dummy_value()
-
-        signature = types.void(
-            y, y_i, y_j, a, a_i, types.int64, b, b_j, types.int64, types.int64,
-            other, other_i, other_j, factors, types.int64,
-        )  # fmt: skip
-        return signature, code
-
-    return tile
+    u: Flat
+    rows: Flat
+    columns: Flat
+    skip: Flat
+    y: Flat
+    u_image: int
+    u_row: int
+    u_column: int
+    batch: int
+    height: int
+    width: int
+    channels: int
+    states: int
+    bundle: int
+    from_zero: int
+    to_sum: int
+    from_scaled: int
 
 
-_tile_from_zero, _tile_to_sum, _tile_scaled = map(_tile, ("zero", "sum", "scaled"))
+class Backward(NamedTuple):
+    """task = (block of 16 channels / bundle) · parts + part of the batch.
 
-
-@inner
-def _four(step: int, first: int, length: int) -> Any:
-    """Places of indices `first` to `first` + 3 of an axis; the last index stands for those beyond it."""
-    last = length - 1
-    return first * step, min(first + 1, last) * step, min(first + 2, last) * step, min(first + 3, last) * step
-
-
-@once
-def contractions(dtype: str) -> tuple[int, ...]:
-    """Addresses of compiled code that makes y[i, j] = y₀ + sum over k of a[i, k] b[j, k], y₀ as `_tile` says.
-
-    They are units of their own, since all that uses them would be compiled with them again.
+    As `Forward`, and the output's gradient grad_y with its strides. Written: grad_u (B, H, W, D), grad_rows (parts, S,
+    H, H, D) and grad_columns (parts, S, W, W, D); added to: grad_skip (parts, D). To be summed over parts.
     """
-    return tuple(_contraction(start, dtype) for start in range(3))
 
-
-def _contraction(start: int, dtype: str) -> int:
-    kind = {"float32": np.float32, "float64": np.float64}[dtype]
-
-    def contract(
-        y: int, y_i: int, y_j: int, a: int, a_i: int, a_k: int, b: int, b_j: int, b_k: int,
-        rows: int, columns: int, terms: int, ahead: int, step: int, count: int,
-        other: int, other_i: int, other_j: int, factors: int,
-    ) -> None:  # fmt: skip
-        to, one, two = array(y, 0, kind), array(a, 0, kind), array(b, 0, kind)
-        scaled, scales, further = array(other, 0, kind), array(factors, 0, kind), array(ahead, 0, kind)
-        each = count // (((rows + 3) // 4) * ((columns + 3) // 4)) + 1
-        fetched = 0
-        for j in range(0, columns, 4):
-            for i in range(0, rows, 4):
-                to_i, to_j = _four(y_i, i, rows), _four(y_j, j, columns)
-                down, right = _four(a_i, i, rows), _four(b_j, j, columns)
-                if start == 0:
-                    _tile_from_zero(to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to, 0)
-                elif start == 1:
-                    _tile_to_sum(to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to, 0)
-                else:
-                    of_i, of_j = _four(other_i, i, rows), _four(other_j, j, columns)
-                    _tile_scaled(
-                        to, to_i, to_j, one, down, a_k, two, right, b_k, terms, scaled, of_i, of_j, scales, 0
-                    )  # fmt: skip
-                until = min(fetched + each, count)
-                for line in range(fetched, until):
-                    prefetch(further, line * step)
-                fetched = until
-
-    return compile_function(contract, 19)
+    u: Flat
+    rows: Flat
+    columns: Flat
+    skip: Flat
+    grad_y: Flat
+    grad_u: Flat
+    grad_rows: Flat
+    grad_columns: Flat
+    grad_skip: Flat
+    u_image: int
+    u_row: int
+    u_column: int
+    grad_image: int
+    grad_row: int
+    grad_column: int
+    batch: int
+    height: int
+    width: int
+    channels: int
+    states: int
+    bundle: int
+    parts: int
+    from_zero: int
+    to_sum: int
+    from_scaled: int
 
 
 @inner
 def _at(numbers: Any, place: int) -> int:
     address: int = numbers.ctypes.data + place * numbers.itemsize
     return address
-
-
-@inner
-def _contract(code: int, y: Any, a: Any, b: Any, sizes: Any, ahead: Any) -> None:
-    """y[i, j] = sum over k of a[i, k] b[j, k], or that added to y, of (i, j, k) = `sizes`, while `ahead` is fetched.
-
-    Arrays are tuples: the address of the first number, and the distances of neighbours along i and j; for a and b,
-    along i or j and then k. `ahead`: address, distance and number of places.
-    """
-    call(code, (*y, *a, *b, *sizes, *ahead, 0, 0, 0, 0))
 
 
 @inner
@@ -167,7 +104,7 @@ def _pack(
         for c in range(columns):
             to, of = r * _pitch(columns) + c * 16, at + r * row + c * column
             for q in range(blocks):
-                copy16(panels, q * size + to, source, of + 16 * q)
+                copy16(((panels, q * size + to), (source, of + 16 * q)))
 
 
 @inner
@@ -179,31 +116,26 @@ def _unpack(
         for c in range(columns):
             of, to = r * _pitch(columns) + c * 16, at + r * row + c * column
             for q in range(blocks):
-                copy16(target, to + 16 * q, panels, q * size + of)
+                copy16(((target, to + 16 * q), (panels, q * size + of)))
 
 
 @inner
-def _lines(field: Any, at: int, strides: Any, height: int, width: int) -> Any:
+def _lines(field: Any, at: int, row: int, column: int, height: int, width: int) -> Any:
     """For `ahead`: the field of a block of channels, if its pixels follow each other in memory; it is a hint only."""
-    return _at(field, at), strides[2], height * width if strides[1] == width * strides[2] else 0
+    return _at(field, at), column, height * width if row == width * column else 0
 
 
-@inner(once=True)
-def _forward(
-    u: Any, rows: Any, columns: Any, skip: Any, y: Any, u_strides: Any,
-    batch: int, height: int, width: int, channels: int, states: int, bundle: int, codes: Any, low: int, high: int,
-) -> None:  # fmt: skip
-    """Tasks `low` to `high` - 1; task = (block of channels / bundle) · batch + image.
-
-    u: flat, with the strides of (B, H, W); rows (S, H, H, D), columns (S, W, W, D), skip (D,), y (B, H, W, D): flat.
-    `codes`: what `contractions` gives.
-    """
+@kernel
+def forward(k: Forward, low: int, high: int) -> None:
+    """Multiply by both matrices, block by block of channels."""
+    u, rows, columns, skip, y = k.u, k.rows, k.columns, k.skip, k.y
+    batch, height, width, channels, states, bundle = k.batch, k.height, k.width, k.channels, k.states, k.bundle
     # States and rows are one axis: matrices [state and k, i] and [state and j, l].
     by_h, by_w = _pitch(height), _pitch(width)
     hh, ww = states * height * by_h, states * width * by_w
     down, along = np.empty(bundle * hh, u.dtype), np.empty(bundle * ww, u.dtype)
     x, across = np.empty(height * by_w, u.dtype), np.empty(states * height * by_w, u.dtype)
-    strides = (height * width * channels, width * channels, channels)
+    row = width * channels
     packed = -1
     for task in range(low, high):
         place, image = divmod(task, batch)
@@ -217,34 +149,29 @@ def _forward(
             _pack(along, columns, first, width * channels, channels, states * width, width, blocks, ww)
         for q in range(blocks):
             block = first + 16 * q
-            of, to = image * u_strides[0] + block, image * strides[0] + block
-            further = of + 16 if q + 1 < blocks else of - 16 * q + u_strides[0]
-            _pack(x, u, of, u_strides[1], u_strides[2], height, width, 1, 0)
+            of, to = image * k.u_image + block, image * height * row + block
+            further = of + 16 if q + 1 < blocks else of - 16 * q + k.u_image
+            _pack(x, u, of, k.u_row, k.u_column, height, width, 1, 0)
             for s in range(states):
-                _contract(
-                    codes[0], (_at(across, s * height * by_w), by_w, 16), (_at(x, 0), by_w, 16),
+                contract(
+                    k.from_zero, (_at(across, s * height * by_w), by_w, 16), (_at(x, 0), by_w, 16),
                     (_at(along, q * ww + s * width * by_w), by_w, 16), (height, width, width),
-                    _lines(y, to, strides, height, width),
+                    _lines(y, to, row, channels, height, width),
                 )  # fmt: skip
-            call(codes[2], (
-                _at(y, to), strides[1], strides[2], _at(down, q * hh), 16, by_h, _at(across, 0), 16, by_w,
-                height, width, states * height, *_lines(u, further, u_strides, height, width),
-                _at(x, 0), by_w, 16, _at(skip, block),
-            ))  # fmt: skip
+            contract_scaled(
+                k.from_scaled, (_at(y, to), row, channels), (_at(down, q * hh), 16, by_h), (_at(across, 0), 16, by_w),
+                (height, width, states * height), _lines(u, further, k.u_row, k.u_column, height, width),
+                (_at(x, 0), by_w, 16), _at(skip, block),
+            )  # fmt: skip
 
 
-@inner(once=True)
-def _backward(
-    u: Any, rows: Any, columns: Any, skip: Any, g: Any, grad_u: Any, grad_rows: Any, grad_columns: Any, grad_skip: Any,
-    u_strides: Any, g_strides: Any,
-    batch: int, height: int, width: int, channels: int, states: int, bundle: int, parts: int, codes: Any,
-    low: int, high: int,
-) -> None:  # fmt: skip
-    """Gradients from tasks `low` to `high` - 1; task = (block of channels / bundle) · parts + part of the batch.
-
-    Flat, with the strides of (B, H, W): u and the output's gradient g. Flat and written: grad_u (B, H, W, D), grad_rows
-    (parts, S, H, H, D) and grad_columns (parts, S, W, W, D); added to: grad_skip (parts, D). To be summed over parts.
-    """
+@kernel
+def backward(k: Backward, low: int, high: int) -> None:
+    """Write all gradients, block by block of channels."""
+    u, rows, columns, skip, g = k.u, k.rows, k.columns, k.skip, k.grad_y
+    grad_u, grad_rows, grad_columns, grad_skip = k.grad_u, k.grad_rows, k.grad_columns, k.grad_skip
+    batch, height, width, channels, states, bundle = k.batch, k.height, k.width, k.channels, k.states, k.bundle
+    parts = k.parts
     # States and rows are one axis: matrices [state and i, k] and [state and j, l], and back [state and j, k].
     by_h, by_w = _pitch(height), _pitch(width)
     hh, ww = states * height * by_h, states * width * by_w
@@ -252,7 +179,7 @@ def _backward(
     grad_down, grad_along = np.empty(bundle * hh, u.dtype), np.empty(bundle * ww, u.dtype)
     x, d = np.empty(height * by_w, u.dtype), np.empty(height * by_w, u.dtype)
     across, back = np.empty(height * by_w, u.dtype), np.empty(states * width * by_h, u.dtype)
-    strides = (height * width * channels, width * channels, channels)
+    row = width * channels
     nothing = (0, 0, 0)
     for task in range(low, high):
         place, part = divmod(task, parts)
@@ -264,74 +191,45 @@ def _backward(
         for image in range(batch * part // parts, batch * (part + 1) // parts):
             for q in range(blocks):
                 block = first + 16 * q
-                u_at, g_at = image * u_strides[0] + block, image * g_strides[0] + block
-                to = image * strides[0] + block
+                u_at, g_at = image * k.u_image + block, image * k.grad_image + block
+                to = image * height * row + block
                 if q + 1 < blocks:
                     u_next, g_next = u_at + 16, g_at + 16
                 else:
-                    u_next, g_next = u_at - 16 * q + u_strides[0], g_at - 16 * q + g_strides[0]
-                _pack(x, u, u_at, u_strides[1], u_strides[2], height, width, 1, 0)
-                _pack(d, g, g_at, g_strides[1], g_strides[2], height, width, 1, 0)
+                    u_next, g_next = u_at - 16 * q + k.u_image, g_at - 16 * q + k.grad_image
+                _pack(x, u, u_at, k.u_row, k.u_column, height, width, 1, 0)
+                _pack(d, g, g_at, k.grad_row, k.grad_column, height, width, 1, 0)
                 for h in range(height):
-                    add_products16(grad_skip, part * channels + block, x, h * by_w, 16, d, h * by_w, 16, width)
+                    add_products16(((grad_skip, part * channels + block), (x, h * by_w), 16, (d, h * by_w), 16, width))
                 for s in range(states):
                     # across[k, j] from x and columns; d rows[i, k] from that.
-                    _contract(
-                        codes[0], (_at(across, 0), by_w, 16), (_at(x, 0), by_w, 16),
+                    contract(
+                        k.from_zero, (_at(across, 0), by_w, 16), (_at(x, 0), by_w, 16),
                         (_at(along, q * ww + s * width * by_w), by_w, 16), (height, width, width),
-                        _lines(grad_u, to, strides, height, width),
+                        _lines(grad_u, to, row, channels, height, width),
                     )  # fmt: skip
-                    _contract(
-                        codes[1], (_at(grad_down, q * hh + s * height * by_h), by_h, 16), (_at(d, 0), by_w, 16),
+                    contract(
+                        k.to_sum, (_at(grad_down, q * hh + s * height * by_h), by_h, 16), (_at(d, 0), by_w, 16),
                         (_at(across, 0), by_w, 16), (height, height, width), nothing,
                     )  # fmt: skip
                     # back[j, k] from the gradient and rows; d columns[j, l] from that.
                     turned = _at(back, s * width * by_h)
-                    _contract(
-                        codes[0], (turned, by_h, 16), (_at(d, 0), 16, by_w),
+                    contract(
+                        k.from_zero, (turned, by_h, 16), (_at(d, 0), 16, by_w),
                         (_at(down, q * hh + s * height * by_h), 16, by_h), (width, height, height), nothing,
                     )  # fmt: skip
-                    _contract(
-                        codes[1], (_at(grad_along, q * ww + s * width * by_w), by_w, 16), (turned, by_h, 16),
-                        (_at(x, 0), 16, by_w), (width, width, height), _lines(u, u_next, u_strides, height, width),
+                    contract(
+                        k.to_sum, (_at(grad_along, q * ww + s * width * by_w), by_w, 16), (turned, by_h, 16),
+                        (_at(x, 0), 16, by_w), (width, width, height),
+                        _lines(u, u_next, k.u_row, k.u_column, height, width),
                     )  # fmt: skip
-                call(codes[2], (
-                    _at(grad_u, to), strides[1], strides[2], _at(back, 0), 16, by_h, _at(along, q * ww), 16, by_w,
-                    height, width, states * width, *_lines(g, g_next, g_strides, height, width),
-                    _at(d, 0), by_w, 16, _at(skip, block),
-                ))  # fmt: skip
+                contract_scaled(
+                    k.from_scaled, (_at(grad_u, to), row, channels), (_at(back, 0), 16, by_h),
+                    (_at(along, q * ww), 16, by_w), (height, width, states * width),
+                    _lines(g, g_next, k.grad_row, k.grad_column, height, width),
+                    (_at(d, 0), by_w, 16), _at(skip, block),
+                )  # fmt: skip
         at = part * states * height * height * channels + first
         _unpack(grad_down, grad_rows, at, height * channels, channels, states * height, height, blocks, hh)
         at = part * states * width * width * channels + first
         _unpack(grad_along, grad_columns, at, width * channels, channels, states * width, width, blocks, ww)
-
-
-def compiled(dtype: str) -> tuple[Any, Any]:
-    """The forward and the backward pass for `float32` or `float64`, for `jit.run`, kept on disk if possible.
-
-    Their arrays and numbers are the arguments of `_forward` and `_backward`, in order.
-    """
-    kind = {"float32": np.float32, "float64": np.float64}[dtype]
-
-    def forward(data: Any) -> None:
-        t, low, high = share(data, 22)
-        u, rows, columns = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
-        skip, y = array(t[6], t[7], kind), array(t[8], t[9], kind)
-        _forward(
-            u, rows, columns, skip, y, (t[10], t[11], t[12]), t[13], t[14], t[15], t[16], t[17], t[18], t[19:22],
-            low, high,
-        )  # fmt: skip
-
-    def backward(data: Any) -> None:
-        t, low, high = share(data, 34)
-        u, rows, columns = array(t[0], t[1], kind), array(t[2], t[3], kind), array(t[4], t[5], kind)
-        skip, g, grad_u = array(t[6], t[7], kind), array(t[8], t[9], kind), array(t[10], t[11], kind)
-        grad_rows, grad_columns = array(t[12], t[13], kind), array(t[14], t[15], kind)
-        grad_skip = array(t[16], t[17], kind)
-        _backward(
-            u, rows, columns, skip, g, grad_u, grad_rows, grad_columns, grad_skip,
-            (t[18], t[19], t[20]), (t[21], t[22], t[23]), t[24], t[25], t[26], t[27], t[28], t[29], t[30], t[31:34],
-            low, high,
-        )  # fmt: skip
-
-    return compile_share(forward), compile_share(backward)

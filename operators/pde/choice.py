@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 
+from operators.cpu.availability import refusal
 from operators.errors import InputError
 
 BOUNDARIES = ("periodic", "neumann", "dirichlet", "absorbing")
 FORCINGS = ("initial", "constant", "steady")
 UNITS = ("pixel", "image")
-HAS_COMPILER = find_spec("numba") is not None
 
 COMPILED_LIMITS = {"periodic": 80, "neumann": 192, "dirichlet": 192, "absorbing": 192}
 """States times (height + width) up to which compiled products beat compiled transforms, whose grid is twice as long and
@@ -84,7 +83,7 @@ def _compiled_code(call: Call) -> str | None:
         return f"runs on the CPU, not on {call.device}"
     if call.differentiated:
         return "has neither forward-mode derivatives nor those of torch.func"
-    return None if HAS_COMPILER else "needs numba, which is not installed"
+    return refusal()
 
 
 def _compiled(call: Call) -> str | None:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from operators.cpu import availability as compiled
 from operators.errors import InputError, check_choice
 from operators.precision import full_precision, wide
 from operators.runtime.differentiation import differentiated
@@ -26,7 +27,12 @@ def availability() -> dict[str, str | None]:
         reason = "; and ".join(
             filter(None, ["it serves CUDA tensors only, and there is no CUDA device", cuda.unbuilt()])
         )
-    return {**dict.fromkeys(BACKENDS), "mamba_ssm": reason}
+    return {**dict.fromkeys(BACKENDS), "mamba_ssm": reason, "cpu": _compiled_refusal()}
+
+
+def _compiled_refusal() -> str | None:
+    reason = compiled.refusal()
+    return None if reason is None else f"it {reason}"
 
 
 def serving(backend: str, device: torch.device, dtype: torch.dtype, *, states: bool = False) -> str:
@@ -34,7 +40,7 @@ def serving(backend: str, device: torch.device, dtype: torch.dtype, *, states: b
 
     Args:
         backend: one of `BACKENDS`; `cuda`: `mamba_ssm` where it serves the call, else `chunked`; `auto`: `cuda` on CUDA
-            tensors, `cpu` on those of the CPU (and of the meta device), else `chunked`.
+            tensors, `cpu` on those of the CPU (and of the meta device) where compiled code runs, else `chunked`.
         device: where the tensors are.
         dtype: in which the recurrence is computed, float32 or float64.
         states: whether an initial state is given or the last one wanted.
@@ -44,7 +50,8 @@ def serving(backend: str, device: torch.device, dtype: torch.dtype, *, states: b
     """
     check_choice("backend of the scan", backend, ("auto", "cuda", *BACKENDS))
     if backend == "auto":
-        backend = {"cuda": "cuda", "cpu": "cpu", "meta": "cpu"}.get(device.type, "chunked")
+        runs_compiled = device.type in ("cpu", "meta") and compiled.refusal() is None
+        backend = "cpu" if runs_compiled else "cuda" if device.type == "cuda" else "chunked"
     if backend in ("cuda", "mamba_ssm"):
         reason = cuda.refusal(device, dtype)
         if reason is None and states:
@@ -53,7 +60,9 @@ def serving(backend: str, device: torch.device, dtype: torch.dtype, *, states: b
             return "chunked" if reason else "mamba_ssm"
     else:
         on_cpu = device.type in ("cpu", "meta")
-        reason = None if backend != "cpu" or on_cpu else f"it serves CPU tensors only, and these are on {device.type}"
+        reason = None
+        if backend == "cpu":
+            reason = _compiled_refusal() if on_cpu else f"it serves CPU tensors only, and these are on {device.type}"
     if reason is not None:
         raise InputError(f"backend={backend!r} cannot serve this scan: {reason}; use auto, chunked or reference")
     return backend

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from operators.cpu.op import CpuOp, Tensors
 from operators.errors import InputError
-from operators.runtime.differentiation import refuse_forward_mode
 from operators.scan import chunked, cpu, cuda
 
-ENGINES: dict[str, ModuleType] = {"cpu": cpu, "chunked": chunked, "mamba_ssm": cuda}
-"""Each with `forward` and `backward`; what they keep for the backward pass is the state before each chunk."""
-
-_WAY_OUT = ("the scan", "use the backend auto or reference")
-_ARGUMENTS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C"
+ENGINES: dict[str, ModuleType] = {"chunked": chunked, "mamba_ssm": cuda}
+"""Those beside compiled code (`cpu`), each with `forward` and `backward`."""
 
 
 def _in_layout(result: Tensor, layout: Tensor) -> Tensor:
@@ -26,97 +25,71 @@ def _in_layout(result: Tensor, layout: Tensor) -> Tensor:
     return result.new_empty_strided(layout.shape, layout.stride()).copy_(result)
 
 
-@torch.library.custom_op(
-    "operator_zoo::selective_scan_fwd",
-    mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor initial, bool reverse, str engine) -> (Tensor, Tensor, Tensor)",
-)
-def scan(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial: Tensor, reverse: bool, engine: str
-) -> tuple[Tensor, Tensor, Tensor]:
+class ScanOp(CpuOp):
     """The recurrence h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t, y_t = C_t · h_t in float32 or float64.
 
-    Args:
-        u: (B, D, L); every other tensor has its type.
-        delta: (B, D, L).
-        A: (D, S).
-        B: (B, G, S, L); group g serves channels g D/G to (g + 1) D/G - 1.
-        C: (B, G, S, L).
-        initial: (B, D, S).
-        reverse: whether the scan runs from the last step to the first.
-        engine: one of `ENGINES`.
-
-    Returns:
-        y (B, D, L), the last state (B, D, S), the states before the chunks (B, chunks, S, D).
+    u, delta, y (B, D, L); A (D, S); B, C (B, G, S, L), where group g serves channels g D/G to (g + 1) D/G - 1; initial
+    and last (B, D, S); states (B, chunks, S, D): the state before each chunk, for the backward pass. `reverse`: whether
+    the scan runs from the last step to the first. `engine`: `cpu`, or one of `ENGINES`.
     """
-    refuse_forward_mode(*_WAY_OUT)
-    y, last, states = ENGINES[engine].forward(u, delta, A, B, C, initial, reverse)
-    return _in_layout(y, torch.empty_like(u, device="meta")), last.contiguous(), states.contiguous()
+
+    name = "selective_scan"
+    title = "the compiled scan"
+    instead = "use the backend auto or reference"
+    once_only = "the scan has second derivatives with backend='reference' only"
+    module = "selective_scan"
+    tensors = ("u", "delta", "A", "B", "C", "initial")
+    options = ("bool reverse", "str engine")
+    results = ("y", "last", "states")
+    kept = ("u", "delta", "A", "B", "C", "states")
+    thread_least = 1 << 16  # updates of states
+
+    def shapes(self, given: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        batch, channels, length = given["u"].shape
+        groups, size = given["B"].shape[1], given["A"].shape[1]
+        sequence, shared, state = (batch, channels, length), (batch, groups, size, length), (batch, channels, size)
+        chunks = 0 if given["engine"] == "mamba_ssm" else (length + chunked.CHUNK - 1) // chunked.CHUNK
+        shapes = {"u": sequence, "delta": sequence, "A": (channels, size), "B": shared, "C": shared, "initial": state}
+        return {**shapes, "y": sequence, "last": state, "states": (batch, chunks, size, channels)}
+
+    def check(self, given: Mapping[str, Any], tensors: Sequence[str]) -> None:
+        if given["engine"] != "cpu":
+            return
+        channels, groups = given["u"].shape[1], given["B"].shape[1]
+        if not groups or channels % groups:
+            raise InputError(f"the compiled scan takes groups that divide the {channels} channels, not {groups}")
+        super().check(given, tensors)
+
+    def blank_results(self, given: Mapping[str, Any]) -> Tensors:
+        _, last, states = super().blank_results(given)
+        return torch.empty_like(given["u"]), last, states
+
+    def blank_gradients(self, given: Mapping[str, Any]) -> Tensors:
+        u, delta, A, B = given["u"], given["delta"], given["A"], given["B"]
+        batch, groups, size, length = B.shape
+        shared = [u.new_empty(batch, groups, length, size).mT for _ in "BC"]
+        initial = u.new_empty(batch, *A.shape)
+        return (torch.empty_like(u), torch.empty_like(delta), u.new_empty(A.shape), *shared, initial)
+
+    def _engine(self, name: str, work: str) -> Callable[..., Tensors]:
+        if name == "cpu":
+            return partial(getattr(cpu, work), self.run)
+        carried_out: Callable[..., Tensors] = getattr(ENGINES[name], work)
+        return carried_out
+
+    def forward(self, *given: Any) -> Tensors:
+        *tensors, engine = given
+        y, last, states = self._engine(engine, "forward")(*tensors)
+        u, *_ = tensors
+        return _in_layout(y, torch.empty_like(u, device="meta")), last.contiguous(), states.contiguous()
+
+    def backward(self, *given: Any) -> Tensors:
+        *tensors, engine = given
+        gradients = self._engine(engine, "backward")(*tensors)
+        named = zip(("u", "delta", "A", "B"), tensors, strict=False)
+        layouts = self.blank_gradients({name: torch.empty_like(x, device="meta") for name, x in named})
+        return tuple(_in_layout(gradient, layout) for gradient, layout in zip(gradients, layouts, strict=True))
 
 
-@scan.register_fake
-def _(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, initial: Tensor, reverse: bool, engine: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, channels, length = u.shape
-    chunks = 0 if engine == "mamba_ssm" else (length + chunked.CHUNK - 1) // chunked.CHUNK
-    states = u.new_empty(batch, chunks, A.shape[1], channels)
-    return torch.empty_like(u), u.new_empty(batch, channels, A.shape[1]), states
-
-
-def _gradients(u: Tensor, delta: Tensor, A: Tensor, B: Tensor) -> tuple[Tensor, ...]:
-    """Uninitialised gradients, in the layout in which they are returned."""
-    batch, groups, size, length = B.shape
-    shared = [u.new_empty(batch, groups, length, size).mT for _ in "BC"]
-    return (torch.empty_like(u), torch.empty_like(delta), u.new_empty(A.shape), *shared, u.new_empty(batch, *A.shape))
-
-
-@torch.library.custom_op(
-    "operator_zoo::selective_scan_bwd",
-    mutates_args=(),
-    schema=f"({_ARGUMENTS}, Tensor states, Tensor grad_y, Tensor grad_last, bool reverse, str engine) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def scan_backward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    states: Tensor,
-    grad_y: Tensor,
-    grad_last: Tensor,
-    reverse: bool,
-    engine: str,
-) -> tuple[Tensor, ...]:
-    """Gradients of u, delta, A, B, C and the initial state, from those of y and of the last state."""
-    refuse_forward_mode(*_WAY_OUT)
-    found = ENGINES[engine].backward(u, delta, A, B, C, states, grad_y, grad_last, reverse)
-    layouts = _gradients(*(torch.empty_like(tensor, device="meta") for tensor in (u, delta, A, B)))
-    return tuple(_in_layout(gradient, layout) for gradient, layout in zip(found, layouts, strict=True))
-
-
-@scan_backward.register_fake
-def _(
-    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, states: Tensor, grad_y: Tensor, *_: Any
-) -> tuple[Tensor, ...]:
-    return _gradients(u, delta, A, B)
-
-
-def _refuse(ctx: Any, *gradients: Tensor) -> None:
-    raise InputError("the scan has second derivatives with backend='reference' only")
-
-
-scan_backward.register_autograd(_refuse)
-
-
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    u, delta, A, B, C, _, ctx.reverse, ctx.engine = inputs
-    ctx.save_for_backward(u, delta, A, B, C, output[2])
-
-
-def _differentiate(ctx: Any, grad_y: Tensor, grad_last: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return (*scan_backward(*ctx.saved_tensors, grad_y, grad_last, ctx.reverse, ctx.engine), None, None)
-
-
-scan.register_autograd(_differentiate, setup_context=_keep)
+OP = ScanOp()
+scan, scan_backward = OP.operator, OP.gradient

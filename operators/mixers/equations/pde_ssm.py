@@ -16,7 +16,7 @@ from operators.errors import InputError
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.mixers.equations.options import METHOD, TERMS, check
-from operators.pde.choice import NAMED, Call, choose
+from operators.pde.choice import NAMED, REFUSALS, Call, choose
 from operators.pde.routes import ROUTES, Prepared
 from operators.pde.symbols import Coefficients
 from operators.precision import full_precision, wide
@@ -192,6 +192,12 @@ class PdeSsm(Core):
         device = self.skip.device.type
         call = replace(self.call, grid=(height, width), device=device, differentiated=differentiated())
         return choose(self.requested_backend, call, METHOD), call
+
+    @classmethod
+    def availability(cls) -> dict[str, str | None]:
+        """For each backend None, or the reason why it serves no equation on this machine."""
+        call = Call(boundary="periodic", forcing="initial", spatial=True, full=False)
+        return {name: REFUSALS[name](call) for name in cls.card.backends}
 
     @property
     def backend(self) -> str:

@@ -31,7 +31,8 @@ def python(code, *arguments, root=ROOT, timeout=240, **environment):
 
 FIRST_CALL = """
 import sys, time, torch
-from operators.scan import kernels, cpu, selective_scan
+from operators.cpu import selective_scan as kernels
+from operators.scan import selective_scan
 u = torch.ones(1, 1, 3, requires_grad=True)
 one = torch.ones(1, 1, 3)
 start = time.process_time()
@@ -39,7 +40,6 @@ y = selective_scan(u, one, torch.zeros(1, 1), one, one)
 y.sum().backward()
 seconds = time.process_time() - start
 assert y.tolist() == [[[1.0, 2.0, 3.0]]] and u.grad.tolist() == [[[3.0, 2.0, 1.0]]]
-assert cpu._kernels.cache_info().currsize == 1
 print(kernels.__file__, seconds)
 """
 
@@ -48,7 +48,7 @@ print(kernels.__file__, seconds)
 def test_where_nothing_can_be_cached_it_compiles_in_memory_and_soon(tmp_path):
     """Files stand where both cache folders, beside the code and at home, would have to be made."""
     shutil.copytree(ROOT / "operators", tmp_path / "operators", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "operators/scan/__pycache__").touch()
+    (tmp_path / "operators/cpu/__pycache__").touch()
     home = tmp_path / "home"
     home.touch()
     settings = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "NUMBA_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -94,7 +94,7 @@ def test_any_layout_in_memory_gives_the_same(layout: str, boundary: str) -> None
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operators.pde.filter_op.THREAD_LEAST", 1)
+    monkeypatch.setattr("operators.pde.filter_op.OP.thread_least", 1)
     field, response, gradient = drawn((5, 9, 7, 50), "neumann", torch.float32)
     before, by_threads = torch.get_num_threads(), []
     try:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from operators import InputError
-from operators.cpu import jit
+from operators.cpu import sharing
 from operators.pde import matrices_op as module
 from operators.pde.choice import BOUNDARIES
 from operators.pde.matrices_op import matrices
@@ -101,15 +101,15 @@ def test_where_it_does_not_serve_torchs_operations_do(boundary: str, side: int) 
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "THREAD_LEAST", 1)
+    monkeypatch.setattr(module.OP, "thread_least", 1)
     asked: list[int] = []
-    run = jit.run
+    run = sharing.run
 
     def counted(*given) -> None:
         asked.append(given[-1])
         run(*given)
 
-    monkeypatch.setattr(jit, "run", counted)
+    monkeypatch.setattr("operators.cpu.kernel.run", counted)
     shape, found = (6, 7, 130, 2), []
     inputs = drawn(shape, torch.float32)
     for threads in (1, 2, 5):
@@ -130,21 +130,24 @@ def test_compiled_code_equals_the_same_code_as_plain_python(boundary: str, monke
     inputs = drawn(shape, names=("kyy", "kxx", "vy", "vx"))
     made = matrices(Coefficients(*inputs[:2], None, *inputs[2:4]), inputs[-1], height, width, boundary)
     given = [torch.randn_like(one) for one in made]
-    names = [name for name, value in vars(kernels).items() if hasattr(value, "py_func")]
+    names = [name for name, value in vars(kernels).items() if hasattr(value, "py_func") and name[0] == "_"]
     assert {"_amplitudes", "_transform", "_collect", "_part"} <= set(names)
     for name in names:
         monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
     numbers = torch.stack([*inputs, torch.ones_like(inputs[0])]).mT.detach().contiguous().view(-1).numpy()
+    waves = [module._waves(length, boundary, torch.float64).numpy() for length in (height, width)]
+    common = {
+        "numbers": numbers, "row_waves": waves[0], "column_waves": waves[1], "height": height, "width": width,
+        "sign": module.SIGNS[boundary], "states": states, "channels": channels, "chunk": 4,
+    }  # fmt: skip
+    written = [np.full(matrix.numel(), np.nan) for matrix in made]
     grad_numbers = np.full_like(numbers, np.nan)
-    for axis, (matrix, gradient) in enumerate(zip(made, given, strict=True)):
-        length = shape[axis]
-        waves = module._waves(length, boundary, torch.float64).view(2, -1).numpy()
-        written = np.full(matrix.numel(), np.nan)
-        for task in range(2 * states):
-            common = (numbers, waves, length, module.SIGNS[boundary], axis, states, channels, 4, task)
-            kernels._forward(*common, written)
-            kernels._backward(*common, gradient.contiguous().view(-1).numpy(), grad_numbers)
-        assert_close(torch.from_numpy(written).view_as(matrix), matrix.detach(), 1e-13, "matrix")
+    kernels.forward.py_func(kernels.Forward(**common, rows=written[0], columns=written[1]), 0, 4 * states)
+    grad_rows, grad_columns = (gradient.contiguous().view(-1).numpy() for gradient in given)
+    record = kernels.Backward(**common, grad_rows=grad_rows, grad_columns=grad_columns, grad_numbers=grad_numbers)
+    kernels.backward.py_func(record, 0, 4 * states)
+    for values, matrix in zip(written, made, strict=True):
+        assert_close(torch.from_numpy(values).view_as(matrix), matrix.detach(), 1e-13, "matrix")
     found = torch.from_numpy(grad_numbers).view(6, states, channels).mT
     for value, expected in zip(found[:5], torch.autograd.grad(made, inputs, given), strict=True):
         assert_close(value, expected, 1e-13, "gradient")

@@ -147,7 +147,7 @@ def test_method_and_backend_are_one_choice(method: str, backend: str) -> None:
 
 
 def test_without_a_compiler_torch_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operators.pde.choice.HAS_COMPILER", False)
+    monkeypatch.setattr("operators.cpu.availability._REFUSAL", "needs numba, which is not installed")
     assert operators.create("pde_ssm", 4, grid=(4, 4)).backend == "separable"
     assert operators.create("pde_ssm", 4, grid=(4, 4), forcing="constant").backend == "fft"
     with pytest.raises(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import operators
 from operators import BARE, InputError
-from operators.cpu import jit
+from operators.cpu import sharing
 from operators.pde import propagators, separable_op
 from operators.pde.choice import BOUNDARIES
 from operators.pde.propagators import axis_matrix
@@ -74,10 +74,11 @@ def test_blocks_taken_together_change_no_bit(channels: int, monkeypatch: pytest.
     found = []
     for bundle in (1, 2, 4):
 
-        def plan(blocks: int, parts: int, bytes_of_block: int, work: int, bundle: int = bundle) -> tuple[int, int, int]:
-            return bundle, -(-blocks // bundle) * parts, 2
+        def bundles(blocks: int, parts: int, bytes_of_block: int, work: int, bundle: int = bundle) -> tuple[int, int]:
+            return bundle, -(-blocks // bundle) * parts
 
-        monkeypatch.setattr(separable_op, "_plan", plan)
+        monkeypatch.setattr(separable_op.OP, "bundles", bundles)
+        monkeypatch.setattr(separable_op.OP, "threads", lambda tasks, work: 2)
         found.append(results(separable(*inputs), inputs, gradient))
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name
@@ -87,12 +88,12 @@ def test_blocks_taken_together_change_no_bit(channels: int, monkeypatch: pytest.
 def test_blocks_are_taken_together_while_they_fit_and_threads_have_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     work = 1 << 30
-    assert separable_op._plan(24, 8, 1 << 16, work) == (4, 48, 4)
-    assert separable_op._plan(24, 8, 1 << 19, work) == (2, 96, 4)
-    assert separable_op._plan(24, 8, 1 << 21, work) == (1, 192, 4)
-    assert separable_op._plan(24, 1, 1 << 16, work) == (1, 24, 4)
-    assert separable_op._plan(3, 8, 1 << 16, work) == (2, 16, 4)
-    assert separable_op._plan(3, 8, 1 << 16, 1) == (4, 8, 1)
+    assert separable_op.OP.bundles(24, 8, 1 << 16, work) == (4, 48)
+    assert separable_op.OP.bundles(24, 8, 1 << 19, work) == (2, 96)
+    assert separable_op.OP.bundles(24, 8, 1 << 21, work) == (1, 192)
+    assert separable_op.OP.bundles(24, 1, 1 << 16, work) == (1, 24)
+    assert separable_op.OP.bundles(3, 8, 1 << 16, work) == (2, 16)
+    assert separable_op.OP.bundles(3, 8, 1 << 16, 1) == (4, 8)
 
 
 @pytest.mark.parametrize("layout", ["half of the channels", "channels first", "one for all", "transposed"])
@@ -115,10 +116,10 @@ def test_any_layout_in_memory_gives_the_same(layout: str) -> None:
 
 @pytest.mark.parametrize("team", [True, False], ids=["OpenMP's threads", "threads of its own"])
 def test_threads_change_no_bit(team: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("operators.pde.separable_op.THREAD_LEAST", 1)
+    monkeypatch.setattr(separable_op.OP, "thread_least", 1)
     if not team:
-        monkeypatch.setattr(jit, "_team", lambda: None)
-    elif jit._team() is None:
+        monkeypatch.setattr(sharing, "_team", lambda: None)
+    elif sharing._team() is None:
         pytest.skip("this process has no GNU OpenMP")
     inputs, gradient = drawn((5, 9, 7, 50, 2), torch.float32)
     before, by_threads = torch.get_num_threads(), []
@@ -136,7 +137,7 @@ def test_threads_change_no_bit(team: bool, monkeypatch: pytest.MonkeyPatch) -> N
 FORKS = """
 import os, signal, torch
 from operators.pde import separable_op as compiled
-compiled.THREAD_LEAST = 1
+compiled.OP.thread_least = 1
 torch.set_num_threads(2)
 inputs = torch.ones(4, 8, 8, 32), torch.ones(1, 8, 8, 32), torch.ones(1, 8, 8, 32), torch.ones(32)
 assert compiled.separable(*inputs)[0, 0, 0, 0] == 65

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.func import vmap
 
 import operators
-from operators.cpu import jit
+from operators.cpu import sharing
 from operators.shell import gated_norm as gating
 from operators.shell.gated_norm import gated_norm, reference
 from operators.shell.shell import EPS, Shell
@@ -84,11 +84,11 @@ def test_any_layout_in_memory_gives_the_same() -> None:
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gating, "THREAD_LEAST", 1)
+    monkeypatch.setattr(gating.OP, "thread_least", 1)
     inputs, gradient = drawn((3, 5, 7, 20), torch.float32)
     asked: list[int] = []
-    run = jit.run
-    monkeypatch.setattr(jit, "run", lambda *given: (asked.append(given[-1]), run(*given))[1])
+    run = sharing.run
+    monkeypatch.setattr("operators.cpu.kernel.run", lambda *given: (asked.append(given[-1]), run(*given))[1])
     found = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
@@ -104,12 +104,14 @@ def test_compiled_code_equals_the_same_code_as_plain_python(monkeypatch: pytest.
     from operators.cpu import gated_norm as kernels
 
     y, z, g = (np.random.default_rng(i).normal(size=5 * 9) for i in range(3))
-    weight, eps = np.linspace(0.5, 1.5, 3), np.float64(EPS)
+    weight = np.linspace(0.5, 1.5, 3)
     for name in ("_scale", "_forward_row", "_backward_row"):
         monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
     out, grad_y, grad_z, grad_weight = np.zeros(15), np.zeros(15), np.zeros(15), np.zeros(6)
-    kernels._forward.py_func(y, z, weight, eps, out, 9, 6, 0, 5)
-    kernels._backward.py_func(y, z, weight, eps, g, grad_y, grad_z, grad_weight, 9, 6, 3, 5, 2, 0, 2)
+    common = {"y": y, "z": z, "weight": weight, "eps": EPS, "y_row": 9, "z_row": 6}
+    kernels.forward.py_func(kernels.Forward(**common, out=out), 0, 5)
+    written = {"grad_y": grad_y, "grad_z": grad_z, "grad_weight": grad_weight}
+    kernels.backward.py_func(kernels.Backward(**common, **written, grad_out=g, grad_row=3, rows=5, parts=2), 0, 2)
     rows = [torch.from_numpy(x).as_strided((5, 3), (step, 1)) for x, step in ((y, 9), (z, 6), (g, 3))]
     inputs = (rows[0].clone().requires_grad_(), rows[1].clone().requires_grad_(), torch.tensor(weight).requires_grad_())
     expected = results(gated_norm(*inputs, EPS), inputs, rows[2].clone())
