@@ -87,11 +87,11 @@ class Task(LightningModule):
                 layer.set_dtype(torch.float64)
 
     def on_test_start(self) -> None:
-        """As `on_fit_start`."""
+        """Prepare testing as `on_fit_start` prepares training."""
         Task.on_fit_start(self)
 
     def on_predict_start(self) -> None:
-        """As `on_fit_start`."""
+        """Prepare sampling as `on_fit_start` prepares training."""
         Task.on_fit_start(self)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

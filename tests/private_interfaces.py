@@ -13,8 +13,9 @@ from pathlib import Path
 
 LIBRARIES = ("torch", "lightning", "optuna", "hydra", "omegaconf", "torchmetrics")
 FILES = ("torch_private.py", "lightning_private.py", "optuna_private.py", "hydra_private.py")
-STANDARD = ("_exit", "_option_string_actions")
-"""Private by name, and Python's own: `os._exit`, which is documented, and the options of `argparse`."""
+STANDARD = ("_exit", "_option_string_actions", "_fields", "_asdict", "_getvalue")
+"""Private by name alone: Python documents `os._exit` and what named tuples offer, numba's guide to extensions documents
+`_getvalue`; and the options of `argparse`."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Scale:
 
     @property
     def title(self) -> str:
-        """`test accuracy`."""
+        """The name in print, as in `test accuracy`."""
         return title(self.metric)
 
     @property
@@ -97,7 +97,7 @@ class Scale:
         return "" if half is None else f"± {self.value(half)}"
 
     def interval(self, low: float | None, high: float | None) -> str:
-        """`2.2 to 4.0`."""
+        """An interval in print, as in `2.2 to 4.0`."""
         return "no interval" if low is None or high is None else f"{self.value(low)} to {self.value(high)}"
 
 
@@ -114,7 +114,7 @@ def minus(text: str) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """`0.03`, `< 0.001`."""
+    """A probability in print, as in `0.03` or `< 0.001`."""
     if p is None:
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"

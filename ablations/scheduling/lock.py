@@ -1,4 +1,4 @@
-"""Locks on files."""
+"""Locks on files, of which a process that dies lets go."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class PeakMemory(Callback):
             self._apart = _status("VmRSS") - sum(one.nbytes for one in tensors)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the peak."""
+        """Read the peak of memory when training ends."""
         if pl_module.device.type == "cuda":
             self.megabytes = torch.cuda.max_memory_allocated(pl_module.device) / 1e6
         elif (_SELF / "clear_refs").exists():

@@ -71,15 +71,15 @@ class StopWatch(Callback):
             raise WorkerStoppedError
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Look."""
+        """Stop the trial if its worker was asked to stop."""
         self._look()
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        """Look."""
+        """Stop the trial if its worker was asked to stop."""
         self._look()
 
     def on_test_batch_start(self, *_: Any) -> None:
-        """Look."""
+        """Stop the trial if its worker was asked to stop."""
         self._look()
 
 

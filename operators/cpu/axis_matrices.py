@@ -20,7 +20,7 @@ from operators.cpu.exponential import exp
 from operators.cpu.kernel import Flat, kernel
 
 
-class Forward(NamedTuple):
+class MatricesForward(NamedTuple):
     """A task is an axis, a state and `chunk` channels; those of the first axis come first.
 
     numbers (6, S, D): diffusion, velocity and gain of the first axis and of the second in turn. row_waves (2, P) and
@@ -41,8 +41,8 @@ class Forward(NamedTuple):
     chunk: int
 
 
-class Backward(NamedTuple):
-    """As `Forward`, with the gradients of rows and columns; written: grad_numbers (6, S, D)."""
+class MatricesBackward(NamedTuple):
+    """As `MatricesForward`, with the gradients of rows and columns; written: grad_numbers (6, S, D)."""
 
     numbers: Flat
     row_waves: Flat
@@ -99,7 +99,7 @@ def _add_both(even: Any, odd: Any, cosine: Any, sine: Any, by_cosine: Any, by_si
 def _transform(cosine: Any, sine: Any, waves: Any, even: Any, odd: Any) -> None:
     """even[n] = sum over k of cos(k n) cosine[k], odd[n] = sum over k of sin(k n) sine[k], for n and k up to P // 2.
 
-    waves: see `Forward`. The map is its own transpose.
+    waves: see `MatricesForward`. The map is its own transpose.
     """
     period = len(waves) // 2
     for n in range(len(even)):
@@ -239,7 +239,7 @@ def _axis_and_part(task: int, states: int, channels: int, chunk: int) -> tuple[i
 
 
 @kernel
-def forward(k: Forward, low: int, high: int) -> None:
+def forward(k: MatricesForward, low: int, high: int) -> None:
     """Write the matrices of each task's channels."""
     for task in range(low, high):
         axis, part = _axis_and_part(task, k.states, k.channels, k.chunk)
@@ -250,7 +250,7 @@ def forward(k: Forward, low: int, high: int) -> None:
 
 
 @kernel
-def backward(k: Backward, low: int, high: int) -> None:
+def backward(k: MatricesBackward, low: int, high: int) -> None:
     """Write the gradients of each task's coefficients."""
     for task in range(low, high):
         axis, part = _axis_and_part(task, k.states, k.channels, k.chunk)

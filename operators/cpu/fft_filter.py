@@ -18,7 +18,7 @@ from operators.cpu.transform import EXCHANGED, PAIRS, transform
 from operators.cpu.vectors import Complex, Place, copy16, lanes
 
 
-class Forward(NamedTuple):
+class FilterForward(NamedTuple):
     """task = block of 16 channels · batch + image.
 
     u with its strides of (B, H, W); response (2, rows, columns / 2 + 1, D) of the extended grid, rows × columns; of
@@ -44,11 +44,11 @@ class Forward(NamedTuple):
     mode: int
 
 
-class Backward(NamedTuple):
+class FilterBackward(NamedTuple):
     """task = block of 16 channels · parts + part of the batch.
 
-    As `Forward`, and the output's gradient grad_y with its strides. Written: grad_u (B, H, W, D) and grad_response
-    (parts, 2, rows, columns / 2 + 1, D), to be summed over parts.
+    As `FilterForward`, and the output's gradient grad_y with its strides. Written: grad_u (B, H, W, D) and
+    grad_response (parts, 2, rows, columns / 2 + 1, D), to be summed over parts.
     """
 
     u: Flat
@@ -280,7 +280,7 @@ def _pack_response(packed: Any, response: Any, first: int, rows: int, columns: i
 
 
 @kernel
-def forward(k: Forward, low: int, high: int) -> None:
+def forward(k: FilterForward, low: int, high: int) -> None:
     """Filter image after image of a block of channels."""
     u, batch, channels, mode = k.u, k.batch, k.channels, k.mode
     row_plan, column_plan = (k.row_passes.reshape(-1, 4), k.row_turns), (k.column_passes.reshape(-1, 4), k.column_turns)
@@ -308,7 +308,7 @@ def forward(k: Forward, low: int, high: int) -> None:
 
 
 @kernel
-def backward(k: Backward, low: int, high: int) -> None:
+def backward(k: FilterBackward, low: int, high: int) -> None:
     """Write both gradients, image after image of a block of channels."""
     u, batch, channels, mode, parts = k.u, k.batch, k.channels, k.mode, k.parts
     row_plan, column_plan = (k.row_passes.reshape(-1, 4), k.row_turns), (k.column_passes.reshape(-1, 4), k.column_turns)

@@ -11,7 +11,7 @@ from operators.cpu.exponential import exp
 from operators.cpu.kernel import Flat, kernel
 
 
-class Forward(NamedTuple):
+class NormForward(NamedTuple):
     """A task is a row. y, z: rows are y_row and z_row numbers apart; weight (D,); written: out (rows, D)."""
 
     y: Flat
@@ -23,8 +23,8 @@ class Forward(NamedTuple):
     z_row: int
 
 
-class Backward(NamedTuple):
-    """A task is one of `parts` parts of the rows; as in `Forward`, grad_out has rows that are grad_row numbers apart.
+class NormBackward(NamedTuple):
+    """A task is one of `parts` parts of the rows; as in `NormForward`, rows of grad_out are grad_row numbers apart.
 
     Written: grad_y and grad_z (rows, D); grad_weight (parts, D), yet to be summed.
     """
@@ -89,7 +89,7 @@ def _backward_row(
 
 
 @kernel
-def forward(k: Forward, low: int, high: int) -> None:
+def forward(k: NormForward, low: int, high: int) -> None:
     """Normalise and gate the rows `low` to `high` - 1."""
     y, z, weight, out = k.y, k.z, k.weight, k.out
     width = len(weight)
@@ -99,7 +99,7 @@ def forward(k: Forward, low: int, high: int) -> None:
 
 
 @kernel
-def backward(k: Backward, low: int, high: int) -> None:
+def backward(k: NormBackward, low: int, high: int) -> None:
     """Write the gradients of all rows of these parts."""
     y, z, weight, g, grad_y, grad_z = k.y, k.z, k.weight, k.grad_out, k.grad_y, k.grad_z
     width = len(weight)

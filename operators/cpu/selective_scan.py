@@ -19,7 +19,7 @@ from operators.cpu.exponential import exp
 from operators.cpu.kernel import Axes2, Axes3, Axes4, Axes5, kernel
 
 
-class Forward(NamedTuple):
+class ScanForward(NamedTuple):
     """A task is an image and a block of `lanes` channels.
 
     u, delta, y (B, D, L), of which y is written; A (D, S); B, C (B, G, S, L); last (B, D, S) holds the initial state,
@@ -40,9 +40,9 @@ class Forward(NamedTuple):
     reverse: int
 
 
-class Backward(NamedTuple):
-    """As `Forward`, with the gradients of y (B, D, L) and of the last state (B, D, S), which is overwritten by that of
-    the initial one.
+class ScanBackward(NamedTuple):
+    """As `ScanForward`, with the gradients of y (B, D, L) and of the last state (B, D, S), which is overwritten by
+    that of the initial one.
 
     Written: grad_u, grad_delta (B, D, L); grad_a (B, S, D), to be summed over images; grad_b, grad_c (blocks of a
     group, B, G, L, S), to be summed over blocks.
@@ -114,7 +114,7 @@ def _step(dt: Any, x: Any, a: Any, b: Any, c: Any, h: Any, out: Any) -> None:
 
 
 @kernel
-def forward(k: Forward, low: int, high: int) -> None:
+def forward(k: ScanForward, low: int, high: int) -> None:
     """Scan the channels of each task, chunk by chunk."""
     u, delta, A, B, C, y, last, states = k.u, k.delta, k.A, k.B, k.C, k.y, k.last, k.states
     span, lanes, reverse = k.span, k.lanes, k.reverse
@@ -193,7 +193,7 @@ def _step_back(
 
 
 @kernel
-def backward(k: Backward, low: int, high: int) -> None:
+def backward(k: ScanBackward, low: int, high: int) -> None:
     """Write the gradients from the channels of each task, from the last chunk to the first."""
     u, delta, A, B, C, states, grad_y, grad_last = k.u, k.delta, k.A, k.B, k.C, k.states, k.grad_y, k.grad_last
     grad_u, grad_delta, grad_a, grad_b, grad_c = k.grad_u, k.grad_delta, k.grad_a, k.grad_b, k.grad_c

@@ -20,7 +20,7 @@ from operators.cpu.kernel import Flat, kernel
 from operators.cpu.vectors import add_products16, copy16
 
 
-class Forward(NamedTuple):
+class SeparableForward(NamedTuple):
     """task = (block of 16 channels / bundle) · batch + image.
 
     u with its strides of (B, H, W); rows (S, H, H, D); columns (S, W, W, D); skip (D,); written: y (B, H, W, D). The
@@ -46,11 +46,11 @@ class Forward(NamedTuple):
     from_scaled: int
 
 
-class Backward(NamedTuple):
+class SeparableBackward(NamedTuple):
     """task = (block of 16 channels / bundle) · parts + part of the batch.
 
-    As `Forward`, and the output's gradient grad_y with its strides. Written: grad_u (B, H, W, D), grad_rows (parts, S,
-    H, H, D) and grad_columns (parts, S, W, W, D); added to: grad_skip (parts, D). To be summed over parts.
+    As `SeparableForward`, and the output's gradient grad_y with its strides. Written: grad_u (B, H, W, D), grad_rows
+    (parts, S, H, H, D) and grad_columns (parts, S, W, W, D); added to: grad_skip (parts, D). To be summed over parts.
     """
 
     u: Flat
@@ -126,7 +126,7 @@ def _lines(field: Any, at: int, row: int, column: int, height: int, width: int) 
 
 
 @kernel
-def forward(k: Forward, low: int, high: int) -> None:
+def forward(k: SeparableForward, low: int, high: int) -> None:
     """Multiply by both matrices, block by block of channels."""
     u, rows, columns, skip, y = k.u, k.rows, k.columns, k.skip, k.y
     batch, height, width, channels, states, bundle = k.batch, k.height, k.width, k.channels, k.states, k.bundle
@@ -166,7 +166,7 @@ def forward(k: Forward, low: int, high: int) -> None:
 
 
 @kernel
-def backward(k: Backward, low: int, high: int) -> None:
+def backward(k: SeparableBackward, low: int, high: int) -> None:
     """Write all gradients, block by block of channels."""
     u, rows, columns, skip, g = k.u, k.rows, k.columns, k.skip, k.grad_y
     grad_u, grad_rows, grad_columns, grad_skip = k.grad_u, k.grad_rows, k.grad_columns, k.grad_skip

@@ -56,7 +56,7 @@ class Complex(NamedTuple):
         return Complex(self.re * factor, self.im * factor)
 
     def turned(self) -> Complex:
-        """-i times it."""
+        """The number times -i: a quarter turn."""
         return Complex(self.im, -self.re)
 
     def conjugate(self) -> Complex:

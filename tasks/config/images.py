@@ -47,5 +47,5 @@ class Images:
         )
 
     def record(self) -> dict[str, Any]:
-        """In plain containers."""
+        """The same facts in plain containers, as a checkpoint holds them."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -95,7 +95,7 @@ class Averaging(OpenAveraging):
 
 
 def validation_scores(trainer: Trainer) -> dict[str, float]:
-    """The latest `val/…`."""
+    """The latest scores of the validation split, by name."""
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
@@ -147,14 +147,14 @@ class Clock(Callback):
         return self._images / self._busy if self._images else None
 
     def on_train_start(self, *_: Any) -> None:
-        """Start."""
+        """Start the clock as training begins."""
         self._start = time.perf_counter()
         self._warm = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch."""
+        """Add the time of this batch, and its images once the first ones are over."""
         now = time.perf_counter()
         self.seconds, self._start = self.seconds + now - self._start, now
         if self._warm:
@@ -202,7 +202,7 @@ class EpochLines(Callback):
         self._console = console
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the scores."""
+        """Print the scores of a validation in one line, from rank 0."""
         if trainer.is_global_zero and trainer.state.fn == "fit":
             shown = ("train/loss", "val/loss", "val/accuracy")
             scores = {name: float(trainer.callback_metrics[name]) for name in shown if name in trainer.callback_metrics}

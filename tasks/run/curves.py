@@ -29,7 +29,7 @@ class Settings(Callback):
         self._flat = dict(flat(config))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log."""
+        """Give every logger the settings of this run."""
         for logger in trainer.loggers:
             logger.log_hyperparams(self._flat)
 

@@ -38,7 +38,7 @@ class Header(Callback):
         self._printed = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print."""
+        """Print the header once, from rank 0, when the first step is about to be made."""
         if self._printed or not trainer.is_global_zero:
             return
         self._printed = True

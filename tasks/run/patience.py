@@ -34,7 +34,7 @@ class Patience(Callback):
         return {"score": self._best, "waited": self._waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Count on from where a saved run stood."""
         self._best, self._waited = state_dict["score"], state_dict["waited"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
