@@ -16,9 +16,9 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
-from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
+from operators.runtime.torch_private import write_settings
 from tasks.config.training import LoggerConfig
 from tasks.system import atomic_files, environment, results
 
