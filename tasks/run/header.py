@@ -16,7 +16,7 @@ from tasks.config.schema import RunConfig
 from tasks.data import ImageData
 from tasks.data.decode import Box, CorruptError, centre_box, decode
 from tasks.data.sources.photographs import Photographs
-from tasks.data.splits import Images
+from tasks.data.splits import SplitImages
 
 LOOKED_AT = 8
 """Photographs whose size and colours speak for all."""
@@ -115,7 +115,7 @@ def _images(data: ImageData) -> str:
 def _native(data: ImageData) -> Native | None:
     """How the training images are stored; None of a kind that is not known, or where none can be decoded."""
     split = data.splits.train
-    if isinstance(split, Images):
+    if isinstance(split, SplitImages):
         height, width = split.images.shape[2:]
         return Native(None, (height, width), False, False)
     if not isinstance(split, Photographs):

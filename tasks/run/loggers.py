@@ -16,9 +16,9 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
-from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
+from operators.runtime.torch_private import write_settings
 from tasks.config.training import LoggerConfig
 from tasks.system import atomic_files, environment, results
 
@@ -81,8 +81,7 @@ class TensorBoard(TensorBoardLogger):
     def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None, step: int | None = None) -> None:
         """Write the settings (a flat mapping)."""
         with self._watched():
-            for summary in hparams(dict(params), dict.fromkeys(metrics or SCORES, 0.0)):
-                self.experiment._get_file_writer().add_summary(summary)
+            write_settings(self.experiment, params, dict.fromkeys(metrics or SCORES, 0.0))
 
     @override
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
