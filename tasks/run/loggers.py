@@ -81,8 +81,7 @@ class TensorBoard(TensorBoardLogger):
     def log_hyperparams(self, params: Any, metrics: Mapping[str, Any] | None = None, step: int | None = None) -> None:
         """Write the settings (a flat mapping)."""
         with self._watched():
-            for summary in hparams(dict(params), dict.fromkeys(metrics or SCORES, 0.0)):
-                self.experiment.file_writer.add_summary(summary)
+            write_settings(self.experiment, params, dict.fromkeys(metrics or SCORES, 0.0))
 
     @override
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -123,7 +122,7 @@ class Table(CSVLogger):
 
     @override
     def log_hyperparams(self, params: Any | None = None) -> None:
-        """Write nothing: `config.yaml` holds the settings."""
+        """Write nothing."""
 
     @override
     def save(self) -> None:
