@@ -122,7 +122,7 @@ class Table(CSVLogger):
 
     @override
     def log_hyperparams(self, params: Any | None = None) -> None:
-        """Write nothing."""
+        """Write nothing: `config.yaml` holds the settings."""
 
     @override
     def save(self) -> None:
