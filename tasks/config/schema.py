@@ -214,7 +214,8 @@ def check(run: RunConfig) -> None:
     run.check_purpose()
     for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
-    tasks.data.check(**run.data)
+    unread = {"root": None} if run.mode == "plan" else {}  # a plan needs no data
+    tasks.data.check(**{**run.data, **unread})
     run.logger.check_installed()
     if run.init is not None:
         start.check(run.init, run.task)

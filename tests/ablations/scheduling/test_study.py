@@ -186,7 +186,7 @@ def test_interrupted_trial_goes_on_from_its_checkpoint_and_ends_the_same(
                 stop.set()
             super().on_train_batch_start(*arguments)
 
-    monkeypatch.setattr(worker, "Watch", Later)
+    monkeypatch.setattr(worker, "StopWatch", Later)
     ledger = bench.work(node, stop)
     assert [entry.state for entry in ledger.entries()] == ["waiting"] * 2
     assert (bench.directory / "trials" / "00000" / "checkpoints" / "last.ckpt").exists()

@@ -39,7 +39,7 @@ def test_the_products_are_those_of_the_separable_mixer(states):
     core, x = mixer.core, torch.randn(2, 5, 6, 4)
     with torch.no_grad():
         coefficients = core._in_pixels(core.solve_coefficients(x, None), 5, 6)
-        rows, columns = axis_matrices(coefficients, 5, 6, core.boundary)
+        rows, columns = axis_matrices(coefficients, 5, 6, core.call.boundary)
         workload = products(SHAPE, "cpu", states)
         workload.parameters[0].copy_((rows * core.readout[..., None, None]).flatten(1, 2))
         workload.parameters[1].copy_(columns.mT.flatten(0, 1))
@@ -54,7 +54,7 @@ def test_the_transforms_are_those_of_the_mixer_by_fft():
     with torch.no_grad():
         coefficients = core._in_pixels(core.solve_coefficients(x, None), 5, 6)
         weight = core.readout.unflatten(0, (core.groups, -1))
-        response = summed_transfer(coefficients, weight, 5, 6, core.boundary, core.forcing)
+        response = summed_transfer(coefficients, weight, 5, 6, core.call.boundary, core.call.forcing)
         workload = transforms(SHAPE, "cpu")
         workload.parameters[0].copy_(response.flatten(-4, -3))
         workload.inputs[0].copy_(x.permute(0, 3, 1, 2))

@@ -15,6 +15,7 @@ import operators
 from operators import InputError
 from operators.cpu import availability
 from operators.cpu.op import CpuOp
+from operators.pde import filter_op
 from operators.pde.filter_op import filtered
 from operators.pde.separable_op import OP, separable
 from operators.scan import selective_scan
@@ -102,6 +103,8 @@ def test_the_benchmark_and_the_contract_run(without_numba) -> None:
 
 def test_compiled_operators_and_backends_refuse_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "_REFUSAL", REASON)
+    for op in (OP, filter_op.OP):
+        monkeypatch.setattr(op, "_modules", {})  # earlier tests may have loaded compiled code
     u = torch.zeros(1, 2, 2, 16)
     with pytest.raises(
         InputError, match=f"^the compiled propagator {REASON}: set pde.method to auto, separable or fft$"
@@ -119,6 +122,7 @@ def test_a_numba_that_does_not_import_is_named(monkeypatch: pytest.MonkeyPatch) 
         raise ImportError("Numba needs NumPy 2.3 or less.\nGot 3.0")
 
     monkeypatch.setattr("operators.cpu.op.import_module", broken)
+    monkeypatch.setattr(OP, "_modules", {})
     with pytest.raises(InputError, match=r"does not import \(Numba needs NumPy 2.3 or less. Got 3.0\): set pde.method"):
         OP.load("separable")
     assert isinstance(OP, CpuOp)

@@ -111,9 +111,9 @@ def test_other_failures_to_compile_are_shown(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_table_is_what_compiled_code_reads() -> None:
     """Fields in their order, strides in bytes, a float as its bits."""
-    assert kernel.layout(gated_norm.Forward) == (*[("flat", 1)] * 4, ("float", 0), *[("int", 0)] * 2)
+    assert kernel.layout(gated_norm.NormForward) == (*[("flat", 1)] * 4, ("float", 0), *[("int", 0)] * 2)
     y, weight = torch.zeros(3, 4)[:, :3], torch.zeros(3)
-    record = gated_norm.Forward(y=y, z=y, weight=weight, out=weight, eps=1.0, y_row=4, z_row=5)
+    record = gated_norm.NormForward(y=y, z=y, weight=weight, out=weight, eps=1.0, y_row=4, z_row=5)
     flat = [y.data_ptr(), 11, y.data_ptr(), 11, weight.data_ptr(), 3, weight.data_ptr(), 3]
     assert kernel.table(record, 7, 9).tolist() == [0, 7, 9, *flat, 0x3FF0000000000000, 4, 5]
 

@@ -142,9 +142,11 @@ def test_compiled_code_equals_the_same_code_as_plain_python(boundary: str, monke
     }  # fmt: skip
     written = [np.full(matrix.numel(), np.nan) for matrix in made]
     grad_numbers = np.full_like(numbers, np.nan)
-    kernels.forward.py_func(kernels.Forward(**common, rows=written[0], columns=written[1]), 0, 4 * states)
+    kernels.forward.py_func(kernels.MatricesForward(**common, rows=written[0], columns=written[1]), 0, 4 * states)
     grad_rows, grad_columns = (gradient.contiguous().view(-1).numpy() for gradient in given)
-    record = kernels.Backward(**common, grad_rows=grad_rows, grad_columns=grad_columns, grad_numbers=grad_numbers)
+    record = kernels.MatricesBackward(
+        **common, grad_rows=grad_rows, grad_columns=grad_columns, grad_numbers=grad_numbers
+    )
     kernels.backward.py_func(record, 0, 4 * states)
     for values, matrix in zip(written, made, strict=True):
         assert_close(torch.from_numpy(values).view_as(matrix), matrix.detach(), 1e-13, "matrix")

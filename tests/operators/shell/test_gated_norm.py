@@ -109,9 +109,9 @@ def test_compiled_code_equals_the_same_code_as_plain_python(monkeypatch: pytest.
         monkeypatch.setattr(kernels, name, getattr(kernels, name).py_func)
     out, grad_y, grad_z, grad_weight = np.zeros(15), np.zeros(15), np.zeros(15), np.zeros(6)
     common = {"y": y, "z": z, "weight": weight, "eps": EPS, "y_row": 9, "z_row": 6}
-    kernels.forward.py_func(kernels.Forward(**common, out=out), 0, 5)
+    kernels.forward.py_func(kernels.NormForward(**common, out=out), 0, 5)
     written = {"grad_y": grad_y, "grad_z": grad_z, "grad_weight": grad_weight}
-    kernels.backward.py_func(kernels.Backward(**common, **written, grad_out=g, grad_row=3, rows=5, parts=2), 0, 2)
+    kernels.backward.py_func(kernels.NormBackward(**common, **written, grad_out=g, grad_row=3, rows=5, parts=2), 0, 2)
     rows = [torch.from_numpy(x).as_strided((5, 3), (step, 1)) for x, step in ((y, 9), (z, 6), (g, 3))]
     inputs = (rows[0].clone().requires_grad_(), rows[1].clone().requires_grad_(), torch.tensor(weight).requires_grad_())
     expected = results(gated_norm(*inputs, EPS), inputs, rows[2].clone())

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -16,6 +18,7 @@ from tasks import data
 from tasks.data.build_fashion_mnist_mini import build, fingerprint
 from tasks.data.files.layout import Options
 from tasks.data.sources import fashion_mnist
+from tasks.data.sources.tables import TableOptions
 from tasks.data.splits import Source, SplitImages, carve, stratified
 
 CONF = Path(__file__).parents[3] / "conf" / "data"
@@ -41,7 +44,7 @@ def toy(shape=(3, 8, 6), sizes=(64, 24), **params):
 
 
 def test_names():
-    assert data.names() == ["cifar10", "fashion_mnist", "fashion_mnist_mini", "image_folder", "imagenet"]
+    assert data.names() == ["cifar10", "fashion_mnist", "fashion_mnist_mini", "image_folder", "imagenet", "parquet"]
 
 
 def test_interface_needs_no_loading():
@@ -241,9 +244,13 @@ def test_configuration_files_are_complete(name, tmp_path):
     photographs = "pipeline" in node
     if photographs:
         node["pipeline"] = "generation"
-        assert set(node) - {"name", "augment", "batch_size", "num_workers"} == {f.name for f in fields(Options)}
+        options = {f.name for f in fields(TableOptions if name == "parquet" else Options)}
+        assert set(node) - {"name", "augment", "batch_size", "num_workers", "subset"} == options
     if name == "image_folder":
         (tmp_path / "train" / "a").mkdir(parents=True)
+        node["root"] = str(tmp_path)
+    if name == "parquet":
+        pq.write_table(pa.table({"image": [b"x"] * 20, "label": [0, 1] * 10}), tmp_path / "train.parquet")
         node["root"] = str(tmp_path)
     module = data.create(**node, seed=3)
     assert module.name == name

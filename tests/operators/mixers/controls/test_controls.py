@@ -220,7 +220,7 @@ def test_random_is_bound_to_its_grid():
 
 def test_random_cost_is_what_a_counter_sees():
     mixer = make("random", 5, 7)
-    assert mixer.cost(5, 7) == operators.Cost(mixing_macs=35**2 * WIDTH)
+    assert mixer.cost(5, 7) == operators.Cost(mixing_macs=35**2 * WIDTH, state_elements=35 * WIDTH)
     assert count_macs(mixer, image(5, 7, batch=1)) == 35**2 * WIDTH
 
 
