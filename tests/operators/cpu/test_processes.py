@@ -96,6 +96,7 @@ assert torch.equal(scan(), before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems start workers anew")
 def test_forked_workers_scan_after_their_parent_did():
     python(FORK)

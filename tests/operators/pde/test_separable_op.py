@@ -150,6 +150,7 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
+@pytest.mark.slow
 def test_a_forked_process_does_not_wait_for_its_parents_threads() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKS], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
