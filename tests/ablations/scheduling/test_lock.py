@@ -24,11 +24,14 @@ child = None
 if sys.argv[2] == "spawned":
     child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, close_fds=False).pid
 elif sys.argv[2] == "forked":
+    begun, begins = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(begins, b"x")
         os.close(1)
         os.read(0, 1)
         os._exit(0)
+    os.read(begun, 1)  # what a child does as it begins is done
 print(child or 0, flush=True)
 os.read(0, 1)
 """
