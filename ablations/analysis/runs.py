@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -186,7 +187,10 @@ def warnings(runs: Sequence[EndedRun]) -> list[str]:
 def _test_size(run: EndedRun) -> int | None:
     """How many images were tested, or were drawn for it; None if the run tested none."""
     if "test/n" in run.metrics:
-        return int(run.metrics["test/n"])
+        size = run.metrics["test/n"]
+        if not isinstance(size, int | float) or not math.isfinite(size):
+            raise InputError(f"{run.path / 'metrics.json'}: test/n={size!r} must be a number")
+        return int(size)
     predictions = run.path / "predictions.npz"
     if not predictions.exists():
         return None

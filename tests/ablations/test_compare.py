@@ -260,3 +260,10 @@ assert not loaded, loaded
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1), done.stderr
+
+
+@pytest.mark.parametrize("size", ["x", float("nan"), [1]])
+def test_a_number_of_test_images_that_is_none_is_refused(tmp_path: Path, size: Any) -> None:
+    run = write_run(tmp_path / "run", "pool", 0, 0.5, more={"test/n": size})
+    with pytest.raises(InputError, match=r"test/n=.* must be a number"):
+        runs.warnings(runs.find([run]))
