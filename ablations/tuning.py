@@ -9,7 +9,7 @@ from ablations import nodes
 from operators.errors import InputError, check_number
 
 MOST_EXTENSIONS = 20
-"""Of `extend`."""
+"""Largest `extend`: how often the levels may grow beyond their ends."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ NAMED, NUMBERED = 14, 36
 """Smallest cells, in pixels, that have names beside them, and numbers in them."""
 LONGEST_NAME = 24
 FONT, GAP = 13, 10
-"""Pixels."""
+"""Height of letters and space around them, in pixels."""
 TICKS = 10
 """Numbers along an axis without names, at least."""
 BLUES = ((255, 255, 255), (198, 219, 239), (107, 174, 214), (33, 113, 181), (8, 48, 107))

@@ -14,7 +14,7 @@ from ablations.reporting.elements import Element, Grid, Heading, Paragraph, Shee
 from tasks.system.reading import check_file
 
 WIDEST = 480
-"""Pixels."""
+"""Pixels across, above which a sheet is made smaller for the page."""
 MOST_SHEETS = 12
 
 

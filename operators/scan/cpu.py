@@ -12,7 +12,7 @@ from torch import Tensor
 from operators.scan.chunked import CHUNK, Gradients
 
 Run = Callable[..., None]
-"""`CpuOp.run`."""
+"""What carries out the tasks of a kernel, as `CpuOp.run` does."""
 VECTOR = 16
 """Channels come in multiples of this number: the lanes of the widest vector unit in float32."""
 BLOCK = 64

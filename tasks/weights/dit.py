@@ -28,7 +28,7 @@ from tasks.weights.state import Weights
 
 Kind = Literal["dit", "sit"]
 LAST_STEP = 999
-"""Of DiT's diffusion."""
+"""Number of the noisiest step of DiT's diffusion, which counts from 0."""
 TIME_SCALES = {"dit": 1000, "sit": 1}
 
 
