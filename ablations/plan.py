@@ -231,7 +231,7 @@ class Plan:
     @property
     def size(self) -> int:
         """How many trials there are at most, without laying them out."""
-        tuned = 0 if self.tuning is None else len(self.tuning.levels) + 2 * self.tuning.extend
+        tuned = 0 if self.tuning is None else self.tuning.size * (1 if self.tuning.once else self.seeds)
         return self.trials or sum(block.size for block in self.blocks) * (self.seeds + tuned)
 
     @property

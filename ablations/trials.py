@@ -16,6 +16,7 @@ import tasks.data
 from ablations.designs import Design
 from ablations.layout import tuned_block, tuning_block
 from ablations.plan import Extra, FactorialBlock, Plan
+from ablations.tuning import Tuning
 from operators.errors import InputError
 from tasks.config.composition import REFUSALS, compose, read, translate
 from tasks.config.overrides import parse
@@ -61,7 +62,7 @@ def lay_out(plan: Plan) -> dict[str, Design]:
 def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
     """All trials of the plan with the overrides `given` by the user on top of the study's own.
 
-    First those that tune, then seed by seed every arm, so that what is done so far is complete blocks, and more
+    Seed by seed, those that tune before those that are tuned, so that what is done so far is complete blocks, and more
     seeds are only added at the end.
 
     Raises:
@@ -73,16 +74,24 @@ def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
         overrides = merge(plan.overrides, given, [SELECTING])
         return [Trial(n, SEARCH, plan.kind, f"trial {n}", 0, {}, overrides) for n in range(plan.trials)]
     arms = [arm for block in plan.blocks for arm in _arms(plan, block, given)]
-    trials: list[Trial] = []
-    if plan.tuning:
-        tuning = plan.tuning
-        for arm in arms:
-            shared = replace(arm, stage=TUNING, block=tuning_block(arm.block), seed=tuning.seed)
-            for level, beyond in (*((level, None) for level in tuning.levels), *tuning.beyond):
-                own = merge(arm.overrides, tuning.overrides, [f"{tuning.key}={literal(level)}", SELECTING])
-                trials.append(replace(shared, overrides=own, tunes=level, beyond=beyond))
-    trials += [replace(arm, seed=seed) for seed in range(plan.seeds) for arm in arms]
+    tuning = _tuning(plan.tuning, arms) if plan.tuning else []
+    if plan.tuning and plan.tuning.once:
+        trials = [replace(trial, seed=plan.tuning.seed) for trial in tuning]
+        trials += [replace(arm, seed=seed) for seed in range(plan.seeds) for arm in arms]
+    else:
+        trials = [replace(trial, seed=seed) for seed in range(plan.seeds) for trial in (*tuning, *arms)]
     return [replace(trial, number=number) for number, trial in enumerate(trials)]
+
+
+def _tuning(tuning: Tuning, arms: Sequence[Trial]) -> list[Trial]:
+    """The trials that choose a level for each of the arms."""
+    trials = []
+    for arm in arms:
+        for level, beyond in (*((level, None) for level in tuning.levels), *tuning.beyond):
+            overrides = merge(arm.overrides, tuning.overrides, [f"{tuning.key}={literal(level)}", SELECTING])
+            block = tuning_block(arm.block)
+            trials.append(replace(arm, stage=TUNING, block=block, overrides=overrides, tunes=level, beyond=beyond))
+    return trials
 
 
 def sections(plan: Plan, given: Sequence[str]) -> dict[str, str]:

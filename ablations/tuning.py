@@ -14,7 +14,10 @@ MOST_EXTENSIONS = 20
 
 @dataclass(frozen=True)
 class Tuning:
-    """`key` of every arm is first set to the best of `levels` on validation, at one seed, with `overrides`.
+    """`key` of every arm is first set to the best of `levels` on validation, in short runs with `overrides`.
+
+    The level is chosen anew inside each seed, in runs with that seed. So the luck of the choice is part of the spread
+    over seeds. With `once` it is chosen at `seed` for all seeds: then it enters as if it were an effect of the arm.
 
     Where the first or the last level is the best, a better one may lie beyond: then up to `extend` further levels are
     tried there, each as far again as the last two are apart (as a ratio), for as long as they get better.
@@ -23,8 +26,9 @@ class Tuning:
     key: str
     levels: tuple[float, ...]
     overrides: tuple[str, ...] = ()
-    seed: int = 0
     extend: int = 0
+    once: bool = False
+    seed: int = 0
 
     @classmethod
     def read(cls, node: Any) -> Tuning:
@@ -37,12 +41,23 @@ class Tuning:
             check_number("level of tuning", level)
         if not levels:
             raise InputError("tuning has no levels")
+        if not isinstance(given.get("once", False), bool):
+            raise InputError(f"once of tuning={given['once']!r} must be true or false")
+        if "seed" in given and not given.get("once"):
+            raise InputError("seed of tuning needs once: true; else each seed has a level of its own")
         for name, most in (("seed", 2**32 - 1), ("extend", MOST_EXTENSIONS)):
             check_number(f"{name} of tuning", given.get(name, 0), least=0, most=most, integer=True)
         if given.get("extend") and (len(set(levels)) < 2 or min(levels) <= 0):
             raise InputError(f"extend of tuning needs two or more levels above 0, not {levels}")
         overrides = nodes.strings("overrides of tuning", given.get("overrides"))
-        return cls(nodes.key(given["key"]), tuple(levels), overrides, given.get("seed", 0), given.get("extend", 0))
+        return cls(
+            key=nodes.key(given["key"]),
+            levels=tuple(levels),
+            overrides=overrides,
+            extend=given.get("extend", 0),
+            once=given.get("once", False),
+            seed=given.get("seed", 0),
+        )
 
     @property
     def written(self) -> dict[str, Any]:
@@ -51,9 +66,15 @@ class Tuning:
             "key": self.key,
             "levels": list(self.levels),
             "overrides": list(self.overrides),
-            "seed": self.seed,
             "extend": self.extend,
+            "once": self.once,
+            **({"seed": self.seed} if self.once else {}),
         }
+
+    @property
+    def size(self) -> int:
+        """How many trials choose a level, those included that may turn out to be needless."""
+        return len(self.levels) + 2 * self.extend
 
     @property
     def beyond(self) -> tuple[tuple[float, float], ...]:

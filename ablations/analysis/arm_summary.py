@@ -102,6 +102,7 @@ def tuning_runs(study: Study, block: BlockRecords, metric: str) -> list[dict[str
     return [
         {
             "arm": trial.arm,
+            "seed": trial.seed,
             "level": trial.metrics.get("learning_rate"),
             "state": trial.state,
             "score": trial.score(metric),

@@ -141,6 +141,8 @@ def _node(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {field.name for field in fields(Plan)} - {"mixer_space"}
     node = {name: value for name, value in content.items() if name in names}
+    if isinstance(tuning := node.get("tuning"), dict) and "once" not in tuning:
+        node["tuning"] = {**tuning, "once": True}  # written before levels were chosen inside seeds
     if isinstance(node.get("blocks"), list):
         node["blocks"] = [
             {name: value for name, value in block.items() if name not in DESIGN} if isinstance(block, dict) else block

@@ -109,10 +109,18 @@ def tuning(found: Mapping[str, Any]) -> Iterator[Element]:
         yield Heading("Tuning, on validation", 3)
         scale = Scale.of(found["tuning_metric"], (), [row["score"] for row in found["tuning"]])
         rows = [
-            [row["arm"], DASH if row["level"] is None else f"{row['level']:g}", scale.value(row["score"]), row["state"]]
+            [
+                row["arm"],
+                str(row["seed"]),
+                DASH if row["level"] is None else f"{row['level']:g}",
+                scale.value(row["score"]),
+                row["state"],
+            ]
             for row in found["tuning"]
         ]
-        yield Folded(plural(len(rows), "trial"), ReportTable(["arm", "learning rate", scale.titled, "state"], rows))
+        yield Folded(
+            plural(len(rows), "trial"), ReportTable(["arm", "seed", "learning rate", scale.titled, "state"], rows)
+        )
 
 
 def _difference_bars(result: Mapping[str, Any]) -> list[Bar]:

@@ -33,6 +33,7 @@ from ablations.layout import run_directory
 from ablations.plan import Plan
 from ablations.scheduling import ledger as ledgers
 from ablations.scheduling import samplers
+from ablations.scheduling.choosing import best_level
 from ablations.scheduling.hparams import log_settings
 from ablations.scheduling.ledger import Claim, StudyLedger, TrialEntry
 from ablations.scheduling.peak_memory import PeakMemory
@@ -150,29 +151,6 @@ def _patiently(stop: threading.Event, ask: Callable[[], T]) -> T:
                 raise
             sys.stderr.write(f"{error}; trying again\n")
     return ask()
-
-
-def best_level(plan: Plan, trial: Trial, entries: Sequence[TrialEntry]) -> float | None:
-    """The level with the best score on validation for the trial's arm; None as long as one is missing.
-
-    For a trial that tunes, of the levels before it. Between equals, and where no level ended well, the lowest.
-    """
-    tuning = [e for e in entries if e.planned.stage == TUNING and e.planned.group == trial.group]
-    if trial.stage == TUNING:
-        tuning = [e for e in tuning if e.planned.number < trial.number]
-    if any(entry.result is None for entry in tuning):
-        return None
-    sign = plan.select.sign
-
-    def rank(entry: TrialEntry) -> tuple[float, float]:
-        assert entry.result is not None
-        assert entry.planned.tunes is not None
-        score: float | None = (entry.result.get("metrics") or {}).get(plan.select.metric)
-        if entry.result["state"] != "complete" or score is None:
-            return -float("inf"), -entry.planned.tunes
-        return sign * score, -entry.planned.tunes
-
-    return max(tuning, key=rank).planned.tunes
 
 
 def _attempt(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, stop: threading.Event) -> None:

@@ -304,7 +304,14 @@ FULL = {
     **NODE,
     "kind": "factorial",
     "select": {"metric": "val/accuracy", "direction": "maximize"},
-    "tuning": {"key": "optimizer.lr", "levels": [1e-3, 2e-3], "overrides": ["model.dim=8"], "seed": 0, "extend": 1},
+    "tuning": {
+        "key": "optimizer.lr",
+        "levels": [1e-3, 2e-3],
+        "overrides": ["model.dim=8"],
+        "once": True,
+        "seed": 0,
+        "extend": 1,
+    },
 }
 FULL["blocks"] = [
     {**NODE["blocks"][0], "overrides": ["model.dim=8"], "design": "fraction", "budget": 100, "margin": 0.5,

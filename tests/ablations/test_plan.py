@@ -100,13 +100,33 @@ def test_mixers_has_every_mixer_and_tunes_each_arm() -> None:
     assert published == {name for name in operators.names() if "published" in operators.describe(name).shells}
     tuning = [trial for trial in trials if trial.stage == TUNING]
     main = [trial for trial in trials if trial.stage == MAIN]
-    assert trials[: len(tuning)] == tuning
+    for seed in range(plan.seeds):  # a seed's tuning, then the trials that it is for
+        of_seed = [trial.stage for trial in trials if trial.seed == seed]
+        assert of_seed == sorted(of_seed, key=[TUNING, MAIN].index)
+    assert [trial.seed for trial in trials] == sorted(trial.seed for trial in trials)
     assert {trial.group for trial in tuning} == {trial.group for trial in main}
     assert plan.tuning is not None
     assert plan.tuning.beyond == ((1e-3, 2e-3), (5e-4, 1e-3), (16e-3, 8e-3), (32e-3, 16e-3))
-    assert len(tuning) * plan.seeds == len(main) * (3 + 4)
+    assert len(tuning) == len(main) * (3 + 4)
+    assert plan.size == len(trials)
     assert all("trainer.test=false" in trial.overrides for trial in tuning)
     assert not any("trainer.test=false" in trial.overrides for trial in main)
+
+
+def test_more_seeds_are_added_at_the_end_and_a_choice_for_all_seeds_comes_first() -> None:
+    node = studyfile.load("mixers")
+    few, more = (expand(plans.read({**node, "seeds": seeds}), []) for seeds in (1, 2))
+    assert more[: len(few)] == few
+    node["tuning"] |= {"once": True, "seed": 7}
+    plan = plans.read(node)
+    trials = expand(plan, [])
+    chosen = [trial for trial in trials if trial.stage == TUNING]
+    assert trials[: len(chosen)] == chosen
+    assert {trial.seed for trial in chosen} == {7}
+    assert plan.size == len(trials)
+    assert plans.read(plans.written(plan)) == plan
+    with pytest.raises(InputError, match="needs once: true"):
+        plans.read({**node, "tuning": {**node["tuning"], "once": False}})
 
 
 def test_arms_of_mixers_have_the_same_number_of_parameters() -> None:

@@ -282,6 +282,22 @@ def test_rates_at_the_end_of_their_range_are_said(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("tuning", "warned"),
+    [({"once": True, "seed": 3}, "at seed 3"), ({"seed": 2}, "at seed 2"), ({"once": False}, ""), ({}, "at seed 0")],
+    ids=["once", "an older study", "inside seeds", "an older study without a seed"],
+)
+def test_a_choice_for_all_seeds_is_said_above_the_numbers(tmp_path: Path, tuning: dict[str, Any], warned: str) -> None:
+    plan = {"tuning": {"key": "optimizer.lr", "levels": [0.001, 0.002], **tuning}, "seeds": 2}
+    fake = simple(tmp_path / "s", {"a": [0.5, 0.5], "b": [0.6, 0.6]}, **plan)
+    block = fake.rows[0]["block"]
+    for number, row in enumerate(list(fake.rows)):
+        fake.rows.append({**row, "number": 100 + number, "block": f"tuning of {block}", "learning_rate": 0.001})
+    notes = [line for line in analyse(fake.write())["notes"] if "chosen once" in line]
+    assert len(notes) == bool(warned)
+    assert warned in "".join(notes)
+
+
 def test_generation_less_loss_is_better_and_tuning_is_kept(tmp_path: Path) -> None:
     summary = analyse(fake_study.mixers(tmp_path / "s"))
     (block,) = summary["blocks"]

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from ablations import plan as plans
 from ablations.scheduling import ledger as ledgers
 from ablations.scheduling import worker
 from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import StorageError, close, open_storage
+from ablations.trials import expand
 from operators import InputError
 from tests.ablations.conftest import Bench, Runs, metrics_of
 
@@ -223,6 +225,26 @@ def test_each_arm_runs_with_the_learning_rate_tuned_for_it(bench: Bench, node: d
     assert runs.tuned == {
         f"{entry.planned.number:05d}": entry.planned.stage == "main" for entry in ledger.entries()
     }  # as provenance.json says
+
+
+def test_the_learning_rate_is_chosen_anew_inside_each_seed(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
+    node |= {"tuning": {"key": "optimizer.lr", "levels": [5e-4, 1e-3]}, "seeds": 2}
+    node["blocks"][0] |= {"factors": {"size": {"key": "mixer.size", "levels": [3, 5]}}, "also": []}
+    tuning = [trial for trial in expand(plans.read(node), []) if trial.stage == "tuning"]
+    spoilt = next(trial for trial in tuning if trial.seed == 1 and trial.tunes == 1e-3)  # best at seed 0
+    runs.acts[f"{spoilt.number:05d}"] = lambda: "diverged"
+    main = [entry for entry in bench.work(node).entries() if entry.planned.stage == "main"]
+    rates = {(e.planned.arm, e.planned.seed): (e.result or {})["learning_rate"] for e in main}
+    assert rates == {("size=3", 0): 1e-3, ("size=5", 0): 1e-3, ("size=3", 1): 5e-4, ("size=5", 1): 1e-3}
+
+
+def test_the_learning_rate_may_be_chosen_once_for_all_seeds(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
+    node |= {"tuning": {"key": "optimizer.lr", "levels": [5e-4, 1e-3], "once": True, "seed": 3}, "seeds": 2}
+    entries = bench.work(node).entries()
+    tuning = [entry for entry in entries if entry.planned.stage == "tuning"]
+    assert {entry.planned.seed for entry in tuning} == {3}
+    assert len(tuning) == len(entries) - len(tuning)  # of each arm two levels, and two seeds
+    assert {(e.result or {})["learning_rate"] for e in entries if e.planned.stage == "main"} == {1e-3}
 
 
 @pytest.mark.parametrize(
