@@ -103,3 +103,15 @@ def strings(what: str, node: Any) -> tuple[str, ...]:
     if not all(isinstance(one, str) for one in found):
         raise InputError(f"{what} must be a list of texts, such as [model.dim=48], not {short(found)}")
     return tuple(found)
+
+
+def terms(what: str, node: Any, factors: Mapping[str, Any]) -> tuple[str, ...]:
+    """`node`, which must be a list of terms such as `a` or `a:b`; each with its factors in the order of `factors`."""
+    found = []
+    for text in strings(what, node):
+        names = [name.strip() for name in text.split(":")]
+        check_names(what, names, factors)
+        if len(set(names)) < len(names) or len(names) > 3:
+            raise InputError(f"{what} has {text!r}: give a factor, or two or three different ones as a:b")
+        found.append(":".join(name for name in factors if name in names))
+    return tuple(found)

@@ -108,6 +108,8 @@ class FactorialBlock:
         reference: label of every factor of the arm that others are compared with.
         also: arms outside the factorial.
         margin: smallest effect that matters, in units of the objective; negative controls are tested against it.
+        asks: the terms, such as `a` or `a:b`, that the question is about; the answer tells them first, as a family of
+            their own.
     """
 
     name: str
@@ -119,6 +121,7 @@ class FactorialBlock:
     reference: Mapping[str, str]
     also: tuple[Extra, ...]
     margin: float | None = None
+    asks: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, node: Any) -> FactorialBlock:
@@ -157,6 +160,7 @@ class FactorialBlock:
                 Extra(nodes.check_name("arm", one["name"]), nodes.strings("also", one["overrides"])) for one in also
             ),
             margin=margin,
+            asks=nodes.terms(f"asks of block {name}", given.get("asks"), by_name),
         )
 
     @property
@@ -175,6 +179,7 @@ class FactorialBlock:
             "budget": self.budget,
             "negative_controls": list(self.negative_controls),
             "margin": self.margin,
+            "asks": list(self.asks),
             "reference": dict(self.reference),
             "also": also,
         }

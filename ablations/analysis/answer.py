@@ -39,29 +39,43 @@ def _block(result: Mapping[str, Any], objective: Objective, block: Mapping[str, 
     scale = scale_of(result)
     if all(row["mean"] is None for row in result["arms"]):
         return f"no trial has a {scale.title} yet"
-    effects = [one for one in result["effects"] if one["kind"] == "main"]
-    if effects and len(effects) == len(block["factors"]):
-        return _effects(result, effects, objective, scale, level)
+    asked = [one for one in result["effects"] if one["asked"]]
+    effects = [one for one in result["effects"] if one["kind"] == "main" and not one["asked"]]
+    if asked or (effects and len(effects) == len(block["factors"])):
+        return _effects(result, asked, effects, objective, scale, level)
     return _winner(result, scale, level, objective)
 
 
 def _effects(
-    result: Mapping[str, Any], effects: Sequence[Mapping[str, Any]], objective: Objective, scale: Scale, level: float
+    result: Mapping[str, Any],
+    asked: Sequence[Mapping[str, Any]],
+    effects: Sequence[Mapping[str, Any]],
+    objective: Objective,
+    scale: Scale,
+    level: float,
 ) -> str:
+    """First what the study asks, in its order; then the largest other effects, the negative controls, interactions."""
     plain = sorted((one for one in effects if not one["control"]), key=lambda one: -abs(one["estimate"]))
-    told = [*plain[:MOST_EFFECTS], *(one for one in effects if one["control"])]
-    parts = [effect_finding(one, objective, scale, level, place == 0) for place, one in enumerate(told)]
-    parts[0] = parts[0].replace(")", f", {plural(result['fit']['seeds'], 'seed')})", 1)
+    told = [*asked, *plain[:MOST_EFFECTS], *(one for one in effects if one["control"])]
+    seeds = plural(result["fit"]["seeds"], "seed")
+    first = f", a {100 * level:g} % interval{_together(len(asked) or result['family'])}", f", {seeds}"
+    notes = [first, *[("", "")] * len(told)]
+    parts = [effect_finding(one, objective, scale, level, note) for one, note in zip(told, notes, strict=False)]
     rest = plain[MOST_EFFECTS:]
     if rest:
-        shown = sum(one["p_holm"] < 1 - level for one in rest)
+        shown = sum(one["p_together"] < 1 - level for one in rest)
         parts.append(f"of {len(rest)} further factors, all smaller, {shown} have an effect that is shown")
-    joint = [one for one in result["effects"] if one["kind"] == "interaction" and one["p_holm"] < 1 - level]
+    others = [one for one in result["effects"] if one["kind"] == "interaction" and not one["asked"]]
+    joint = [one for one in others if one["p_together"] < 1 - level]
     if joint:
         most = max(joint, key=lambda one: abs(one["estimate"]))
-        where = scale.interval(most["low"], most["high"])
+        where = scale.interval(most["low_together"], most["high_together"])
         parts.append(f"they interact ({most['subject']} {scale.signed(most['estimate'])}{scale.points}, {where})")
     return "; ".join(parts)
+
+
+def _together(family: int) -> str:
+    return f" that holds for {family} effects together" if family > 1 else ""
 
 
 def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Objective) -> str:
@@ -70,14 +84,12 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
     The scores chose the arm, so all but its own mean is said with intervals that hold for all pairs of arms together.
     """
     scored = [row for row in result["arms"] if row["mean"] is not None]
-    best = scored[0]
+    best, chosen = scored[0], result["best"]
     which = "highest" if objective.sign > 0 else "lowest"
-    known = best["half"] is not None
-    around = f"{100 * level:g} % interval {scale.interval(best['low'], best['high'])}" if known else "no interval"
-    said = [
-        f"the {which} {scale.title} is that of {best['title']}: {_with_unit(scale, best['mean'])} "
-        f"({around}, {plural(best['n'], 'seed')})"
-    ]
+    if chosen is None:
+        return f"no arm can be called the best: each of {len(scored)} diverged at a seed"
+    ranked = sum(not row["diverged"] for row in scored)
+    said = [f"the {which} {scale.title} is that of {best['title']}: {_chosen(scale, chosen, best['n'], level)}"]
     pairs = {one["arm"]: one for one in result["against_best"]}
     reference = next((row for row in scored if row["reference"]), None)
     if best["reference"] and len(scored) > 1:
@@ -85,7 +97,7 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
     elif reference is not None:
         pair = pairs[reference["arm"]]
         where = scale.interval(_negative(pair["high"]), _negative(pair["low"]))
-        shown = "" if pair["low"] is None else f", Tukey {p_said(pair['p'])}"
+        shown = "" if pair["low"] is None else f", {p_said(pair['p'])} for all pairs"
         size = f"{scale.signed(_negative(pair['difference']))}{scale.points}"
         said.append(f"{size} against {reference['title']} ({where}{shown})")
     close = [one["title"] for one in pairs.values() if not one["told_apart"]]
@@ -94,7 +106,21 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
         said.append(f"not told apart from {', '.join(close[:MOST_CLOSE])}{more}")
     elif len(scored) > 1:
         said.append(f"told apart from each of the {len(scored) - 1} others")
+    if ranked < len(scored):
+        unsafe = [f"{row['title']} ({row['diverged']} of {row['diverged'] + row['n']})" for row in scored[ranked:]]
+        more = f" and {len(unsafe) - MOST_CLOSE} more" if len(unsafe) > MOST_CLOSE else ""
+        said.append(f"not ranked, since runs diverged: {', '.join(unsafe[:MOST_CLOSE])}{more}")
     return "; ".join(said)
+
+
+def _chosen(scale: Scale, chosen: Mapping[str, Any], seeds: int, level: float) -> str:
+    """The best arm's own score, with what its having been chosen takes away from it."""
+    value = _with_unit(scale, chosen["mean"])
+    if chosen["low"] is None:
+        return f"{value} (no interval, {plural(seeds, 'seed')})"
+    allowing = f" as the best of {chosen['arms']}" if chosen["arms"] > 2 else ""
+    interval = f"{100 * level:g} % interval {scale.interval(chosen['low'], chosen['high'])}{allowing}"
+    return f"{value} ({interval}, {plural(seeds, 'seed')})"
 
 
 def _negative(value: float | None) -> float | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean, median
 from typing import Any
 
 from ablations.analysis import curves
+from ablations.analysis.outcomes import outcomes, resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import ON, is_switch, p_said
 from ablations.layout import STATES, tuning_block
 from ablations.plan import Objective
-from ablations.statistics import PairedDifference, compare_with, loudest, paired_differences, seeds_needed, t_interval
-from operators.errors import InputError
+from ablations.statistics import PairedDifference, best_arm, compare_with, loudest, paired_differences, t_interval
 
 COSTS = {
     "params": "params",
@@ -26,12 +27,11 @@ COSTS = {
 }
 """Cost in the summary -> key of metrics.json; the median over seeds is what is told."""
 
-POWER = 0.8
-
 
 def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[str, Any]]:
-    """One row per arm, the best first; arms without a score last."""
+    """One row per arm, the best first; then those of which a run diverged, and last those without a score."""
     arms, reference = block.arms, block.reference
+    judged = outcomes(block, objective)
     differences = _differences(block, objective, level)
     found = []
     for name, trials in arms.items():
@@ -43,6 +43,7 @@ def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[s
             "levels": block.cell(trials[0]),
             "reference": name == reference,
             "values": {str(seed): value for seed, value in values.items()},
+            "outcomes": {str(seed): value for seed, value in judged[name].items()},
             **_mean(list(values.values()), level),
             **_difference(differences.get(name), level),
             **{state: states[state] for state in STATES},
@@ -52,7 +53,20 @@ def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[s
             "metrics": _means(trials),
         }
         found.append(row)
-    return sorted(found, key=lambda row: -objective.sign * row["mean"] if row["mean"] is not None else math.inf)
+    return sorted(found, key=partial(_rank, objective.sign))
+
+
+def _rank(sign: int, row: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    scores = list(row["outcomes"].values())
+    return row["mean"] is None, row["diverged"] > 0, -sign * fmean(scores) if scores else math.inf
+
+
+def best(rows: Sequence[Mapping[str, Any]], sign: int, level: float, step: float) -> dict[str, Any] | None:
+    """The best of rows as `rows` orders them; None if no arm has scores without a run that diverged."""
+    ranked = {row["arm"]: _by_seed(row) for row in rows if row["n"] and not row["diverged"]}
+    if not ranked:
+        return None
+    return vars(best_arm(ranked, sign, level, step))
 
 
 def scores(trials: Sequence[Record], metric: str) -> dict[int, float]:
@@ -112,8 +126,8 @@ def tuning_runs(study: Study, block: BlockRecords, metric: str) -> list[dict[str
     ]
 
 
-def against_best(rows: Sequence[Mapping[str, Any]], level: float) -> list[dict[str, Any]]:
-    """Of rows as `rows` orders them, every other arm less the best, by Tukey's method, and whether it is told apart."""
+def against_best(rows: Sequence[Mapping[str, Any]], level: float, step: float) -> list[dict[str, Any]]:
+    """Of rows as `rows` orders them, every other arm less the first, and whether it is told apart."""
     scored = [row for row in rows if row["n"]]
     if len(scored) < 2:
         return []
@@ -129,7 +143,7 @@ def against_best(rows: Sequence[Mapping[str, Any]], level: float) -> list[dict[s
             "p": one.p,
             "told_apart": one.p < 1 - level,
         }
-        for one in compare_with({row["arm"]: _by_seed(row) for row in scored}, best, level)
+        for one in compare_with({row["arm"]: _by_seed(row) for row in scored}, best, level, step)
     ]
 
 
@@ -141,13 +155,13 @@ def uneven(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
     name = next(row["title"] for row in rows if row["arm"] == found.arm)
     return [
         f"the scores of {name} vary more over seeds than those of other arms ({found.ratio:.2g} times their standard "
-        f"deviation; Cochran's test, {p_said(found.p)}): intervals from the pooled residual are too short for it and "
-        "too long for the others; paired differences are not concerned"
+        f"deviation; Cochran's test, {p_said(found.p)}): with few seeds it is told apart from others more often than "
+        "the intervals promise; paired differences are not concerned"
     ]
 
 
 def _by_seed(row: Mapping[str, Any]) -> dict[int, float]:
-    return {int(seed): value for seed, value in row["values"].items()}
+    return {int(seed): value for seed, value in row["outcomes"].items()}
 
 
 def learning_curves(block: BlockRecords, metric: str, level: float) -> list[dict[str, Any]]:
@@ -182,7 +196,8 @@ def _differences(block: BlockRecords, objective: Objective, level: float) -> dic
     compared = {name: found for name, found in values.items() if name == reference or found}
     if len(compared) < 2:
         return {}
-    return {one.arm: one for one in paired_differences(compared, reference, level)}
+    step = resolution(block, objective)
+    return {one.arm: one for one in paired_differences(compared, reference, level, step)}
 
 
 def _mean(values: list[float], level: float) -> dict[str, Any]:
@@ -201,25 +216,14 @@ def _mean(values: list[float], level: float) -> dict[str, Any]:
 def _difference(one: PairedDifference | None, level: float) -> dict[str, Any]:
     names = ("difference", "difference_half", "difference_low", "difference_high", "p", "p_holm", "g_z")
     if one is None:
-        return {**dict.fromkeys(names), "pairs": 0, "seeds_needed": None, "unmatched": []}
+        return {**dict.fromkeys(names), "pairs": 0, "unmatched": []}
     interval = one.interval
     values = (interval.mean, interval.half, interval.low, interval.high, one.p, one.p_holm, one.g_z)
     return {
         **dict(zip(names, values, strict=True)),
         "pairs": interval.n,
-        "seeds_needed": _seeds_needed(one, level),
         "unmatched": list(one.unmatched),
     }
-
-
-def _seeds_needed(one: PairedDifference, level: float) -> int | None:
-    """Seeds at which a difference such as the one observed is found with power 0.8; None if that cannot be said."""
-    if not math.isfinite(one.d_z) or one.d_z == 0:
-        return None
-    try:
-        return seeds_needed(one.d_z, 1.0, level, POWER)
-    except InputError:
-        return None
 
 
 def _means(trials: Sequence[Record]) -> dict[str, float]:

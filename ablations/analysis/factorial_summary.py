@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from scipy import special
+
+from ablations.analysis.outcomes import outcomes, resolution
 from ablations.analysis.study import BlockRecords
 from ablations.analysis.words import subject
 from ablations.layout import ENDED
@@ -17,10 +20,12 @@ from ablations.statistics import (
     Effect,
     FactorialFit,
     FTest,
+    ModeratedEffect,
     Observation,
     equivalence,
+    expected_df,
     fit_factorial,
-    holm,
+    moderate,
     smallest_difference,
     t_power,
 )
@@ -33,12 +38,22 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class _Found:
-    """An effect to be told: of a factor or an interaction, or of one level against the reference's."""
+    """An effect to be told: of a factor or an interaction, or of one level against the reference's.
+
+    `asked`: of how many effects the study's question is, if this is one of them; else 0.
+    """
 
     effect: Effect
     kind: str
     subject: str
     control: bool
+    error: ModeratedEffect | None = None
+    asked: int = 0
+
+    @property
+    def moderated(self) -> ModeratedEffect:
+        assert self.error is not None
+        return self.error
 
 
 def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str, Any]:
@@ -50,15 +65,23 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
         level: of the intervals.
     """
     observations = _observations(block, objective)
+    step = resolution(block, objective)
     factors = {factor.name: factor.labels for factor in block.plan.factors}
     if not any(math.isfinite(one.value) for one in observations):
         return nothing()
     # One at a time shows no interaction; what would be aliased is not asked for.
     order = 1 if block.plan.design == "one_at_a_time" else None
     fit = fit_factorial(observations, factors, order=order, level=level)
-    found = _effects(fit, block)
-    adjusted = holm([one.effect.p for one in found]) if found else []
-    effects = [_effect_row(one, p) for one, p in zip(found, adjusted, strict=True)]
+    candidates = _effects(fit, block)
+    errors = moderate(fit, [one.effect for one in candidates], step)
+    asked = [one for one in candidates if one.effect.name.partition(": ")[0] in block.plan.asks]
+    answers = moderate(fit, [one.effect for one in asked], step)
+    found = [replace(one, error=error) for one, error in zip(candidates, errors, strict=True)]
+    for one, error in zip(asked, answers, strict=True):
+        place = candidates.index(one)
+        found[place] = replace(found[place], error=error, asked=len(asked))
+    sizes = [_findable(fit, one, one.asked or len(found), level) for one in found]
+    effects = [_effect_row(one, size) for one, size in zip(found, sizes, strict=True)]
     return {
         "fit": {
             "mean": fit.mean,
@@ -86,6 +109,7 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
         "controls": [_control(one, level, block.plan.margin) for one in found if one.control],
         "interactions": _interactions(fit, observations, level),
         "power": _power(fit, found, level),
+        "family": len(found),
         "dropped": list(fit.dropped),
         "missing": list(fit.missing),
         "notes": [*_notes(fit, effects), *_unseen_controls(block, found)],
@@ -95,15 +119,16 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
 def nothing() -> dict[str, Any]:
     """The factorial part of a block that has no factors, or no scores yet."""
     lists = ("effects", "terms", "controls", "interactions", "dropped", "missing", "notes")
-    return {"fit": None, "power": None, **{name: [] for name in lists}}
+    return {"fit": None, "power": None, "family": 0, **{name: [] for name in lists}}
 
 
 def _observations(block: BlockRecords, objective: Objective) -> list[Observation]:
+    scores = outcomes(block, objective)
     found = []
     for trial in block.records:
         cell = block.cell(trial)
         if cell is not None and trial.state in ENDED:
-            found.append(Observation(cell, trial.seed, trial.score(objective.metric)))
+            found.append(Observation(cell, trial.seed, scores[trial.arm].get(trial.seed, math.nan)))
     return found
 
 
@@ -126,21 +151,26 @@ def _effects(fit: FactorialFit, block: BlockRecords) -> list[_Found]:
     return found
 
 
-def _effect_row(one: _Found, p_holm: float) -> dict[str, Any]:
-    effect = one.effect
+def _effect_row(one: _Found, findable: float | None) -> dict[str, Any]:
+    effect, moderated = one.effect, one.moderated
     return {
         "name": effect.name,
         "kind": one.kind,
         "subject": one.subject,
         "control": one.control,
+        "asked": bool(one.asked),
         "estimate": effect.interval.mean,
-        "low": effect.interval.low,
-        "high": effect.interval.high,
-        "half": effect.interval.half,
-        "error": effect.error,
-        "df": effect.df,
-        "p": effect.p,
-        "p_holm": p_holm,
+        "low": moderated.interval.low,
+        "high": moderated.interval.high,
+        "half": moderated.interval.half,
+        "error": moderated.error,
+        "df": moderated.df,
+        "p": moderated.p,
+        "low_together": moderated.together.low,
+        "high_together": moderated.together.high,
+        "p_together": moderated.p_together,
+        "pooled_error": effect.error,
+        "findable": findable,
         "standardised": effect.standardised,
         "aliases": dict(effect.aliases),
     }
@@ -154,8 +184,8 @@ def _test(test: FTest | None) -> dict[str, Any]:
 
 def _control(one: _Found, level: float, margin: float | None) -> dict[str, Any]:
     """Whether zero lies within the interval, and below what size the effect is shown to be."""
-    effect = one.effect
-    said = equivalence(effect.interval.mean, effect.error, effect.df, margin or math.inf, level)
+    effect, moderated = one.effect, one.moderated
+    said = equivalence(effect.interval.mean, moderated.error, moderated.df, margin or math.inf, level)
     return {
         "name": effect.name,
         "subject": one.subject,
@@ -217,37 +247,61 @@ def _interactions(fit: FactorialFit, observations: Sequence[Observation], level:
 
 
 def _power(fit: FactorialFit, found: Sequence[_Found], level: float) -> dict[str, Any] | None:
-    """What the study could show: its smallest findable effect, and the seeds that each observed effect needs."""
+    """What the study could show, and the seeds that effects of some sizes need to be shown, all effects together.
+
+    The standard deviation of a run is known as well as the residual's degrees of freedom allow: `seeds` goes by the
+    estimate, `fewest` and `most` by the ends of its 80 % interval. None of them means more than 200.
+    """
     mains = [one for one in found if one.kind in ("main", "level")]
-    if not mains or fit.residual.df == 0 or fit.residual.sum_of_squares == 0:
+    df = fit.residual.df
+    if not mains or df == 0 or fit.residual.sum_of_squares == 0:
         return None
     worst = max(mains, key=lambda one: one.effect.error)
+    low, high = (math.sqrt(df / special.chdtri(df, tail)) for tail in (0.1, 0.9))
     return {
         "power": POWER,
-        "smallest_effect": smallest_difference(worst.effect.error, fit.residual.df, level, POWER),
-        "seeds_needed": {one.effect.name: effect_seeds(fit, one.effect, one.effect.interval.mean) for one in mains},
+        "smallest_effect": _findable(fit, worst, len(found), level),
         "seeds_for": [
-            {"difference": share * fit.residual.sd, "share_of_sd": share,
-             "seeds": effect_seeds(fit, worst.effect, share * fit.residual.sd)}
+            {
+                "difference": share * fit.residual.sd,
+                "share_of_sd": share,
+                **{
+                    name: shown_seeds(fit, worst.effect, share * fit.residual.sd, len(found), factor)
+                    for name, factor in (("seeds", 1.0), ("fewest", low), ("most", high))
+                },
+            }
             for share in (2.0, 1.0, 0.5, 0.25)
         ],
-    }  # fmt: skip
+    }
 
 
-def effect_seeds(fit: FactorialFit, effect: Effect, difference: float) -> int | None:
-    """Fewest seeds at which this effect, if truly `difference`, is found with power 0.8; None beyond 200.
+def _findable(fit: FactorialFit, one: _Found, family: int, level: float) -> float | None:
+    """The effect that would be shown, with the errors of equal seeds; None where nothing varies."""
+    if fit.residual.df == 0 or not one.effect.error > 0:
+        return None
+    df = expected_df(fit.model.seeds - 1, fit.residual.df)
+    return smallest_difference(one.effect.error, df, shown_level(level, family), POWER)
+
+
+def shown_level(level: float, family: int) -> float:
+    """Level of a single test that is shown in a family, by Bonferroni's inequality."""
+    return 1 - (1 - level) / family
+
+
+def shown_seeds(fit: FactorialFit, effect: Effect, difference: float, family: int, factor: float = 1.0) -> int | None:
+    """Fewest seeds at which this effect, if truly `difference`, is shown with power 0.8; None beyond 200.
 
     The same cells are run at every further seed, so the error falls with 1/√seeds, and every seed brings one block
-    and as many runs as there are cells.
+    and as many runs as there are cells. `factor` is that of the standard deviation to the estimated one.
     """
-    if difference == 0:
-        return None
-    seeds = 1 + len(fit.model.places.get("seed", []))
+    seeds = fit.model.seeds
     per_seed = round(fit.model.runs / seeds)
     terms = len(fit.coefficients) - (seeds - 1)
     for n in range(2, MOST_SEEDS + 1):
-        df = n * per_seed - terms - (n - 1)
-        error = effect.error * math.sqrt(seeds / n)
-        if df > 0 and t_power(difference, error, df, level=fit.level) >= POWER:
+        pooled = n * per_seed - terms - (n - 1)
+        if pooled <= 0:
+            continue
+        error = factor * effect.error * math.sqrt(seeds / n)
+        if t_power(difference, error, expected_df(n - 1, pooled), shown_level(fit.level, family)) >= POWER:
             return n
     return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import answer, arm_summary, factorial_summary, image_differences, origins, search
+from ablations.analysis.outcomes import resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
 from ablations.layout import ENDED, STATES
@@ -130,15 +131,27 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
         image_differences.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
     )
     rows = arm_summary.rows(block, objective, LEVEL)
+    step = resolution(block, objective)
     return {
         "metric": objective.metric,
         "direction": objective.direction,
         "arms": rows,
         **found,
         "images": of_images,
-        "against_best": arm_summary.against_best(rows, LEVEL),
-        "notes": [*found["notes"], *_unpaired(rows), *arm_summary.uneven(rows, LEVEL), *left_out],
+        "best": arm_summary.best(rows, objective.sign, LEVEL, step),
+        "against_best": arm_summary.against_best(rows, LEVEL, step),
+        "notes": [*found["notes"], *_diverged(rows), *_unpaired(rows), *arm_summary.uneven(rows, LEVEL), *left_out],
     }
+
+
+def _diverged(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    count = sum(row["diverged"] for row in rows)
+    if not count:
+        return []
+    return [
+        f"arms of which a run diverged, it counts as the worst score of the block, in effects and in differences to "
+        f"the best arm ({plural(count, 'such run')}); these arms are not ranked"
+    ]
 
 
 def _unpaired(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -40,7 +40,7 @@ class Scale:
     @classmethod
     def of(cls, metric: str, halves: Iterable[float | None], values: Iterable[float | None] = ()) -> Scale:
         """Digits such that a typical interval shows one or two of its own; without intervals four of the values'."""
-        factor = 100.0 if metric.rpartition("/")[2] in SHARES else 1.0
+        factor = 100.0 if is_share(metric.rpartition("/")[2]) else 1.0
         known = sorted(abs(half) * factor for half in halves if half is not None and math.isfinite(half) and half)
         if known:
             digits = 1 - math.floor(math.log10(known[len(known) // 2]))
@@ -99,6 +99,11 @@ class Scale:
     def interval(self, low: float | None, high: float | None) -> str:
         """An interval in print, as in `2.2 to 4.0`."""
         return "no interval" if low is None or high is None else f"{self.value(low)} to {self.value(high)}"
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric, without its split, is a share of the images."""
+    return name in SHARES
 
 
 def title(metric: str) -> str:
@@ -168,18 +173,24 @@ def change(estimate: float, objective: Objective, scale: Scale) -> str:
     return f"{'raises' if estimate > 0 else 'lowers'} {scale.title} by {size}"
 
 
-def effect_finding(effect: Mapping[str, Any], objective: Objective, scale: Scale, level: float, first: bool) -> str:
-    """What an effect, tested with all others of its block, says; only the `first` one names the level."""
-    where = scale.interval(effect["low"], effect["high"])
-    said = f"{100 * level:g} % interval {where}" if first else where
-    if effect["low"] is None:
-        return f"{effect['subject']} {change(effect['estimate'], objective, scale)} (too few runs for an interval)"
+def effect_finding(
+    effect: Mapping[str, Any], objective: Objective, scale: Scale, level: float, notes: tuple[str, str]
+) -> str:
+    """What an effect says. Its interval holds for all effects that may be told together; a control's for it alone.
+
+    `notes` stand in the brackets behind the interval, the second also where there is none.
+    """
+    family = "" if effect["control"] else "_together"
+    low, high = effect[f"low{family}"], effect[f"high{family}"]
+    where = f"{scale.interval(low, high)}{''.join(notes)}"
+    if low is None:
+        size = change(effect["estimate"], objective, scale)
+        return f"{effect['subject']} {size} (too few runs for an interval{notes[1]})"
     if effect["control"]:
-        zero = effect["low"] <= 0 <= effect["high"]
-        inside = "is zero within its interval" if zero else "is NOT zero within its interval"
+        inside = "is zero within its interval" if low <= 0 <= high else "is NOT zero within its interval"
         return f"the negative control {effect['subject']} {inside} ({where})"
-    if effect["p_holm"] is not None and effect["p_holm"] < 1 - level:
-        return f"{effect['subject']} {change(effect['estimate'], objective, scale)} ({said})"
-    if effect["low"] <= 0 <= effect["high"]:
-        return f"no effect of {effect['subject']} is shown ({said})"
-    return f"an effect of {effect['subject']} is not shown once adjusted for many tests ({said})"
+    if effect["p_together"] < 1 - level:
+        return f"{effect['subject']} {change(effect['estimate'], objective, scale)} ({where})"
+    findable = effect["findable"]
+    size = "" if findable is None else f"; {scale.value(findable)}{scale.points} would be shown with probability 0.8"
+    return f"no effect of {effect['subject']} is shown ({where}{size})"

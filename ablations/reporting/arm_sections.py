@@ -24,8 +24,9 @@ def arms(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element
     yield ReportTable(header, rows[:MOST_ROWS], strong, kind="cards")
     rest = f" The first {MOST_ROWS} of {len(rows)}; all are in arms.csv." if len(rows) > MOST_ROWS else ""
     yield Paragraph(
-        "Best first. Means over seeds with t intervals of their own; differences are paired by seed, with t intervals, "
-        f"and Holm's adjustment over all arms. Costs are of one image and one run (median over seeds).{rest}",
+        "Best first, then arms of which a run diverged. Means over seeds with t intervals of their own"
+        f"{_flattered(result, level)}; differences are paired by seed, with t intervals, and Holm's adjustment over "
+        f"all arms. Costs are of one image and one run (median over seeds).{rest}",
         "soft",
     )
     bars = _difference_bars(result)
@@ -48,8 +49,8 @@ def best(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element
     yield Heading(f"Against the best arm, {_best_title(result)}", 3)
     yield Figure(
         partial(figures.forest, bars, scale, _behind(result), scale.axis_title),
-        f"{_behind(result)}: {100 * level:g} % intervals that hold for all pairs of arms together (Tukey's method in "
-        "blocks of seeds, residual pooled over all arms), so also for a best arm that the scores have chosen. "
+        f"{_behind(result)}: {100 * level:g} % intervals that hold for all pairs of arms together, so also for a best "
+        "arm that the scores have chosen. Errors are a pair's own, moderated by the residual of all arms. "
         f"Hollow: not told apart. {told}",
         f"best-{name}",
     )
@@ -57,7 +58,12 @@ def best(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element
         [one["title"], scale.signed(one["difference"]), scale.interval(one["low"], one["high"]), p_value(one["p"])]
         for one in result["against_best"]
     ]
-    header = [f"arm less {_best_title(result)}", f"difference{scale.in_brackets}", "simultaneous interval", "Tukey p"]
+    header = [
+        f"arm less {_best_title(result)}",
+        f"difference{scale.in_brackets}",
+        "interval for all pairs",
+        "p for all pairs",
+    ]
     yield Folded("The differences in numbers", ReportTable(header, rows[:MOST_ROWS]))
 
 
@@ -121,6 +127,18 @@ def tuning(found: Mapping[str, Any]) -> Iterator[Element]:
         yield Folded(
             plural(len(rows), "trial"), ReportTable(["arm", "seed", "learning rate", scale.titled, "state"], rows)
         )
+
+
+def _flattered(result: Mapping[str, Any], level: float) -> str:
+    """What the first arm's own interval leaves out."""
+    best, scale = result["best"], scale_of(result)
+    if best is None or best["low"] is None or best["arms"] < 3:
+        return ""
+    shrunken = (
+        "" if best["shrunken"] == best["mean"] else f", an estimate shrunken for it {scale.value(best['shrunken'])}"
+    )
+    interval = scale.interval(best["low"], best["high"])
+    return f" (the first was chosen as the best of {best['arms']}: {100 * level:g} % interval {interval}{shrunken})"
 
 
 def _difference_bars(result: Mapping[str, Any]) -> list[Bar]:

@@ -27,21 +27,23 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
     freedom = f"{plural(fit['residual_df'], 'degree')} of freedom"
     yield Figure(
         partial(figures.forest, bars, scale, _of(scale), scale.axis_title),
-        f"{_meaning(result)} {100 * level:g} % t intervals from the factorial model blocked by seed, pooled residual "
-        f"({freedom}, one run's standard deviation "
-        f"{scale.value(fit['residual_sd'])}{scale.points}).{controls}",
+        f"{_meaning(result)} {100 * level:g} % t intervals, each for its effect alone, from the factorial model "
+        "blocked by seed. Their errors are those of the effect's own estimates, seed by seed, moderated by the pooled "
+        f"residual ({freedom}, a run's standard deviation {scale.value(fit['residual_sd'])}{scale.points}).{controls}",
         f"effects-{name}",
     )
     for one in result["controls"]:
         yield Paragraph(_control(one, scale, level))
-    header = ["effect", f"estimate{scale.in_brackets}", "interval", "p", "Holm p", "in residual sd"]
+    together = f"for all {result['family']} together"
+    header = ["effect", f"estimate{scale.in_brackets}", "interval", "p", together, "p together", "in residual sd"]
     rows = [
         [
             one["subject"],
             scale.signed(one["estimate"]),
             scale.interval(one["low"], one["high"]),
             p_value(one["p"]),
-            p_value(one["p_holm"]),
+            scale.interval(one["low_together"], one["high_together"]),
+            p_value(one["p_together"]),
             DASH if one["standardised"] is None else minus(f"{one['standardised']:+.2f}"),
         ]
         for one in result["effects"]
@@ -59,7 +61,10 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
          p_value(term["p_holm"]), DASH if (eta := term["partial_eta_squared"]) is None else f"{eta:.2f}"]
         for term in result["terms"]
     ]  # fmt: skip
-    yield Folded("Analysis of variance", ReportTable(["term", "df", "F", "p", "Holm p", "partial eta squared"], tests))
+    yield Folded(
+        "Analysis of variance, pooled residual",
+        ReportTable(["term", "df", "F", "p", "Holm p", "partial eta squared"], tests),
+    )
 
 
 def _meaning(result: Mapping[str, Any]) -> str:
@@ -115,29 +120,26 @@ def interactions(result: Mapping[str, Any], name: str) -> Iterator[Element]:
 
 
 def power(result: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Element]:
-    """How many seeds find how large an effect."""
+    """How many seeds show how large an effect."""
     scale, design = scale_of(result), result["power"]
-    needed = [row for row in result["arms"] if row["seeds_needed"] is not None]
-    if design is None and not needed:
+    if design is None:
         return
     yield Heading("Power: how many seeds", 3)
-    if design is not None:
-        yield Paragraph(
-            f"With {plural(len(found['seeds']), 'seed')}, this design finds a true effect of "
-            f"{scale.value(design['smallest_effect'])}{scale.points} with probability {design['power']:g}."
-        )
-        finer = Scale(scale.metric, scale.factor, min(scale.digits + 1, 6))
-        rows = [
-            [f"{finer.value(one['difference'])}{scale.points}", _seeds(one["seeds"])] for one in design["seeds_for"]
+    yield Paragraph(
+        f"With {plural(len(found['seeds']), 'seed')}, a true effect of {scale.value(design['smallest_effect'])}"
+        f"{scale.points} is shown with probability {design['power']:g}, all {result['family']} effects together."
+    )
+    finer = Scale(scale.metric, scale.factor, min(scale.digits + 1, 6))
+    rows = [
+        [
+            f"{finer.value(one['difference'])}{scale.points}",
+            _seeds(one["seeds"]),
+            f"{_seeds(one['fewest'])} to {_seeds(one['most'])}",
         ]
-        yield ReportTable(["to find an effect of", "seeds needed"], rows)
-    if needed:
-        rows = [
-            [row["title"], scale.signed(row["difference"]), f"{row['seeds_needed']:,}", str(row["pairs"])]
-            for row in needed[:MOST_ROWS]
-        ]
-        header = ["arm", f"difference seen{scale.in_brackets}", "seeds to find one such", "seeds run"]
-        yield Folded("Seeds for a paired difference of the size seen, arm by arm", ReportTable(header, rows))
+        for one in design["seeds_for"]
+    ]
+    yield ReportTable(["to show an effect of", "seeds needed", "80 % interval"], rows)
+    yield Paragraph("The interval is there since the noise of a run is itself an estimate from these seeds.", "soft")
 
 
 def _effect_bars(result: Mapping[str, Any]) -> list[Bar]:

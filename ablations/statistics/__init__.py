@@ -5,7 +5,7 @@ Two uncertainties are kept apart. That over seeds (another training run) is in `
 they were trained.
 """
 
-from ablations.statistics.allpairs import Loudest, SimultaneousDifference, compare_with, loudest
+from ablations.statistics.allpairs import BestArm, Loudest, SimultaneousDifference, best_arm, compare_with, loudest
 from ablations.statistics.effects import Effect, FTest, Observation, Residual, Term
 from ablations.statistics.equivalence import Equivalence, equivalence
 from ablations.statistics.factorial import FactorialFit, FactorialModel, fit_factorial
@@ -17,6 +17,7 @@ from ablations.statistics.images import (
     tango_interval,
 )
 from ablations.statistics.intervals import Interval, t_interval
+from ablations.statistics.moderated import ModeratedEffect, expected_df, moderate
 from ablations.statistics.paired import PairedDifference, holm, paired_differences
 from ablations.statistics.power import (
     paired_power,
@@ -27,6 +28,7 @@ from ablations.statistics.power import (
 )
 
 __all__ = [
+    "BestArm",
     "Effect",
     "Equivalence",
     "FTest",
@@ -35,19 +37,23 @@ __all__ = [
     "ImageDifference",
     "Interval",
     "Loudest",
+    "ModeratedEffect",
     "Observation",
     "PairedDifference",
     "Residual",
     "SimultaneousDifference",
     "Term",
+    "best_arm",
     "compare_with",
     "equivalence",
+    "expected_df",
     "fit_factorial",
     "holm",
     "image_difference",
     "image_difference_over_seeds",
     "loudest",
     "mcnemar",
+    "moderate",
     "paired_differences",
     "paired_power",
     "seeds_needed",

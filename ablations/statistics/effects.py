@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from ablations.statistics.intervals import Interval
@@ -26,7 +28,8 @@ class Effect:
     """An estimate with its t interval.
 
     `standardised` is the estimate over the residual standard deviation (nan without one). `aliases` names the
-    coefficients that cannot be told apart from this one, each with its factor: the estimate is of the sum.
+    coefficients that cannot be told apart from this one, each with its factor: the estimate is of the sum. `contrast`
+    are the weights of the model's coefficients that the estimate is made of.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Effect:
     p: float
     standardised: float
     aliases: Mapping[str, float]
+    contrast: npt.NDArray[np.float64] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)

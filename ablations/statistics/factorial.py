@@ -9,12 +9,8 @@ against it. With a arms and n seeds it has (a - 1)(n - 1) degrees of freedom and
 difference, which is what makes three seeds enough for a useful interval. `lack_of_fit` says whether interactions above
 `order` were rightly pooled.
 
-The price is an assumption: that seeds move every effect as much as any other. Unequal variances of the arms do little
-harm in a balanced two-level design, where each effect weighs all arms alike and the residual averages them (simulated:
-94-95 % for a nominal 95 % if the noisiest arm varies three times as much as the quietest, 91-92 % if one arm varies
-five times as much as all others). An effect whose own size changes with the seed does: its interval is too short (83 %
-for three seeds and a change as large as the noise of one run). Who expects that fits every seed by itself and takes
-`t_interval` of the estimates, with n - 1 degrees of freedom; `paired_differences` assumes nothing of the kind either.
+The price is an assumption: that seeds move every effect as much as any other. `moderated.py` has errors for what people
+do, where an effect's size changes with the seed, or an arm is noisier than others; what a study says comes from there.
 
 Sources: Box, Hunter and Hunter, Statistics for Experimenters, 2nd ed. (2005), ch. 4-6; Montgomery, Design and Analysis
 of Experiments, ch. 4-8; aliases: Box and Wilson, J. R. Stat. Soc. B 13 (1951).
@@ -54,7 +50,7 @@ class FactorialFit:
     """What `fit_factorial` found. `block` is None with one seed, `lack_of_fit` where nothing was pooled or replicated.
 
     `overall` tests that no term matters at all. `dropped` are coefficients that cannot be estimated, `missing` the
-    cells and seeds without a score.
+    cells and seeds without a score, `rest` the (runs,) residuals.
     """
 
     model: FactorialModel
@@ -68,6 +64,7 @@ class FactorialFit:
     missing: tuple[str, ...]
     level: float
     coefficients: Array
+    rest: Array
 
     def term(self, name: str) -> Term:
         """The term of this name, such as `a` or `a:b`.
@@ -151,6 +148,8 @@ class FactorialModel:
         self.covariance = self.matrix.unscaled_covariance
         self.arms_and_seeds = _span(runs)
         self.runs = len(runs)
+        self.runs_of_seeds = [np.flatnonzero(np.asarray(seeds) == seed) for seed in sorted(set(seeds))]
+        self.seeds = len(self.runs_of_seeds)
         self.terms = model_terms(factors, order)
         self.places: dict[str, list[int]] = {}
         for place, name in enumerate(self.matrix.terms):
@@ -182,7 +181,7 @@ class FactorialModel:
         squares = float(rest @ rest)
         coefficients = self.matrix.inverse @ projected
         if squares <= len(y) * scale**2:
-            squares = 0.0
+            squares, rest = 0.0, np.zeros_like(rest)
             coefficients[np.abs(coefficients) <= scale] = 0.0
         residual = Residual(self.runs - len(coefficients), squares)
         tested = list(self.contrasts)
@@ -204,7 +203,12 @@ class FactorialModel:
             missing=tuple(missing),
             level=level,
             coefficients=coefficients,
+            rest=rest,
         )
+
+    def run_weights(self, contrasts: Array) -> Array:
+        """(effects, runs) weights that make (effects, coefficients) `contrasts` of the coefficients out of scores."""
+        return contrasts @ self.matrix.inverse @ self.matrix.basis.T
 
     def effect(self, name: str, contrast: Array, coefficients: Array, residual: Residual, level: float) -> Effect:
         """`contrast` @ `coefficients` with its interval; aliases in units of the contrast's largest weight."""
@@ -214,7 +218,8 @@ class FactorialModel:
         aliases = {other: float(share) for other, share in shares if abs(share) > TOLERANCE}
         interval = Interval(estimate, half_width(error, residual.df, level), self.runs)
         standardised = estimate / sd if sd > 0 else math.nan
-        return Effect(name, interval, error, residual.df, t_test(estimate, error, residual.df), standardised, aliases)
+        p = t_test(estimate, error, residual.df)
+        return Effect(name, interval, error, residual.df, p, standardised, aliases, contrast)
 
     def _test(self, places: list[int], coefficients: Array, residual: Residual) -> FTest:
         """Partial (type III) sum of squares of some coefficients, and its F test."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
-from ablations.statistics.intervals import Interval, half_width, t_interval, t_test
+from ablations.statistics.intervals import Interval, half_width, t_test
 from operators.errors import InputError, check_choice
 
 
@@ -42,7 +43,7 @@ class PairedDifference:
 
 
 def paired_differences(
-    scores: Mapping[str, Mapping[int, float]], reference: str, level: float = 0.95
+    scores: Mapping[str, Mapping[int, float]], reference: str, level: float = 0.95, resolution: float = 0.0
 ) -> tuple[PairedDifference, ...]:
     """Differences of all other arms to `reference`, in the order of `scores` (arm -> seed -> score).
 
@@ -50,7 +51,8 @@ def paired_differences(
     at common seeds alone: it asks nothing of the other arms, unlike the pooled intervals of `fit_factorial`. p-values
     are adjusted by Holm's method. The simultaneous intervals are Bonferroni's, Student's at level 1 - (1 - level)/arms:
     differences to one reference are correlated, and Bonferroni's inequality holds whatever the correlation; Dunnett's
-    narrower intervals would ask for one variance in all arms.
+    narrower intervals would ask for one variance in all arms. `resolution` is the smallest step of a score: differences
+    are taken to vary by at least that much, so that scores without spread are no certainty.
 
     Raises:
         InputError: a reference that is no arm, no other arm, or a level that is not between 0 and 1.
@@ -59,7 +61,9 @@ def paired_differences(
     others = [arm for arm in scores if arm != reference]
     if not others:
         raise InputError(f"{reference} is the only arm: a comparison needs another one")
-    found = [_difference(arm, scores[arm], reference, scores[reference], level, len(others)) for arm in others]
+    found = [
+        _difference(arm, scores[arm], reference, scores[reference], level, len(others), resolution) for arm in others
+    ]
     adjusted = holm([one.p for one in found])
     return tuple(_with_holm(one, p) for one, p in zip(found, adjusted, strict=True))
 
@@ -89,16 +93,22 @@ def hedges_factor(df: int) -> float:
 
 
 def _difference(
-    arm: str, values: Mapping[int, float], reference: str, others: Mapping[int, float], level: float, arms: int
+    arm: str,
+    values: Mapping[int, float],
+    reference: str,
+    others: Mapping[int, float],
+    level: float,
+    arms: int,
+    resolution: float,
 ) -> PairedDifference:
     mine = {seed for seed, value in values.items() if math.isfinite(value)}
     theirs = {seed for seed, value in others.items() if math.isfinite(value)}
     seeds, unmatched = tuple(sorted(mine & theirs)), tuple(sorted((values.keys() | others.keys()) - (mine & theirs)))
     differences = [values[seed] - others[seed] for seed in seeds]
     n, df = len(seeds), len(seeds) - 1
-    interval = t_interval(differences, level) if n else Interval(math.nan, math.inf, 0)
-    sd = float(np.std(differences, ddof=1)) if n > 1 else math.nan
+    sd = max(float(np.std(differences, ddof=1)), resolution) if n > 1 else math.nan
     error = sd / math.sqrt(n) if n else math.nan
+    interval = Interval(fmean(differences), half_width(error, df, level), n) if n else Interval(math.nan, math.inf, 0)
     d_z = interval.mean / sd if sd > 0 else math.nan
     return PairedDifference(
         arm=arm,

@@ -120,6 +120,7 @@ def pde_terms(
     state: Callable[[str, str, int], str] = lambda block, arm, seed: "complete",
     blocks: Sequence[str] = ("initial", "constant"),
     logs: bool = True,
+    asks: Sequence[str] = (),
 ) -> Path:
     """Two blocks of a 2³ factorial with `identity` beside it; effects are those of the initial block, in accuracy."""
     worth = {"diffusion": 0.031, "convection": 0.012, "convection:diffusion": 0.008} if effects is None else effects
@@ -127,7 +128,7 @@ def pde_terms(
     factors = {name: {"key": "pde.terms", "levels": [[], [name]], "labels": ["off", "on"]} for name in TERMS}
     plan = [
         {"name": name, "overrides": [], "factors": factors, "design": "full", "reference": dict.fromkeys(TERMS, "off"),
-         "negative_controls": ["reaction"] if name == "initial" else []}
+         "negative_controls": ["reaction"] if name == "initial" else [], "asks": list(asks)}
         for name in blocks
     ]  # fmt: skip
     objectives = [{"metric": "test/accuracy", "direction": "maximize"}]

@@ -18,8 +18,10 @@ from ablations.plan import Objective
 from ablations.statistics import (
     Observation,
     compare_with,
+    expected_df,
     fit_factorial,
     image_difference_over_seeds,
+    moderate,
     paired_differences,
     t_interval,
     t_power,
@@ -79,12 +81,16 @@ def test_numbers_are_those_of_the_statistics(tmp_path: Path) -> None:
         Observation(cell, int(row["seed"]), float(row["test/accuracy"])) for cell, row in zip(cells, grid, strict=True)
     ]
     fit = fit_factorial(observations, dict.fromkeys(TERMS, ("off", "on")))
-    found = by_name(result["effects"])
-    for term in fit.terms:
-        (effect,) = term.effects
-        told = found[term.name]
-        assert (told["estimate"], told["low"]) == pytest.approx((effect.interval.mean, effect.interval.low), abs=1e-12)
-        assert (told["p"], told["p_holm"]) == pytest.approx((effect.p, term.p_holm), abs=1e-12)
+    effects = by_name(result["effects"])
+    for one in moderate(
+        fit, [term.effects[0] for term in fit.terms], max(float(row["test/accuracy"]) for row in table) / 2**23
+    ):
+        row = effects[one.effect.name]
+        assert (row["estimate"], row["pooled_error"]) == pytest.approx(
+            (one.effect.interval.mean, one.effect.error), abs=1e-12
+        )
+        assert (row["low"], row["p"]) == pytest.approx((one.interval.low, one.p), abs=1e-12)
+        assert (row["low_together"], row["p_together"]) == pytest.approx((one.together.low, one.p_together), abs=1e-12)
     scores: dict[str, dict[int, float]] = {}
     for row in table:
         scores.setdefault(row["arm"], {})[int(row["seed"])] = float(row["test/accuracy"])
@@ -104,14 +110,16 @@ def test_the_answer_names_what_is_shown_and_what_is_not(tmp_path: Path) -> None:
     summary = analyse(fake_study.pde_terms(tmp_path / "s", blocks=("initial",), logs=False))
     effects = by_name(summary["blocks"][0]["objectives"][0]["effects"])
     one = effects["diffusion"]
-    low, high = (f"{100 * one[side]:.1f}" for side in ("low", "high"))
+    low, high = (f"{100 * one[side]:.1f}" for side in ("low_together", "high_together"))
     said = (
-        f"Diffusion adds {100 * one['estimate']:.1f} points of test accuracy (95 % interval {low} to {high}, 3 seeds)"
+        f"Diffusion adds {100 * one['estimate']:.1f} points of test accuracy ({low} to {high}, a 95 % interval that "
+        "holds for 7 effects together, 3 seeds)"
     )
     assert summary["answer"].startswith(said)
     nothing = {"diffusion": 0.0}
     summary = analyse(fake_study.pde_terms(tmp_path / "n", effects=nothing, blocks=("constant",), logs=False))
     assert summary["answer"].lower().count("no effect of") == 3
+    assert summary["answer"].count("points would be shown with probability 0.8") == 3
 
 
 def test_a_control_that_is_not_nothing_is_called_out(tmp_path: Path) -> None:
@@ -146,7 +154,7 @@ def test_trials_that_give_no_score_are_counted_and_left_out(tmp_path: Path) -> N
     assert (arms["identity"]["n"], arms["identity"]["half"]) == (1, None)
     notes = "\n".join(summary["notes"])
     for said in ("2 of 27 trials have not ended", f"1 trial diverged, which is a result: {DIFFUSION}", "1 trial failed",
-                 "convection=off diffusion=on reaction=off at seed 1", "left out of paired differences"):  # fmt: skip
+                 "arms arms of which a run diverged, it counts as the worst", "left out of paired differences"):  # fmt: skip
         assert said in notes
 
 
@@ -200,7 +208,10 @@ def test_answer_allows_for_the_choice_of_the_best(tmp_path: Path) -> None:
     assert found["mixer=a"]["low"] == pytest.approx(truth["a"].interval.low)
     assert found["mixer=a"]["p"] == pytest.approx(truth["a"].p)
     less = minus(f"{-100 * truth['a'].interval.high:.2f} to {-100 * truth['a'].interval.low:.2f}")
-    assert f"against a ({less}, Tukey p < 0.001); not told apart from b." in summary["answer"]
+    assert f"against a ({less}, p < 0.001 for all pairs); not told apart from b." in summary["answer"]
+    low, high = result["best"]["low"], result["best"]["high"]
+    assert f"95 % interval {100 * low:.2f} to {100 * high:.2f} as the best of 5, 3 seeds" in summary["answer"]
+    assert result["best"]["mean"] - low > high - result["best"]["mean"]  # the end that the choice flatters
     one_seed = analyse(simple(tmp_path / "one", {arm: values[:1] for arm, values in scores.items()}).write())
     assert "(no interval, 1 seed); +" in one_seed["answer"]
     assert "against a (no interval); not told apart from b, e, a and 1 more" in one_seed["answer"]
@@ -327,20 +338,74 @@ def test_bands_are_over_the_curves_that_reach_so_far() -> None:
     assert [point["step"] for point in curves.band([{1: 0.1, 3: 0.4}, {2: 0.3, 3: 0.3}], 0.95)] == [3]
 
 
-def test_seeds_needed_for_an_effect_follow_from_the_noncentral_t(tmp_path: Path) -> None:
+def test_seeds_for_an_effect_to_be_shown_follow_from_the_noncentral_t(tmp_path: Path) -> None:
     path = fake_study.pde_terms(tmp_path / "s", blocks=("initial",), logs=False)
     result = analyse(path)["blocks"][0]["objectives"][0]
-    sd, effect = result["fit"]["residual_sd"], by_name(result["effects"])["convection"]["estimate"]
+    sd = result["fit"]["residual_sd"]
 
-    def power(n: int) -> float:
-        # 8 cells: 8 n runs, of which 7 terms, n - 1 blocks and the mean are taken.
-        return t_power(effect, 2 * sd / math.sqrt(8 * n), 8 * n - 8 - (n - 1))
+    def power(difference: float, n: int) -> float:
+        # 8 cells: 8 n runs, of which 7 terms, n - 1 blocks and the mean are taken; 7 effects together.
+        df = expected_df(n - 1, 8 * n - 8 - (n - 1))
+        return t_power(difference, 2 * sd / math.sqrt(8 * n), df, 1 - 0.05 / 7)
 
-    n = result["power"]["seeds_needed"]["convection"]
-    assert power(n) >= factorial_summary.POWER
-    assert n == 2 or power(n - 1) < factorial_summary.POWER
-    smallest = result["power"]["smallest_effect"]
-    assert t_power(smallest, 2 * sd / math.sqrt(24), 14) == pytest.approx(0.8, abs=1e-6)
+    for row in result["power"]["seeds_for"]:
+        n = row["seeds"]
+        assert power(row["difference"], n) >= factorial_summary.POWER
+        assert n == 2 or power(row["difference"], n - 1) < factorial_summary.POWER
+        assert row["fewest"] <= n <= (row["most"] or math.inf)
+    assert power(result["power"]["smallest_effect"], 3) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_question_that_was_asked_is_answered_first(tmp_path: Path) -> None:
+    effects = {"diffusion": 0.05, "convection": 0.03, "convection:diffusion": 0.008}
+    blocks = ("constant",)
+    plain = analyse(fake_study.pde_terms(tmp_path / "s", effects=effects, blocks=blocks, logs=False))
+    assert plain["answer"].startswith("Diffusion adds")
+    asked = analyse(
+        fake_study.pde_terms(tmp_path / "t", effects=effects, blocks=blocks, logs=False, asks=["diffusion:convection"])
+    )
+    row = by_name(asked["blocks"][0]["objectives"][0]["effects"])["convection:diffusion"]
+    assert row["asked"]
+    assert (row["low_together"], row["p_together"]) == (row["low"], row["p"])  # a family of its own
+    assert asked["answer"].startswith("Convection × diffusion adds")
+    assert "; diffusion adds" in asked["answer"]
+
+
+def test_an_arm_of_which_runs_diverged_is_never_the_best(tmp_path: Path) -> None:
+    scores = {"a": [0.50, 0.51, 0.52], "b": [0.9, 0.9, 0.9], "c": [0.55, 0.56, 0.58]}
+    fake = simple(tmp_path / "s", scores)
+    for row in fake.rows:
+        if row["arm"] == "mixer=b" and row["seed"] in (1, 2):
+            row["state"] = "diverged"
+    summary = analyse(fake.write())
+    result = summary["blocks"][0]["objectives"][0]
+    assert [row["title"] for row in result["arms"]] == ["c", "a", "b"]
+    assert result["arms"][2]["outcomes"] == {"0": 0.9, "1": 0.5, "2": 0.5}  # the worst score of the block
+    assert summary["answer"].startswith("The highest test accuracy is that of c")
+    assert summary["answer"].endswith("not ranked, since runs diverged: b (2 of 3).")
+    assert any("it counts as the worst" in line for line in summary["notes"])
+    for row in fake.rows:
+        row["state"] = "diverged" if row["seed"] == 1 else "complete"
+    assert "no arm can be called the best" in analyse(fake.write())["answer"].lower()
+
+
+@pytest.mark.parametrize(("count", "shown"), [(500.0, False), (None, True)])
+def test_scores_without_spread_are_no_certainty(tmp_path: Path, count: float | None, shown: bool) -> None:
+    """One image of 500 at each of three seeds, where nothing else varies."""
+    fake = simple(tmp_path / "s", {"a": [0.9, 0.9, 0.9], "b": [0.902, 0.902, 0.902], "c": [0.9, 0.9, 0.9]})
+    for row in fake.rows:
+        row |= {} if count is None else {"test/n": count}
+    result = analyse(fake.write())["blocks"][0]["objectives"][0]
+    assert [one["told_apart"] for one in result["against_best"]] == [shown] * 2
+    assert [one["p_together"] < 0.05 for one in result["effects"]] == [shown, False]
+    assert {row["p"] < 0.05 for row in result["arms"] if row["arm"] == "mixer=b"} == {shown}
+
+
+def test_tiny_differences_of_rounding_are_no_effect(tmp_path: Path) -> None:
+    fake = simple(tmp_path / "s", {"a": [0.3, 0.3, 0.3], "b": [0.3 + 1e-17] * 3, "c": [0.3 + 6e-17] * 3})
+    result = analyse(fake.write())["blocks"][0]["objectives"][0]
+    assert not any(one["told_apart"] for one in result["against_best"])
+    assert not any(one["p_together"] < 0.05 for one in result["effects"])
 
 
 def test_tuning_finds_the_best_and_what_matters(tmp_path: Path) -> None:

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, stats
 
-from ablations.statistics import compare_with, loudest, paired_differences
+from ablations.statistics import (
+    Observation,
+    best_arm,
+    compare_with,
+    fit_factorial,
+    loudest,
+    moderate,
+    paired_differences,
+)
 from operators import InputError
 
 # Montgomery, Design and Analysis of Experiments, example 4.1: yield of vascular grafts at four extrusion pressures, in
@@ -26,13 +35,22 @@ def by_seed(table: dict[str, list[float]]) -> dict[str, dict[int, float]]:
 def test_published_example() -> None:
     found = {one.arm: one for one in compare_with(by_seed(GRAFTS), "8500")}
     assert list(found) == ["8700", "8900", "9100"]
-    for arm, difference, t in (("8700", -1.13, 0.73), ("8900", -3.90, 2.50), ("9100", -7.05, 4.51)):
+    for arm, difference in (("8700", -1.13), ("8900", -3.90), ("9100", -7.05)):
         assert found[arm].interval.mean == pytest.approx(difference, abs=0.006)
-        assert abs(found[arm].interval.mean) / found[arm].error == pytest.approx(t, abs=0.006)
-        assert found[arm].df == 15
-        # The tables' upper 5 % point of the studentized range of 4 means with 15 degrees of freedom is 4.08.
-        assert found[arm].interval.half == pytest.approx(4.08 * math.sqrt(7.33 / 6), abs=0.01)
-    assert found["9100"].p < 0.01 < 0.05 < found["8900"].p < found["8700"].p
+    assert found["9100"].p < 0.05 < found["8900"].p < found["8700"].p
+
+
+def test_without_own_errors_all_pairs_are_tukey_s_method() -> None:
+    """The tables' upper 5 % point of the studentized range of 4 means with 15 degrees of freedom is 4.08."""
+    observations = [Observation({"arm": arm}, seed, v) for arm, row in GRAFTS.items() for seed, v in enumerate(row)]
+    fit = fit_factorial(observations, {"arm": list(GRAFTS)})
+    pairs = [fit.difference("arm", *pair) for pair in combinations(GRAFTS, 2)]
+    for one in moderate(fit, pairs, prior=math.inf):
+        assert one.error == pytest.approx(math.sqrt(7.33 / 3), abs=0.001)
+        assert one.df == 15
+        assert one.together.half == pytest.approx(4.08 * math.sqrt(7.33 / 6), rel=0.02)
+        exact = stats.studentized_range.sf(math.sqrt(2) * abs(one.together.mean) / one.error, 4, 15)
+        assert one.p_together == pytest.approx(exact, abs=0.015)
 
 
 def test_two_arms_are_a_paired_t_test() -> None:
@@ -42,10 +60,10 @@ def test_two_arms_are_a_paired_t_test() -> None:
     assert (one.interval.low, one.interval.high) == pytest.approx((other.interval.low, other.interval.high), rel=1e-6)
 
 
-def test_p_is_where_the_interval_reaches_zero() -> None:
-    for one in compare_with(by_seed(GRAFTS), "8900"):
-        at_p = {other.arm: other for other in compare_with(by_seed(GRAFTS), "8900", 1 - one.p)}[one.arm]
-        assert at_p.interval.half == pytest.approx(abs(one.interval.mean), rel=1e-4)
+def test_a_pair_is_told_apart_where_its_interval_leaves_out_zero() -> None:
+    for arm in GRAFTS:
+        for one in compare_with(by_seed(GRAFTS), arm):
+            assert (one.p < 0.05) == (not one.interval.low <= 0 <= one.interval.high)
 
 
 def test_runs_that_diverged_are_left_out() -> None:
@@ -53,9 +71,9 @@ def test_runs_that_diverged_are_left_out() -> None:
     scores["8900"][2] = math.nan
     found = {one.arm: one for one in compare_with(scores, "8500")}
     assert list(found) == ["8700", "8900", "9100"]
-    assert {one.arms for one in found.values()} == {4}
-    assert {one.df for one in found.values()} == {14}
-    assert found["8900"].error > found["8700"].error
+    without = {one.arm: one for one in compare_with(by_seed(GRAFTS), "8500")}
+    assert found["8900"].interval.n == 5
+    assert found["9100"].interval.half > without["9100"].interval.half
 
 
 def test_without_degrees_of_freedom_nothing_is_said() -> None:
@@ -140,3 +158,32 @@ def test_false_alarms_about_the_loudest_arm() -> None:
         for table in rng.normal(size=(2000, 18, 3))
     ]
     assert 0.03 <= np.mean(alarms) <= 0.06, f"{np.mean(alarms):.4f}"
+
+
+@pytest.mark.parametrize(("arms", "seeds"), [(2, 3), (9, 3), (9, 10)])
+def test_the_interval_of_the_best_of_equal_arms_covers_it(arms: int, seeds: int) -> None:
+    rng = np.random.default_rng(arms + seeds)
+    covered, flattered, shrunken = [], [], []
+    for table in rng.normal(size=(1000, arms, seeds)):
+        best = best_arm(by_seed({str(arm): row.tolist() for arm, row in enumerate(table)}), sign=1)
+        covered.append(best.low <= 0 <= best.high)
+        flattered.append(best.mean)
+        shrunken.append(best.shrunken)
+    assert 0.93 <= np.mean(covered) <= 0.97, f"{np.mean(covered):.3f}"
+    assert np.mean(flattered) > 0.15
+    assert np.mean(shrunken) < 0.5 * np.mean(flattered) or arms < 4
+
+
+def test_the_best_of_losses_is_the_mirror_of_the_best_of_scores() -> None:
+    scores = by_seed(GRAFTS)
+    losses = {arm: {seed: -value for seed, value in of_arm.items()} for arm, of_arm in scores.items()}
+    best, least = best_arm(scores, sign=1), best_arm(losses, sign=-1)
+    assert (least.arm, least.arms) == (best.arm, best.arms) == ("8500", 4)
+    assert (least.mean, least.low, least.high, least.shrunken) == pytest.approx(
+        (-best.mean, -best.high, -best.low, -best.shrunken)
+    )
+    assert best.mean - best.low > best.high - best.mean
+    assert np.mean([np.mean(row) for row in GRAFTS.values()]) < best.shrunken < best.mean
+    assert best_arm({"a": {0: 1.0}, "b": {0: 2.0}}, sign=1).low == -math.inf
+    with pytest.raises(InputError, match="no score"):
+        best_arm({"a": {0: math.nan}}, sign=1)
