@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import optimize, signal, special, stats
 
 from ablations.statistics.intervals import check_level
 from operators.errors import InputError
@@ -54,8 +54,8 @@ def image_difference_over_seeds(first: Correct, second: Correct, level: float = 
     """Two arms on the same images, averaged over seeds; the trained models are taken as given.
 
     An image's score is its mean over seeds of (first right) - (second right). Images are independent, seeds on one
-    image are not; so the average is taken first and the spread is that between images. The test is the sign-flip
-    statistic Σd / √Σd², which for one seed is McNemar's (b - c)/√(b + c). The interval is Wald's after adding two
+    image are not; so the average is taken first and the spread is that between images. The test flips the signs of the
+    images' scores: exactly, which for one seed is McNemar's exact test. The interval is Wald's after adding two
     images (one both agree upon, a half for each arm), without which it would have no width where no image tells the
     arms apart; for one seed it is Agresti and Min's.
 
@@ -76,9 +76,29 @@ def image_difference_over_seeds(first: Correct, second: Correct, level: float = 
     total, squares, images = float(score.sum()), float(np.square(score).sum()), score.size
     centre = total / (images + 2)
     half = _normal(level) * math.sqrt(((squares + 1) / (images + 2) - centre**2) / (images + 2))
-    p = 2 * float(special.ndtr(-abs(total) / math.sqrt(squares))) if squares > 0 else 1.0
+    p = sign_flip_p(first.sum(axis=0, dtype=np.int64) - second.sum(axis=0, dtype=np.int64))
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)
     return ImageDifference(total / images, low, high, p, images, len(first))
+
+
+def sign_flip_p(scores: npt.NDArray[np.int64]) -> float:
+    """Exact two-sided p-value of the sum of whole numbers whose signs are random, all 2^N of them equally likely.
+
+    The numbers of one size s add s (2 B - n), with B binomial of n and 1/2; the sum over sizes is a convolution.
+
+    Source: Fisher, The Design of Experiments (1935), section 21.
+    """
+    sizes, counts = np.unique(np.abs(scores[scores != 0]), return_counts=True)
+    chances = np.ones(1)  # of the sums -reach, ..., reach
+    for size, count in zip(sizes, counts, strict=True):
+        binomial = np.zeros(2 * size * count + 1)
+        binomial[:: 2 * size] = stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        chances = signal.convolve(chances, binomial)
+    reach = len(chances) // 2
+    total = abs(int(scores.sum()))
+    if total == 0:
+        return 1.0
+    return float(np.clip(2 * chances[reach + total :].sum(), 0.0, 1.0))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

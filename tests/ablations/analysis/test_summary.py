@@ -154,7 +154,7 @@ def test_trials_that_give_no_score_are_counted_and_left_out(tmp_path: Path) -> N
     assert (arms["identity"]["n"], arms["identity"]["half"]) == (1, None)
     notes = "\n".join(summary["notes"])
     for said in ("2 of 27 trials have not ended", f"1 trial diverged, which is a result: {DIFFUSION}", "1 trial failed",
-                 "arms arms of which a run diverged, it counts as the worst", "left out of paired differences"):  # fmt: skip
+                 "arms of which a run diverged, it counts as the worst", "left out of paired differences"):  # fmt: skip
         assert said in notes
 
 
