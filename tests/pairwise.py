@@ -15,23 +15,24 @@ def full_product(options: Mapping[str, Sequence[Any]], valid: Callable[[Row], bo
     return [row for row in rows if valid(row)]
 
 
-def pairs(row: Row) -> set[tuple[Any, ...]]:
-    """The pairs of option values that `row` covers."""
-    return {(a, row[a], b, row[b]) for a, b in combinations(sorted(row), 2)}
-
-
 def pairwise(options: Mapping[str, Sequence[Any]], valid: Callable[[Row], bool] = lambda row: True) -> list[Row]:
     """A covering set of valid rows: each pair of values that occurs in some valid row occurs in one of these.
 
     Greedy: the next row is the first of those that cover most pairs still open. Values must be hashable.
     """
-    candidates = [(row, pairs(row)) for row in full_product(options, valid)]
-    open_pairs = set().union(*(covered for _, covered in candidates))
+    candidates = full_product(options, valid)
+    bits: dict[tuple[Any, ...], int] = {}  # one for each pair of values, so that sets of pairs are integers
+    covered = [
+        sum(bits.setdefault(pair, 1 << len(bits)) for pair in combinations(sorted(row.items()), 2))
+        for row in candidates
+    ]
+    open_pairs = sum(bits.values())
     rows = []
     while open_pairs:
-        row, covered = max(candidates, key=lambda candidate: len(candidate[1] & open_pairs))
-        rows.append(row)
-        open_pairs -= covered
+        gain = [(pairs & open_pairs).bit_count() for pairs in covered]
+        best = gain.index(max(gain))
+        rows.append(candidates[best])
+        open_pairs &= ~covered[best]
     return rows
 
 
