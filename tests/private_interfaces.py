@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 LIBRARIES = ("torch", "lightning", "optuna", "hydra", "omegaconf", "torchmetrics")
@@ -27,18 +28,20 @@ class Owner:
     bases: tuple[str, ...]
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax of a file, parsed the first time that it is asked for."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def uses(paths: Mapping[str, Path]) -> list[str]:
     """Private interfaces used outside their file, as `module:line name`."""
-    trees = {
-        name: ast.parse(path.read_text(encoding="utf-8"))
-        for name, path in sorted(paths.items())
-        if path.name not in FILES
-    }
-    found = [f"{name}:{line} {what}" for name, tree in trees.items() for line, what in sorted(_outright(tree))]
+    trees = {name: tree(path) for name, path in sorted(paths.items()) if path.name not in FILES}
+    found = [f"{name}:{line} {what}" for name, root in trees.items() for line, what in sorted(_outright(root))]
     owners = {
         node.name: (name, _owner(node))
-        for name, tree in trees.items()
-        for node in ast.walk(tree)
+        for name, root in trees.items()
+        for node in ast.walk(root)
         if isinstance(node, ast.ClassDef)
     }
     for name, owner in owners.values():

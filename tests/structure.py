@@ -42,7 +42,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 def imports(name: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]:
     """The modules among `known` that the one at `path` imports."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(private_interfaces.tree(path)):
         if isinstance(node, ast.Import):
             candidates = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -121,7 +121,7 @@ def curt(root: Path = ROOT) -> list[str]:
     """Docstrings of too few words."""
     wrong = []
     for path in modules(root).values():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(private_interfaces.tree(path)):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 text = ast.get_docstring(node)
                 if text is not None and len(text.split()) < LEAST_WORDS:
@@ -133,7 +133,7 @@ def doubles(root: Path = ROOT) -> list[str]:
     """Names of classes that stand for two things."""
     places: dict[str, list[str]] = {}
     for module, path in modules(root).items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(private_interfaces.tree(path)):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(module)
     return [f"class {name}: {', '.join(found)}" for name, found in sorted(places.items()) if len(found) > 1]
@@ -146,7 +146,7 @@ def by_position(root: Path = ROOT) -> list[str]:
     """
     wrong = []
     for path in sorted((root / "operators/cpu").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(private_interfaces.tree(path)):
             if not isinstance(node, ast.Subscript) or ast.unparse(node.value).split(".")[-1] in ("shape", "Annotated"):
                 continue
             for index in node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:

@@ -45,14 +45,15 @@ def declared():
     return {re.match(r"[\w.-]+", line).group().lower() for line in lines}
 
 
-def distribution(module):
-    name = NAMES.get(module) or packages_distributions().get(module, [module])[0]
+def distribution(module, installed):
+    name = NAMES.get(module) or installed.get(module, [module])[0]
     return name.lower().replace("_", "-")
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     foreign = set(imported()) - set(sys.stdlib_module_names) - OWN
-    used = {distribution(module) for module in foreign - NOT_DECLARED}
+    installed = packages_distributions()
+    used = {distribution(module, installed) for module in foreign - NOT_DECLARED}
     assert used - declared() == set(), "imported and not declared"
     assert declared() - used - set(NOT_IMPORTED) == set(), "declared and not imported"
     assert set(NOT_IMPORTED) <= declared()
