@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ sys.modules["numba"] = sys.modules["llvmlite"] = None
 """
 """As if neither were installed: a module of this name is read when Python starts."""
 
+LISTING = """
+from operators import __main__ as zoo
+assert zoo.main([]) == 0
+"""
+
 EVERY_MIXER = """
 import json, torch, operators
 from operators.scan import availability
@@ -46,15 +52,19 @@ print(json.dumps([served, availability()["cpu"]]))
 REASON = "needs numba, which is not installed"
 
 
-@pytest.fixture
-def without_numba(tmp_path: Path):
+Python = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def without_numba(tmp_path_factory: pytest.TempPathFactory) -> Python:
     """A function that runs Python where `import numba` fails, and returns what it prints."""
-    (tmp_path / "sitecustomize.py").write_text(ABSENT)
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "COLUMNS": "200"}
+    folder = tmp_path_factory.mktemp("without")
+    (folder / "sitecustomize.py").write_text(ABSENT)
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "COLUMNS": "200"}
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600
+            [sys.executable, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
@@ -64,22 +74,20 @@ def without_numba(tmp_path: Path):
     return run
 
 
-def test_every_mixer_runs_both_ways_and_says_by_what(without_numba) -> None:
-    served, reason = json.loads(without_numba("-c", EVERY_MIXER).splitlines()[-1])
+def test_every_mixer_runs_both_ways_and_what_is_missing_is_said(without_numba: Python) -> None:
+    listing, _, facts = without_numba("-c", f"{LISTING}{EVERY_MIXER}").strip().rpartition("\n")
+    printed = " ".join(listing.split())
+    assert f"mamba backend cpu: it {REASON}" in printed
+    assert f"pde_ssm backend compiled: {REASON}" in printed
+    served, reason = json.loads(facts)
     assert served["pde_ssm"] in ("separable", "fft")
     assert served["mamba"] == served["ss2d"] == "chunked"
     assert not {"compiled", "compiled_fft", "cpu"} & set(served.values())
     assert reason == f"it {REASON}"
 
 
-def test_the_zoo_is_listed_with_what_is_missing(without_numba) -> None:
-    printed = " ".join(without_numba("-m", "operators").split())
-    assert f"mamba backend cpu: it {REASON}" in printed
-    assert f"pde_ssm backend compiled: {REASON}" in printed
-
-
 @pytest.mark.slow
-def test_the_benchmark_and_the_contract_run(without_numba) -> None:
+def test_the_benchmark_and_the_contract_run(without_numba: Python) -> None:
     options = [
         "--mixers",
         "pde_ssm",
