@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import random
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,3 +29,20 @@ def seed() -> int:
     np.random.seed(value)  # noqa: NPY002 - libraries under test may still draw from the global generator
     torch.manual_seed(value)
     return value
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """Hydra reads some twenty files each time it composes; a text is parsed the first time in a session."""
+    load = OmegaConf.load
+
+    @cache
+    def parsed(text: str) -> Any:
+        return OmegaConf.to_container(load(io.StringIO(text)))
+
+    def load_known(file: str | Path | TextIO) -> Any:
+        return load(file) if isinstance(file, str | Path) else OmegaConf.create(parsed(file.read()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", load_known)
+        yield

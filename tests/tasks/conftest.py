@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasks import data
 from tasks.config.composition import compose
+from tasks.data.sources import fashion_mnist
 from tasks.run.execute import execute
+from tasks.system import provenance
 
 TINY = (
     "mixer=pool",
@@ -22,6 +28,21 @@ TINY = (
 )
 
 Fit = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """What is the same for every run of a session, and a third of the work of a tiny one, is read the first time.
+
+    The embedded images, by their file; versions of packages; the revision.
+    """
+    read = cache(lambda path: fashion_mnist.load_mini(None))
+    mini = replace(fashion_mnist.FASHION_MNIST_MINI, load=lambda root: deepcopy(read(fashion_mnist.MINI)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(data._SOURCES, mini.name, mini)
+        patch.setattr(provenance, "_versions", cache(provenance._versions))
+        patch.setattr(provenance, "_git", cache(provenance._git))
+        yield
 
 
 @pytest.fixture(scope="session")
