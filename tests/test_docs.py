@@ -22,6 +22,7 @@ from ablations import plan
 from operators.benchmark import options as benchmark
 from operators.pages import page, timing
 from tasks.config.composition import compose
+from tests import processes
 from tests.documents import PAGES, README, ROOT, Block, blocks, commands
 
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
@@ -32,20 +33,16 @@ needs_site = pytest.mark.skipif(
     reason="pip install 'operator-zoo[docs]': the site's builder is not installed",
 )
 PROGRAM = """
-import json, sys
-for place, text, name in json.load(sys.stdin):
+spaces = {{}}
+for place, text, name in {pieces!r}:
     print(place, flush=True)
-    exec(compile(text, place, "exec"), spaces.setdefault(name, {"__name__": "__main__"}))
+    exec(compile(text, place, "exec"), spaces.setdefault(name, {{"__name__": "__main__"}}))
 """
 
 
 def run_in_order(pieces: Sequence[tuple[str, str, str]], folder: Path) -> None:
     """Run pieces of code (place, text, name of their namespace) in one process of their own."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"spaces = {{}}{PROGRAM}"],
-        cwd=folder, input=json.dumps(pieces), capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = processes.run(PROGRAM.format(pieces=list(pieces)), folder, environment={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
 
 

@@ -13,6 +13,7 @@ import pytest
 import conf
 import operators
 from tasks.config.composition import compose
+from tests import processes
 from tests.documents import blocks
 
 ROOT = Path(conf.__file__).parents[1]
@@ -105,10 +106,8 @@ def test_a_mixer_of_another_package_is_found_everywhere(tmp_path: Path, guide_mi
         package,
     ]
     subprocess.run([sys.executable, "-m", *install], check=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, "-c", EVERYWHERE], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
-    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]), "COLUMNS": "120"}
+    done = processes.run(EVERYWHERE, tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
     assert facts["statuses"] == [0, 0, 2, 2, 2, 0, 0, 0, 0, 0], done.stderr

@@ -27,15 +27,13 @@ from tasks.data import workers
 from tasks.data.sampler import Loader
 from tasks.run.execute import execute
 from tasks.system.failure import FAILED, WorkerError, explain
+from tests.processes import CLEAN
 from tests.tasks.conftest import TINY
 from tests.tasks.data.photographs import refusal
 from tests.tasks.run.faults import ended, forked
 
 FOLDER = ("data=image_folder", "data.resolution=16", "data.batch_size=2", "data.num_workers=2", "model.patch=8")
 SHORT = (*(o for o in TINY if o not in ("trainer=smoke", "data.batch_size=32")), *FOLDER, "trainer.max_epochs=1")
-
-CLEAN = multiprocessing.get_context("forkserver")
-CLEAN.set_forkserver_preload([__name__])
 
 
 def apart(work: Callable[..., object], *given: object) -> object:
