@@ -45,7 +45,7 @@ def test_every_pair_of_options(row):
 
 @pytest.mark.parametrize("boundary", ["periodic", "neumann", "absorbing"])
 @pytest.mark.parametrize("method", ["separable", "fft", "reference"])
-@pytest.mark.parametrize("grid", ["odd", "even"])
+@pytest.mark.parametrize("grid", ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("odd", "even"))])
 def test_second_derivatives(grid, method, boundary):
     row = {
         "tensor": "diagonal", "convection": True, "reaction": True, "units": "pixel",
