@@ -1,8 +1,10 @@
 """Every registered mixer keeps the contract, in the common shell, its own and the bare one, and its card's promises."""
 
+import pytest
+
 import operators
 from operators.testing.cases import Case, shells
-from operators.testing.contract import MixerContract
+from operators.testing.contract import Contract, MixerContract
 from operators.testing.properties import CardContract
 
 
@@ -22,6 +24,20 @@ class TestOtherParameters(MixerContract):
         Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
         Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),
     )
+
+    @pytest.mark.slow
+    def test_compile(self, case: Case) -> None:
+        """`TestEveryMixer` compiles every mixer, and `TestOtherWaysToCompile` what differs most for the compiler."""
+        super().test_compile(case)
+
+
+class TestOtherWaysToCompile(Contract):
+    """What no mixer has in the graph as it comes: coefficients that depend on the input, and a filter of transforms."""
+
+    cases = TestOtherParameters.cases[-2:]
+
+    def test_compile(self, case: Case) -> None:
+        MixerContract().test_compile(case)
 
 
 class TestEveryCard(CardContract):
