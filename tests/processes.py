@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 CLEAN = multiprocessing.get_context("forkserver")
-CLEAN.set_forkserver_preload(["tasks.run.execute", "numba", "scipy.stats", "matplotlib.pyplot"])
+CLEAN.set_forkserver_preload(["tasks.run.execute", "pytest", "numba", "scipy.stats", "matplotlib.pyplot"])
 
 
 @dataclass(frozen=True)
