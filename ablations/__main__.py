@@ -22,7 +22,8 @@ Carry out a study, or what is left of it, and write its report.
 
   python -m ablations study=NAME [study.OPTION=VALUE] ... [any override of run.py] ...
 
-Studies: {studies}; or a file of your own, study=path/to/my.yaml
+Studies: {studies}; or a file of your own, study=path/to/my.yaml;
+or DIR/study.yaml of a study that was carried out, to repeat it as NAME-repeat
 
 Options:
   study.seeds=N       seeds of every arm: 0, ..., N-1; may be raised later
@@ -91,7 +92,7 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
             overrides.append(text)
     if not options.get("study"):
         raise InputError(f"no study=NAME: allowed are {', '.join(_studies())}, or the path of a file")
-    node = studyfile.load(options.pop("study"))
+    node, recorded = studyfile.repeated(studyfile.load(options.pop("study")))
     check_names("study", options, OPTIONS)
     for name in ("seeds", "trials"):
         if name in options:
@@ -114,7 +115,7 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
         raise InputError(str(error)) from error
     from ablations.scheduling.runner import Request
 
-    return Request(node=node, given=tuple(overrides), directory=directory, storage=url, workers=workers)
+    return Request(node=node, given=(*recorded, *overrides), directory=directory, storage=url, workers=workers)
 
 
 def _report(directory: Path) -> Path:

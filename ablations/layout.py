@@ -10,6 +10,9 @@ RESULTS = (COMPLETE, DIVERGED, PRUNED, SKIPPED)
 ENDED = (COMPLETE, DIVERGED, FAILED, PRUNED, SKIPPED)
 STATES = (*ENDED, "running", "waiting")
 
+LEVEL = 0.95
+"""Of every interval."""
+
 REQUIRED = ("number", "block", "arm", "seed", "state")
 PLANNED = (*REQUIRED, "run_dir", "attempts", "seconds")
 """Columns of the table that say what a trial is; those after them are levels and the keys of its metrics.json."""

@@ -13,12 +13,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
+from ablations import nodes
+from ablations.registration import document
 from operators.errors import InputError, check_choice
 from tasks.config import userfiles
 from tasks.system.reading import check_file
 
 LARGEST_FILE, MOST_VALUES, DEEPEST, LONGEST = 2**20, 20_000, 20, 10_000
 """Bytes of the file; values in it, those behind aliases counted at each; levels; characters of a text."""
+RECORDED, REPEAT = "sections", "-repeat"
+"""Key that only the file in a study's directory has; what ends the name of a study that repeats another."""
 _WHOLE = 2**53
 _REFERENCE = re.compile(r"\$\{(?!oc\.env:)")
 
@@ -34,6 +38,18 @@ def load(study: str) -> dict[str, Any]:
         known = {file.stem: file for file in (Path(conf.__file__).parent / "study").glob("*.yaml")}
         path = known[check_choice("study", study, sorted(known))]
     return {"name": path.stem, **read(path)}
+
+
+def repeated(content: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The plan in a file's `content`, and the overrides of run.py that belong to it.
+
+    The `study.yaml` of a study's directory repeats that study, with its overrides, as NAME-repeat.
+    """
+    if RECORDED not in content:
+        return dict(content), ()
+    node = document.plan_node(content)
+    node["name"] = f"{nodes.check_study_name(node.get('name'))}{REPEAT}"
+    return node, nodes.strings("given", content.get("given"))
 
 
 def read(path: Path) -> dict[str, Any]:

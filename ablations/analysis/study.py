@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from ablations import plan as plans
-from ablations.layout import COMPLETE, DESIGN, FACTOR, PARAMETER, PLAN, PLANNED, REQUIRED, STATES, TABLE, run_directory
+from ablations.layout import COMPLETE, FACTOR, PARAMETER, PLAN, PLANNED, REQUIRED, STATES, TABLE, run_directory
 from ablations.plan import FactorialBlock, Objective, Plan
+from ablations.registration import document
+from ablations.registration.document import Amendment, Document
 from operators.errors import InputError, check_choice
 from tasks.config import userfiles
 from tasks.system import results
@@ -96,6 +98,20 @@ class Study:
     def objectives(self) -> tuple[Objective, ...]:
         return self.plan.objectives
 
+    @cached_property
+    def document(self) -> Document:
+        """The plan's registration, and what was amended since.
+
+        Raises:
+            InputError: what `study.yaml` holds of both is damaged.
+        """
+        return document.read(self.content)
+
+    @property
+    def amendments(self) -> tuple[Amendment, ...]:
+        """What was changed in the plan after its registration, in order of time; `Amendment.seeds` for looks again."""
+        return self.document.amendments
+
     @property
     def blocks(self) -> list[BlockRecords]:
         """The blocks of the plan; none of a search."""
@@ -139,16 +155,7 @@ def _node(content: Mapping[str, Any]) -> dict[str, Any]:
 
     What searches vary of single mixers is left out: the report needs none of it, and a mixer may be gone since.
     """
-    names = {field.name for field in fields(Plan)} - {"mixer_space"}
-    node = {name: value for name, value in content.items() if name in names}
-    if isinstance(tuning := node.get("tuning"), dict) and "once" not in tuning:
-        node["tuning"] = {**tuning, "once": True}  # written before levels were chosen inside seeds
-    if isinstance(node.get("blocks"), list):
-        node["blocks"] = [
-            {name: value for name, value in block.items() if name not in DESIGN} if isinstance(block, dict) else block
-            for block in node["blocks"]
-        ]
-    return node
+    return {name: value for name, value in document.plan_node(content).items() if name != "mixer_space"}
 
 
 def _records(path: Path, text: str) -> tuple[Record, ...]:

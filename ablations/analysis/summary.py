@@ -14,12 +14,9 @@ from ablations.analysis import answer, arm_summary, factorial_summary, image_dif
 from ablations.analysis.outcomes import resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
-from ablations.layout import ENDED, STATES
+from ablations.layout import ENDED, LEVEL, STATES
 from ablations.plan import FactorialBlock, Objective
 from tasks.system.atomic_files import asides, write_text
-
-LEVEL = 0.95
-"""Of every interval."""
 
 MATCHED = 0.02
 """Budgets within this share of each other count as matched."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -16,29 +17,42 @@ import yaml  # type: ignore[import-untyped]
 from ablations import plan as plans
 from ablations.layout import CHOSEN, DESIGN, FACTOR, PARAMETER, PLAN, PLANNED, TABLE, run_directory
 from ablations.plan import Plan
-from ablations.scheduling.ledger import TrialEntry
+from ablations.registration import analysis_plan, environment_lock, keeping
+from ablations.scheduling.ledger import StudyLedger, TrialEntry
+from ablations.scheduling.storage import guard
 from ablations.trials import Trial, lay_out, sections
 from operators.errors import InputError
 from tasks.config import userfiles
-from tasks.system import provenance, results
+from tasks.system import results
+from tasks.system.atomic_files import set_aside
 
 _COLUMNS = (*PLANNED, *CHOSEN)
 
 
-def write_plan(directory: Path, plan: Plan, given: Sequence[str], storage: str) -> None:
-    """`study.yaml`: the plan, and all that follows from it with the overrides `given` on the command line.
+def write_plan(directory: Path, plan: Plan, given: Sequence[str], storage: str, ledger: StudyLedger) -> None:
+    """`study.yaml`: the plan, and all that follows from it with the overrides `given` on the command line; registered.
 
     `storage` is the storage's URL without a password.
     """
     designs = lay_out(plan)
     content = plans.written(plan)
-    content |= {"given": list(given), "storage": storage, "revision": provenance.collect()["git"]}
-    content |= {"sections": sections(plan, given)}
+    content |= {"given": list(given), "storage": storage, "revision": environment_lock.collect().revision}
+    content |= {"sections": sections(plan, given), "analysis": analysis_plan.statement(plan)}
+    content |= {"code": analysis_plan.code()}
     for block in content.get("blocks", ()):
         design = designs[block["name"]]
         facts = (design.statement, design.cells, design.aliases())
         block |= dict(zip(DESIGN, facts, strict=True))
-    write(directory / PLAN, yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=120))
+    path = directory / PLAN
+    on_disk = keeping.read(path)
+    environment_lock.keep(directory, environment_lock.collect())
+    ended = sum(entry.result is not None for entry in ledger.entries())
+    with guard(ledger.url):
+        registered = keeping.register(ledger.study, _plain(content), on_disk, ended)
+    if keeping.edited(on_disk, registered):
+        kept = set_aside(path)
+        sys.stderr.write(f"warning: {path} is not what was registered: kept as {kept.name}, and written anew\n")
+    write(path, yaml.safe_dump(registered.written, sort_keys=False, allow_unicode=True, width=120))
 
 
 def recorded_sections(directory: Path) -> dict[str, str] | None:

@@ -84,8 +84,8 @@ def run(request: Request, report: Callable[[Path], Path]) -> int:
         )
         with storage.guard(request.storage):
             plan = _agree(ledger, plan)
+        files.write_plan(directory, plan, request.given, storage.shown(request.storage), ledger)
         ledger.enroll(expand(plan, request.given))
-        files.write_plan(directory, plan, request.given, storage.shown(request.storage))
         troubles = _Crew(request, plan, ledger, console).carry_out()
         entries = ledger.entries()
     finally:

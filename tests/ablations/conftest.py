@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,22 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield made
     for storage in made.opened:
         close(storage)
+
+
+class Attributes:
+    """Stands for an Optuna study where only its attributes are asked for."""
+
+    def __init__(self) -> None:
+        self.user_attrs: dict[str, Any] = {}
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """As Optuna's storages do, which keep JSON."""
+        self.user_attrs[key] = json.loads(json.dumps(value))
+
+
+def empty_ledger() -> Any:
+    """Stands for the ledger of a study without trials."""
+    return SimpleNamespace(study=Attributes(), url="sqlite:///study.db", entries=list)
 
 
 def metrics_of(ledger: StudyLedger) -> dict[int, Any]:

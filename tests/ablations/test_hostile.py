@@ -26,7 +26,7 @@ from ablations.scheduling.storage import open_storage
 from ablations.trials import expand, sections
 from operators import InputError
 from tests.ablations import fake_study
-from tests.ablations.conftest import NODE
+from tests.ablations.conftest import NODE, empty_ledger
 from tests.ablations.test_compare import write_run
 
 NAMES = [
@@ -229,7 +229,8 @@ def test_failures_of_the_storage_hold_no_password() -> None:
 def test_what_a_study_writes_holds_no_password(tmp_path: Path) -> None:
     from ablations.scheduling import files
 
-    files.write_plan(tmp_path, plans.read(NODE), [], storage.shown("postgresql://me:s3cret@h/db?password=s3cret"))
+    url = storage.shown("postgresql://me:s3cret@h/db?password=s3cret")
+    files.write_plan(tmp_path, plans.read(NODE), [], url, empty_ledger())
     assert "s3cret" not in (tmp_path / "study.yaml").read_text()
 
 

@@ -19,7 +19,7 @@ from ablations.trials import MAIN, SEARCH, TUNING, check, expand, literal, merge
 from operators import InputError
 from tasks.config.composition import compose, read
 from tasks.config.overrides import parse
-from tests.ablations.conftest import TINY
+from tests.ablations.conftest import TINY, empty_ledger
 
 STUDIES = sorted(path.stem for path in (Path(conf.__file__).parent / "study").glob("*.yaml"))
 SMALL = tuple(text for text in TINY if not text.startswith("mixer="))
@@ -284,7 +284,7 @@ def test_unknown_study_names_the_nearest() -> None:
 def test_plan_that_is_written_is_read_as_the_same(study: str, tmp_path: Path) -> None:
     plan = plans.read(studyfile.load(study))
     assert plans.read(yaml.safe_load(yaml.safe_dump(plans.written(plan), sort_keys=False))) == plan
-    files.write_plan(tmp_path, plan, ["model.dim=48"], "sqlite:///study.db")
+    files.write_plan(tmp_path, plan, ["model.dim=48"], "sqlite:///study.db", empty_ledger())
     (tmp_path / "trials.csv").write_text(f"{','.join(PLANNED)}\n")
     again = read_study(tmp_path).plan
     assert replace(again, mixer_space=plan.mixer_space) == plan
