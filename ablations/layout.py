@@ -14,7 +14,7 @@ LEVEL = 0.95
 """Of every interval."""
 
 REQUIRED = ("number", "block", "arm", "seed", "state")
-PLANNED = (*REQUIRED, "run_dir", "attempts", "seconds")
+PLANNED = (*REQUIRED, "run_dir", "attempts", "seconds", "begun")
 """Columns of the table that say what a trial is; those after them are levels and the keys of its metrics.json."""
 CHOSEN = ("tuned", "learning_rate", "reason")
 """Columns that the study adds to the metrics."""

@@ -18,10 +18,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ablations.analysis.study import read
+from ablations.analysis.study import Study, read
+from ablations.layout import PLAN, TABLE
+from ablations.registration.environment_lock import LOCK
 from operators.errors import InputError
 from tasks.system.atomic_files import write_text
 
+REPORT = "report.html"
 LONGEST = 120
 """Characters of a figure's file name, without its ending."""
 
@@ -36,33 +39,33 @@ def build(study_dir: Path) -> Path:
         InputError: `study_dir` is not the directory of a study, or its files do not fit each other.
     """
     study = read(study_dir)
-    # Here, since refusing a directory needs none of it.
-    from ablations.analysis.summary import analyse
+    from ablations.analysis.summary import analyse  # here, since refusing a directory needs none of it
+
+    texts = pages(study, analyse(study))
+    folder = study_dir / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        write_text(study_dir / name, text)
+    for old in folder.glob("*.svg"):
+        if f"figures/{old.name}" not in texts:
+            old.unlink()
+    return study_dir / REPORT
+
+
+def pages(study: Study, summary: Mapping[str, Any]) -> dict[str, str]:
+    """Path in the study's directory -> content, of all that is made from the summary; report.html is the last."""
     from ablations.reporting import formats, sections, tables
     from ablations.reporting.elements import figures, page
 
-    summary = analyse(study)
-    files = ["summary.json", "trials.csv"]
-    for name, rows in tables.everything(summary).items():
-        write_text(study_dir / f"{name}.csv", formats.csv_text(rows))
-        files.append(f"{name}.csv")
-    for name, text in _arm_tables(summary).items():
-        write_text(study_dir / name, text)
-        files.append(name)
-    elements = [*sections.report(summary, [*files, "figures/"])]
-    folder = study_dir / "figures"
-    folder.mkdir(exist_ok=True)
+    texts = {f"{name}.csv": formats.csv_text(rows) for name, rows in tables.everything(summary).items()}
+    texts |= _arm_tables(summary)
+    beside = [name for name in (PLAN, LOCK) if (study.path / name).is_file()]
+    elements = [*sections.report(summary, [*beside, "summary.json", TABLE, *texts, "figures/"])]
     drawn: dict[str, str] = {}
     for figure in figures(elements):
         drawn[_file_name(figure.name, drawn)] = figure.file
-    for name, text in drawn.items():
-        write_text(folder / name, text)
-    for old in folder.glob("*.svg"):
-        if old.name not in drawn:
-            old.unlink()
-    path = study_dir / "report.html"
-    write_text(path, page(f"{summary['name']}: report", elements))
-    return path
+    texts |= {f"figures/{name}": text for name, text in drawn.items()}
+    return {**texts, REPORT: page(f"{summary['name']}: report", elements)}
 
 
 def _file_name(figure: str, taken: Mapping[str, Any]) -> str:

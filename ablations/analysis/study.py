@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from tasks.system import results
 
 @dataclass(frozen=True)
 class Record:
-    """A row of trials.csv. `run_dir` is None until the trial has one; `levels` are texts, as the table has them."""
+    """A row of trials.csv. `run_dir` is None until the trial has one; `levels` are texts, as the table has them.
+
+    `begun` is the time of its first attempt, in UTC.
+    """
 
     number: int
     block: str
@@ -37,6 +41,7 @@ class Record:
     seconds: float | None
     levels: Mapping[str, str]
     metrics: Mapping[str, float | str]
+    begun: str | None = None
 
     def score(self, metric: str) -> float:
         """The metric of a trial that ended well; nan of any other, and where there is no such number."""
@@ -136,7 +141,7 @@ def read(path: Path) -> Study:
         plan = plans.read(_node(content))
     except InputError as error:
         raise InputError(f"{path / PLAN} is damaged, or no plan of a study: {error}") from error
-    return Study(path, plan, content, _records(path, texts[TABLE] or ""))
+    return Study(path, plan, content, records(path, texts[TABLE] or ""))
 
 
 def _content(path: Path, text: str) -> Mapping[str, Any]:
@@ -158,7 +163,12 @@ def _node(content: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.plan_node(content).items() if name != "mixer_space"}
 
 
-def _records(path: Path, text: str) -> tuple[Record, ...]:
+def records(path: Path, text: str) -> tuple[Record, ...]:
+    """The rows of the table `text`, of the study in the directory `path`.
+
+    Raises:
+        InputError: the text is no such table.
+    """
     try:
         table = csv.DictReader(io.StringIO(text, newline=""))
         rows = list(table)
@@ -167,15 +177,15 @@ def _records(path: Path, text: str) -> tuple[Record, ...]:
     absent = [name for name in REQUIRED if name not in (table.fieldnames or ())]
     if absent:
         raise InputError(f"{path / TABLE} lacks the columns {', '.join(absent)}")
-    records = []
+    found = []
     for row in rows:
         try:
             if None in row or None in row.values():
                 raise ValueError("the row has more or fewer entries than there are columns")
-            records.append(_record(path, row))
+            found.append(_record(path, row))
         except ValueError as error:
             raise InputError(f"{path / TABLE}, trial {row['number']}: {error}") from error
-    return tuple(records)
+    return tuple(found)
 
 
 def _record(path: Path, row: Mapping[str, str]) -> Record:
@@ -192,6 +202,7 @@ def _record(path: Path, row: Mapping[str, str]) -> Record:
         seconds=float(row["seconds"]) if row.get("seconds") else None,
         levels=levels,
         metrics={key: _value(text) for key, text in rest.items() if not key.startswith((FACTOR, PARAMETER))},
+        begun=_time(row.get("begun") or ""),
     )
 
 
@@ -199,6 +210,11 @@ def _run_directory(path: Path, number: int, recorded: str) -> Path | None:
     """Where the run lies, also after the study's directory has been moved."""
     known = [path / recorded, Path(recorded)] if recorded else []
     return next((one for one in (*known, path / run_directory(number)) if one.is_dir()), None)
+
+
+def _time(text: str) -> str | None:
+    """A time as ISO 8601 has it; raises `ValueError` where it is none."""
+    return datetime.fromisoformat(text).isoformat(timespec="milliseconds") if text else None
 
 
 def _value(text: str) -> float | str:

@@ -16,6 +16,7 @@ from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
 from ablations.layout import ENDED, LEVEL, STATES
 from ablations.plan import FactorialBlock, Objective
+from ablations.registration import analysis_plan, standing
 from tasks.system.atomic_files import asides, write_text
 
 MATCHED = 0.02
@@ -23,14 +24,25 @@ MATCHED = 0.02
 
 
 def analyse(study: Study) -> dict[str, Any]:
-    """Analyse the trials that have ended, and write `summary.json` into the study's directory.
+    """`derive`, written into the study's directory as `summary.json`.
+
+    Raises:
+        InputError: the table has a level that the plan lacks.
+    """
+    summary = derive(study)
+    write_text(study.path / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    return summary
+
+
+def derive(study: Study) -> dict[str, Any]:
+    """Analyse the trials that have ended, without changing anything in the study's directory.
 
     Numbers that are not finite become null. The result is the same for the same directory.
 
     Returns:
         name, question, kind, level, objectives; `answer` (one sentence); `progress` (trials by state); `notes` (what a
         reader has to know first); `blocks` (see `_block`) of a factorial study; `search` of the other kinds;
-        `trials`; `provenance`.
+        `trials`; `provenance`; `registration` (see `ablations.registration.standing`); `code` that analysed.
 
     Raises:
         InputError: the table has a level that the plan lacks.
@@ -52,6 +64,8 @@ def analyse(study: Study) -> dict[str, Any]:
         "search": None,
         "trials": [_trial(study.path, record) for record in study.records],
         "provenance": origins.facts(study),
+        "registration": standing.facts(study.document, [trial.begun for trial in study.records if trial.begun]),
+        "code": analysis_plan.code(),
         "plan": study.content,
     }
     if study.plan.searches:
@@ -61,13 +75,12 @@ def analyse(study: Study) -> dict[str, Any]:
             "history": search.history(study),
             "sheets": arm_summary.sheets(everything),
         }
-    summary["notes"] = [*_ended_badly(study), *origins.notes(study), *_study_notes(summary)]
+    registered = standing.notes(summary["registration"])
+    summary["notes"] = [*registered, *_ended_badly(study), *origins.notes(study), *_study_notes(summary)]
     # Read by the answer as they will be read from the file.
     summary = finite(summary)
     summary["answer"] = answer.sentence(study, summary)
-    text = json.dumps(summary, indent=1, allow_nan=False, default=str)
-    write_text(study.path / "summary.json", text + "\n")
-    loaded: dict[str, Any] = json.loads(text)
+    loaded: dict[str, Any] = json.loads(json.dumps(summary, allow_nan=False, default=str))
     return loaded
 
 

@@ -10,6 +10,7 @@ from ablations.analysis.words import DASH, plural, seconds
 from ablations.layout import STATES
 from ablations.reporting import arm_sections, effect_sections, sample_sheets, search_sections
 from ablations.reporting.elements import Element, FileLinks, Folded, Heading, Link, Notes, Paragraph, ReportTable
+from ablations.reporting.registration_section import registration
 
 MOST_TRIALS = 2000
 
@@ -66,6 +67,7 @@ def _block(found: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Ele
 
 def _closing(summary: Mapping[str, Any], files: Sequence[str]) -> Iterator[Element]:
     """Where the numbers come from, the plan, and the files behind the page."""
+    yield from registration(summary)
     yield Heading("Provenance", 2)
     rows = [
         [name, "; ".join(_with_runs(one, len(values)) for one in values)]

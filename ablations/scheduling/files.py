@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -133,6 +134,7 @@ def _row(entry: TrialEntry) -> dict[str, Any]:
         "run_dir": run_directory(trial.number),
         "attempts": entry.started,
         "seconds": f"{result['seconds']:.2f}" if "seconds" in result else None,
+        "begun": _begun(entry),
         "tuned": str(result["tuned"]).lower() if "tuned" in result else None,
         "learning_rate": result.get("learning_rate"),
         "reason": result.get("reason"),
@@ -141,6 +143,12 @@ def _row(entry: TrialEntry) -> dict[str, Any]:
     row |= {f"{PARAMETER}{name}": value for name, value in (result.get("params") or {}).items()}
     # "seed" is a key of both, with the same value.
     return {**(result.get("metrics") or {}), **row}
+
+
+def _begun(entry: TrialEntry) -> str | None:
+    """When the first attempt began, in UTC: Optuna notes the local time of the worker."""
+    starts = [attempt.datetime_start for attempt in entry.attempts if attempt.datetime_start is not None]
+    return min(starts).astimezone(UTC).isoformat(timespec="milliseconds") if starts else None
 
 
 def _plain(value: Any) -> Any:
