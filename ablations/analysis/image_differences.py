@@ -18,7 +18,8 @@ from tasks.system.reading import check_file
 
 Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """Indices of the test images, and which of them the model gets right."""
-_DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive of arrays raises."""
 
 
 def differences(block: BlockRecords, level: float) -> tuple[list[dict[str, Any]], list[str]]:
@@ -61,16 +62,18 @@ def _right(trials: Sequence[Record], notes: list[str]) -> dict[int, Right]:
             path = trial.run_dir / "predictions.npz"
             try:
                 if path.exists():
-                    found[trial.seed] = _read(path)
-            except _DAMAGE:
+                    index, _, right = read_predictions(path)
+                    found[trial.seed] = index, right
+            except DAMAGE:
                 notes.append(f"{path.parent.name}/{path.name} cannot be read: not compared image by image")
     return found
 
 
-def _read(path: Path) -> Right:
+def read_predictions(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Index and label of each test image, and whether the model gets it right; raises one of `DAMAGE`."""
     check_file(path)
     with path.open("rb") as file, np.load(file) as saved:
         index, label, logits = (saved[name] for name in ("index", "label", "logits"))
     if logits.ndim != 2 or label.shape != logits.shape[:1] or index.shape != label.shape:
         raise ValueError("the arrays do not fit each other")
-    return index, logits.argmax(axis=1) == label
+    return index, label, logits.argmax(axis=1) == label

@@ -77,8 +77,8 @@ def recorded_sections(directory: Path) -> dict[str, str] | None:
 
 def write_table(directory: Path, entries: Sequence[TrialEntry]) -> None:
     """`trials.csv`: a row for each planned trial."""
-    rows = [_row(entry) for entry in entries]
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    rows = [row(entry) for entry in entries]
+    keys = list(dict.fromkeys(key for each in rows for key in each))
     factors = [key for key in keys if key.startswith((FACTOR, PARAMETER))]
     metrics = [key for key in keys if key not in _COLUMNS and key not in factors]
     text = StringIO()
@@ -122,10 +122,11 @@ def write(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _row(entry: TrialEntry) -> dict[str, Any]:
+def row(entry: TrialEntry) -> dict[str, Any]:
+    """The row of the table for a trial, as the storage has it."""
     trial: Trial = entry.planned
     result = entry.result or {}
-    row: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "number": trial.number,
         "block": trial.block,
         "arm": trial.arm,
@@ -139,10 +140,10 @@ def _row(entry: TrialEntry) -> dict[str, Any]:
         "learning_rate": result.get("learning_rate"),
         "reason": result.get("reason"),
     }
-    row |= {f"{FACTOR}{name}": level for name, level in trial.factors.items()}
-    row |= {f"{PARAMETER}{name}": value for name, value in (result.get("params") or {}).items()}
+    columns |= {f"{FACTOR}{name}": level for name, level in trial.factors.items()}
+    columns |= {f"{PARAMETER}{name}": value for name, value in (result.get("params") or {}).items()}
     # "seed" is a key of both, with the same value.
-    return {**(result.get("metrics") or {}), **row}
+    return {**(result.get("metrics") or {}), **columns}
 
 
 def _begun(entry: TrialEntry) -> str | None:

@@ -132,6 +132,26 @@ def open_storage(url: str) -> BaseStorage:
     raise AssertionError("unreachable")
 
 
+def open_for_reading(url: str) -> BaseStorage:
+    """The storage at `url`, in which a study is already; nothing is made, and an SQLite file is not written to.
+
+    Raises:
+        InputError: its driver is not installed, or it is no journal of Optuna.
+        StorageError: it is not there, or does not answer.
+    """
+    if url.startswith(JOURNAL):
+        return open_storage(url)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options = {"connect_args": _waiting(url)}
+    if _kind(url) == "sqlite":
+        url = f"sqlite:///file:{quote(_parsed(url).database or '')}?mode=ro&uri=true"
+    try:
+        with guard(url):
+            return get_storage(RDBStorage(url, engine_kwargs=options, skip_table_creation=True))
+    except (ImportError, SQLAlchemyError) as error:
+        raise _no_driver(url) from error
+
+
 def close(storage: BaseStorage) -> None:
     """Let go of connections."""
     engine = engine_of(storage)
