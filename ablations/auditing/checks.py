@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from io import StringIO
 from itertools import zip_longest
 from typing import Any
 
@@ -64,6 +66,9 @@ class Check:
 
     def compare_texts(self, file: str, recorded: str, derived: str, close: float) -> None:
         """Compare two texts piece by piece: entries of a CSV, what stands between tags, or lines."""
+        if file.endswith(".csv"):
+            self.compare_trees(file, _entries(recorded), _entries(derived), close)
+            return
         left, right = (_pieces(file, text) for text in (recorded, derived))
         self.checked += sum(_NUMBER.search(piece) is not None for piece in right)
         for tag, first, last, begin, end in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
@@ -99,7 +104,11 @@ def number(text: str) -> float | str:
 def _pieces(file: str, text: str) -> Sequence[str]:
     if file.endswith((".html", ".svg")):
         return [piece for piece in _TAGS.split(text) if piece]
-    return re.split(r"(?<=[,\n])", text.replace(",", " ,")) if file.endswith(".csv") else text.splitlines()
+    return text.splitlines()
+
+
+def _entries(text: str) -> list[dict[str, float | str]]:
+    return [{str(key): number(str(value)) for key, value in row.items()} for row in csv.DictReader(StringIO(text))]
 
 
 def _short(value: Any) -> str:

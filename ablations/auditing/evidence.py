@@ -163,19 +163,17 @@ def _stored(study: Study) -> StoredStudy:
 def _reachable(study: Study) -> str:
     """The URL of the storage; a file that has been moved with the study's directory is found there."""
     url = str(study.content.get("storage") or "")
-    beside = study.path / "study.db"
-    if url.startswith("sqlite:///"):
-        recorded = Path(url.removeprefix("sqlite:///"))
-        found = [path for path in (study.path / recorded.name, beside, recorded) if path.is_file()]
-        if not found:
-            raise InputError("the storage is not there: study.db is neither in the directory nor where it was")
-        return f"sqlite:///{found[0].resolve()}"
+    for kind in ("sqlite:///", "journal:"):
+        if url.startswith(kind):
+            recorded = Path(url.removeprefix(kind))
+            found = [path for path in (study.path / recorded.name, recorded) if path.is_file()]
+            if not found:
+                raise InputError(f"the storage, {recorded.name}, is neither in the directory nor where it was")
+            return f"{kind}{found[0].resolve()}"
     if not url:
         raise InputError("study.yaml names no storage")
     if MASK in url:
         raise InputError("the storage asks for a password, which study.yaml does not hold")
-    if url.startswith("journal:") and not Path(url.removeprefix("journal:")).is_file():
-        raise InputError("the storage is not there")
     return url
 
 

@@ -92,7 +92,8 @@ def _row(evidence: Evidence, trial: AuditedTrial) -> dict[str, Any]:
         row |= {key: text for key, text in trial.row.items() if key.startswith(FACTOR)}
     if trial.config is not None:
         row["learning_rate"] = trial.config.get("optimizer", {}).get("lr")
-    return {**trial.metrics, **row}
+    derived = {**trial.metrics, **row}
+    return {key: derived[key] for key in trial.row if key in derived} | derived  # in the order of the table
 
 
 def _state(trial: AuditedTrial) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from hydra.core.override_parser.types import Override
+
 from ablations.analysis.runs import flatten
 from ablations.auditing.checks import ABSENT, Check, number, same
 from ablations.auditing.evidence import ORIGIN, SETTINGS, AuditedTrial, Evidence
@@ -49,11 +51,9 @@ def _compare(
     here = environment_lock.collect().revision
     same_code = here is not None and (trial.provenance or {}).get("git", {}) == dict(here)
     recorded, derived = dict(flatten(config)), dict(flatten(expected))
-    keys = {override.key_or_group.lstrip("+") for override in map(_parsed, stated)} | {"seed"}
     for key in {**recorded, **derived}:
         pair = recorded.get(key, ABSENT), derived.get(key, ABSENT)
-        declared = any(key == each or key.startswith(f"{each}.") for each in keys)
-        if same_code or declared or same(*pair):
+        if same_code or same(*pair) or key == "seed" or any(_states(_parsed(text), key) for text in stated):
             check.compare(trial.file(SETTINGS), key, *pair)
         else:
             check.skip("the trial ran another revision of the code, with another default")
@@ -91,8 +91,15 @@ def _composed(overrides: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=4096)
-def _parsed(override: str) -> Any:
+def _parsed(override: str) -> Override:
     return parse([override])[0]
+
+
+def _states(override: Override, key: str) -> bool:
+    """Whether an override says itself what `key` is: of a group, it says the name alone."""
+    own = override.key_or_group.lstrip("+")
+    inside = isinstance(override.value(), Mapping) and key.startswith(f"{own}.")
+    return inside or key in (own, f"{own}.name")
 
 
 def tuned(evidence: Evidence) -> Check:
