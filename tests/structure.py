@@ -17,11 +17,13 @@ ROOT = Path(__file__).parents[1]
 ORDER = ("operators", "models", "tasks", "ablations")
 """Each may import those before it."""
 _PAGES = ("ablations.reporting", "ablations.report", "ablations.compare", "ablations.__main__")
+_AUDIT = ("ablations.auditing", "ablations.audit")
 APART = {
+    "ablations.registration": ("ablations.analysis", "ablations.scheduling", "ablations.statistics", *_PAGES, *_AUDIT),
     "ablations.statistics": ("ablations.analysis", "ablations.scheduling", *_PAGES),
-    "ablations.scheduling": ("ablations.analysis", "ablations.statistics", *_PAGES),
-    "ablations.analysis": ("ablations.scheduling", *_PAGES),
-    "ablations.reporting": ("ablations.scheduling", *_PAGES[1:]),
+    "ablations.scheduling": ("ablations.analysis", "ablations.statistics", *_PAGES, *_AUDIT),
+    "ablations.analysis": ("ablations.scheduling", *_PAGES, *_AUDIT),
+    "ablations.reporting": ("ablations.scheduling", *_PAGES[1:], *_AUDIT),
 }
 """Wings, and what they know nothing of."""
 MOST_FILES = 15
