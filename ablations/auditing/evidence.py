@@ -85,7 +85,7 @@ class Evidence:
 
     @property
     def path(self) -> Path:
-        """The study's directory."""
+        """Where the study lies now."""
         return self.study.path
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_plan_is_registered_whole(tmp_path: Path) -> None:
 def test_what_changes_later_is_an_amendment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = empty_ledger()
     before = write(tmp_path, ledger)
-    ledger.entries = lambda: [type("Entry", (), {"result": {"state": "complete"}})] * 4
+    ledger.entries = lambda: [SimpleNamespace(result={"state": "complete"})] * 4
     monkeypatch.setattr(environment_lock, "collect", lambda: THERE)
     content = write(tmp_path, ledger, seeds=5)
     found = document.read(content)
@@ -67,6 +68,12 @@ def test_what_changes_later_is_an_amendment(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / f"{name}.lock").read_text() == THERE.lock
     assert (tmp_path / f"{name}.diff").read_text() == THERE.changes
     assert list(environment_lock.files(tmp_path)) == content["environments"] == [HERE.digest, THERE.digest]
+
+
+def test_study_of_an_older_version_is_registered_with_what_had_ended(tmp_path: Path) -> None:
+    ledger = empty_ledger()
+    ledger.entries = lambda: [SimpleNamespace(result={"state": "complete"}), SimpleNamespace(result=None)]
+    assert write(tmp_path, ledger)["registration"]["ended"] == 1
 
 
 def test_other_directory_of_the_same_storage_has_the_same_registration(tmp_path: Path) -> None:

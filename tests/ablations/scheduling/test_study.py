@@ -68,8 +68,14 @@ def test_study_leaves_plan_and_table(
     here: Path, crew: Runs, node: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     del node["name"]
-    assert cli.main([write(node), "study.seeds=3"]) == 0
     directory = here / "outputs" / "studies" / "my"
+    registered: list[Any] = []
+
+    def look() -> None:
+        registered.append(yaml.safe_load((directory / "study.yaml").read_text()))
+
+    crew.acts["00000"] = look
+    assert cli.main([write(node), "study.seeds=3"]) == 0
     table = rows(directory)
     assert [row["number"] for row in table] == [str(number) for number in range(15)]
     assert {row["state"] for row in table} == {"complete"}
@@ -81,11 +87,16 @@ def test_study_leaves_plan_and_table(
     assert plan["seeds"] == 3
     assert plan["blocks"][0]["factors"]["size"] == {"key": "mixer.size", "levels": [3, 5], "labels": ["3", "5"]}
     assert len(plan["blocks"][0]["cells"]) == 4
+    assert registered == [plan]  # as it was when the first trial ran
+    assert plan["registration"]["ended"] == 0
+    assert plan["registration"]["at"] < min(row["begun"] for row in table)
+    assert (directory / "environment.lock").is_file()
     assert "report.html" in capsys.readouterr().err
     # Again, with fewer seeds: nothing left to do, nothing forgotten.
     begun = list(crew.begun)
     assert cli.main(["study=my.yaml"]) == 0
     assert (crew.begun, len(rows(directory))) == (begun, 15)
+    assert yaml.safe_load((directory / "study.yaml").read_text()) == plan
 
 
 @pytest.mark.parametrize(
