@@ -71,9 +71,7 @@ class Check:
             return
         left, right = (_pieces(file, text) for text in (recorded, derived))
         self.checked += sum(_NUMBER.search(piece) is not None for piece in right)
-        for tag, first, last, begin, end in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
-            if tag == "equal":
-                continue
+        for first, last, begin, end in _changed(left, right):
             pairs = zip_longest(left[first:last], right[begin:end], fillvalue=ABSENT)
             for place, (old, new) in enumerate(pairs, first):
                 if not same(number(old), number(new), close):
@@ -105,6 +103,14 @@ def _pieces(file: str, text: str) -> Sequence[str]:
     if file.endswith((".html", ".svg")):
         return [piece for piece in _TAGS.split(text) if piece]
     return text.splitlines()
+
+
+def _changed(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    """Where two sequences differ: begin and end in the left one, and in the right one."""
+    if len(left) == len(right):
+        return [(0, len(left), 0, len(right))]
+    blocks = SequenceMatcher(None, left, right).get_opcodes()
+    return [(first, last, begin, end) for tag, first, last, begin, end in blocks if tag != "equal"]
 
 
 def _entries(text: str) -> list[dict[str, float | str]]:

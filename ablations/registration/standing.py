@@ -47,5 +47,7 @@ def notes(found: dict[str, Any] | None) -> list[str]:
         lines.append(f"the plan was registered only after trials had begun; {found['ended']} had ended")
     lines += [f"{each['change']}, on {each['at'][:10]}" for each in found["amendments"] if each["matters"]]
     if found["code"] != analysis_plan.code():
-        lines.append("the code that made this report is not the one that was registered: see python -m ablations.audit")
+        lines.append(
+            "the code that made this report is not the one that was registered, with which it was to be analysed"
+        )
     return lines

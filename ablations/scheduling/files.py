@@ -53,7 +53,7 @@ def write_plan(directory: Path, plan: Plan, given: Sequence[str], storage: str, 
     if keeping.edited(on_disk, registered):
         kept = set_aside(path)
         sys.stderr.write(f"warning: {path} is not what was registered: kept as {kept.name}, and written anew\n")
-    write(path, yaml.safe_dump(registered.written, sort_keys=False, allow_unicode=True, width=120))
+    write(path, yaml.safe_dump(_plain(registered.written), sort_keys=False, allow_unicode=True, width=120))
 
 
 def recorded_sections(directory: Path) -> dict[str, str] | None:

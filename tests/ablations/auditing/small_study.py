@@ -23,6 +23,7 @@ from tasks.system import results
 from tests.ablations.fake_study import REVISION, predictions, provenance
 
 IMAGES = 40
+DATA = {"name": "mini", "fingerprint": "ab9e0b6ed8cced063ed278d17aa34817", "subset": None}
 GIVEN = ("model.dim=16",)
 NODE: dict[str, Any] = {
     "name": "small",
@@ -62,7 +63,10 @@ def execute(
     metrics |= {"val/accuracy": round(score - abs(rate - (0.003 if config["seed"] else 0.001)), 6)}
     run_dir.mkdir(parents=True)
     results.write_yaml(run_dir / "config.yaml", config)
-    results.write_json(run_dir / "provenance.json", provenance(config["seed"], learning_rate_tuned=tuned))
+    results.write_json(
+        run_dir / "provenance.json",
+        provenance(config["seed"], learning_rate_tuned=tuned, data={**DATA, "corrupt": {} if tuned else {"test": 0}}),
+    )
     if config["trainer"]["test"]:
         metrics |= {"test/accuracy": score, "test/n": IMAGES}
         predictions(run_dir, right.tolist())

@@ -67,6 +67,7 @@ def test_what_changes_later_is_an_amendment(tmp_path: Path, monkeypatch: pytest.
     name = f"environment-{THERE.digest}"
     assert (tmp_path / f"{name}.lock").read_text() == THERE.lock
     assert (tmp_path / f"{name}.diff").read_text() == THERE.changes
+    assert "*id" not in (tmp_path / "study.yaml").read_text()
     assert list(environment_lock.files(tmp_path)) == content["environments"] == [HERE.digest, THERE.digest]
 
 
