@@ -18,8 +18,12 @@ def registration(evidence: Evidence) -> Check:
     """The registered digest, the amendments, and what the storage knows of both."""
     check = Check("study.yaml against its registration")
     found = evidence.study.document
+    stored = None if evidence.stored is None else keeping.stored(evidence.stored.attributes)
     if found.registration is None:
-        check.skip(NEVER)
+        if stored is None:
+            check.skip(NEVER)
+        else:
+            check.compare(PLAN, "registration", "nothing", "the registration in the storage")
         return check
     check.checked += 1 + len(found.amendments)
     for fault in found.faults:
@@ -28,7 +32,6 @@ def registration(evidence: Evidence) -> Check:
     if evidence.stored is None:
         check.skip(evidence.reasons["stored"])
         return check
-    stored = keeping.stored(evidence.stored.attributes)
     if stored is None:
         check.skip("the storage holds no registration")
         return check

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -125,16 +124,16 @@ def _uncommitted(git: dict[str, Any] | None) -> tuple[str, list[str]]:
     """How the checkout differs from its revision, without passwords of URLs, and the files that git does not know."""
     if git is None or not git["dirty"]:
         return "", []
-    folder = Path(__file__).resolve().parent
-    names = [line[3:] for line in _git(folder, "status", "--porcelain").splitlines() if line.startswith("?? ")]
-    return without_url_passwords(_git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff")), names
+    try:
+        folder = _git(Path(__file__).resolve().parent, "rev-parse", "--show-toplevel").strip()
+        names = [line[3:] for line in _git(folder, "status", "--porcelain").splitlines() if line.startswith("?? ")]
+        changes = _git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff")
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"git does not say what they are: {error}\n", []
+    return without_url_passwords(changes), names
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    top = subprocess.run(
-        ["git", "-C", str(folder), "rev-parse", "--show-toplevel"], capture_output=True, timeout=_PATIENCE, check=True
-    )
-    done = subprocess.run(
-        ["git", "-C", os.fsdecode(top.stdout).strip(), *arguments], capture_output=True, timeout=_PATIENCE, check=True
-    )
+def _git(folder: str | Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=True)
     return done.stdout.decode(errors="replace")

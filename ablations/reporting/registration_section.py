@@ -32,8 +32,11 @@ def registration(summary: Mapping[str, Any]) -> Iterator[Element]:
         amendments = [[_time(each["at"]), str(each["ended"]), each["change"]] for each in found["amendments"]]
         if amendments:
             yield ReportTable(["amended", "trials ended by then", "change"], amendments)
-    yield Paragraph(f"With DIR for the folder of this page, {REPEAT} repeats the study in a new folder,", "soft")
-    yield Paragraph(f"and {AUDIT} derives every number of this page again from the files of the trials.", "soft")
+    yield Paragraph(
+        f"{REPEAT} repeats the study in a new folder, and {AUDIT} derives every number of this page again from the "
+        "files of the trials; DIR is the folder of this page.",
+        "soft",
+    )
 
 
 def _time(text: str) -> str:

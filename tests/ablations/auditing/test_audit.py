@@ -201,6 +201,10 @@ CASES: dict[str, tuple[Callable[[Path], None], Callable[[Evidence], Check], str]
         change_yaml("study.yaml", lambda content: content["registration"].update(at="2020-01-01T00:00:00+00:00")),
         plan_checks.registration, "registration.at",
     ),
+    "registration removed": (
+        change_yaml("study.yaml", lambda content: content.pop("registration")),
+        plan_checks.registration, "study.yaml: registration: recorded nothing",
+    ),
     "cells in study.yaml": (
         change_yaml("study.yaml", lambda content: content["blocks"][0]["cells"].pop()),
         plan_checks.design, "block window.cells",
