@@ -27,7 +27,7 @@ def code() -> str:
 
 def statement(plan: Plan) -> dict[str, Any]:
     """What will be computed from the scores, and which test comes first. `code` pins it to the last line."""
-    shared = {"level": LEVEL, "diverged trials": "are counted with their arm and have no score"}
+    shared = {"level": LEVEL, "diverged trials": "count as the worst score of their block"}
     if plan.searches:
         what = "the front" if plan.kind == "pareto" else "the best candidate"
         return {"answer": f"{what} by {', '.join(map(_aim, plan.objectives))}; of one run each, no test", **shared}
@@ -39,6 +39,8 @@ def statement(plan: Plan) -> dict[str, Any]:
             "arms": f"each arm less the reference ({_cell(block.reference)}), paired by seed, adjusted (Holm)",
             "best arm": "against each other arm, adjusted for all pairs, since the scores choose it",
         }
+        if block.asks:
+            lines["asked first"] = f"{', '.join(block.asks)}, adjusted for their own number"
         if block.negative_controls:
             within = "" if block.margin is None else f", equivalent to zero within {block.margin:g}"
             lines["negative controls"] = f"{', '.join(block.negative_controls)}: zero within the interval{within}"

@@ -12,7 +12,7 @@ import yaml
 from ablations import __main__ as cli
 from ablations import plan as plans
 from ablations import studyfile
-from ablations.registration import document, environment_lock, keeping
+from ablations.registration import analysis_plan, document, environment_lock, keeping
 from ablations.registration.environment_lock import LOCK, Environment
 from ablations.scheduling import files
 from ablations.trials import sections
@@ -46,6 +46,16 @@ def test_plan_is_registered_whole(tmp_path: Path) -> None:
     assert stored.registration == document.read(content).registration
     assert (tmp_path / LOCK).read_text() == HERE.lock
     assert write(tmp_path, ledger) == content  # the same again is no amendment
+
+
+def test_announced_analysis_follows_from_the_plan() -> None:
+    block = {**NODE["blocks"][0], "asks": ["size:conv"], "negative_controls": ["conv"], "margin": 0.01}
+    tuning = {"key": "optimizer.lr", "levels": [0.001, 0.002]}
+    said = analysis_plan.statement(plans.read({**NODE, "blocks": [block], "tuning": tuning}))
+    assert said["tuning"] == "optimizer.lr of 0.001, 0.002 by val/accuracy (maximize); the test split is not read"
+    lines = said["blocks"]["window"]
+    assert lines["asked first"].startswith("size:conv")
+    assert lines["negative controls"] == "conv: zero within the interval, equivalent to zero within 0.01"
 
 
 def test_what_changes_later_is_an_amendment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
