@@ -36,11 +36,11 @@ from ablations.scheduling import samplers
 from ablations.scheduling.choosing import best_level
 from ablations.scheduling.hparams import log_settings
 from ablations.scheduling.ledger import Claim, StudyLedger, TrialEntry
-from ablations.scheduling.peak_memory import PeakMemory
 from ablations.scheduling.storage import StorageError, close, disk_is_full, guard, open_storage
 from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
 from operators.errors import InputError
 from tasks.config.composition import compose
+from tasks.costs.peak_memory import PeakMemory
 from tasks.run.execute import execute
 from tasks.system import checkpoint, results
 from tasks.system.atomic_files import LAST, set_aside

@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ablations.plan import Objective
 from ablations.scheduling.hparams import log_settings
-from ablations.scheduling.peak_memory import PeakMemory
 from ablations.scheduling.samplers import Pruning
 from tasks.config.composition import compose
+from tasks.costs.peak_memory import PeakMemory
 from tasks.run.execute import execute
 from tests.ablations.conftest import TINY
 

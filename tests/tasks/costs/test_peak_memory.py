@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import ablations
+import tasks
 
-ROOT = Path(ablations.__file__).parents[1]
+ROOT = Path(tasks.__file__).parents[1]
 CODE = """
 import json, sys, torch
 from lightning.pytorch import LightningModule
-from ablations.scheduling.peak_memory import PeakMemory
+from tasks.costs.peak_memory import PeakMemory
 
 class Model(LightningModule):
     def __init__(self):
