@@ -40,15 +40,14 @@ from ablations.scheduling.storage import StorageError, close, disk_is_full, guar
 from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
 from operators.errors import InputError
 from tasks.config.composition import compose
-from tasks.costs.peak_memory import PeakMemory
 from tasks.run.execute import execute
 from tasks.system import checkpoint, results
 from tasks.system.atomic_files import LAST, set_aside
 from tasks.system.reading import UnreadableError, reading
 
 OK, FAILED = 0, 1
-PEAK = "train/memory_mb"
-"""What a study adds to the metrics of a run: see `PeakMemory`."""
+COSTS = "trainer.costs=true"
+"""What a study asks of trials that do more than tune, unless it, or its owner, says otherwise."""
 PAUSE = 3.0
 """Seconds between looks at a study in which nothing can be taken at the moment."""
 TRIES = 7
@@ -186,9 +185,9 @@ def _carry_out(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, s
     if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
         return {"state": "skipped", "reason": f"{trial.beyond:g} is not the best level"}
     callbacks: list[Callback] = [StopWatch(stop)]
-    memory, pruning = PeakMemory(), None
+    pruning = None
     facts: dict[str, Any] = {"tuned": trial.stage == MAIN and plan.tuning is not None}
-    overrides = [*trial.overrides, f"seed={trial.seed}"]
+    overrides = [*merge([] if trial.stage == TUNING else [COSTS], trial.overrides, [f"seed={trial.seed}"])]
     if plan.searches:
         proposed = ledger.trial(claim, samplers.sampler(plan, trial), samplers.pruner(plan))
         with guard(ledger.url):
@@ -208,9 +207,7 @@ def _carry_out(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, s
     if metrics is None:
         begun = _patiently(stop, lambda: continued(folder, config))
         rate = facts["tuned"] and plan.tuning is not None and plan.tuning.key == "optimizer.lr"
-        metrics = execute(begun, folder, callbacks=[*callbacks, memory], tuned=rate)
-        if memory.megabytes is not None:
-            metrics = {**metrics, PEAK: memory.megabytes}
+        metrics = execute(begun, folder, callbacks=callbacks, tuned=rate)
         if config["logger"]["name"] == "tensorboard":
             log_settings(folder, {"lr": facts["learning_rate"], "seed": trial.seed, **trial.factors}, metrics)
     state = "diverged" if metrics["status"] == "diverged" else "pruned" if pruning and pruning.pruned else "complete"

@@ -82,6 +82,7 @@ class TrainerConfig:
         save_every: optimiser steps between saves of `last.ckpt`, besides those at validation; None = only those.
         patience: validations in a row without a better score after which training ends early; None never does.
         test: evaluate the best checkpoint on the test split at the end.
+        costs: measure, after everything else, what a training step and the inference of an image take (`tasks.costs`).
         lightning: other arguments of `Trainer`.
     """
 
@@ -99,6 +100,7 @@ class TrainerConfig:
     save_every: int | None = None
     patience: int | None = None
     test: bool = True
+    costs: bool = False
     lightning: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -119,8 +121,13 @@ class TrainerConfig:
         check_number("trainer.clip", self.clip, least=0)
         check_number("trainer.ema", self.ema, least=0, most=0.999999)
         check_number("trainer.accumulate", self.accumulate, least=1, integer=True)
-        for name in ("compile", "test"):
+        for name in ("compile", "test", "costs"):
             check_choice(f"trainer.{name}", getattr(self, name), (True, False))
+        if self.costs and (self.devices, self.num_nodes) != (1, 1):
+            raise InputError(
+                f"trainer.costs=true measures one device, not trainer.devices={self.devices} and "
+                f"trainer.num_nodes={self.num_nodes}: give 1 of both, or trainer.costs=false"
+            )
 
     def _check_limits(self) -> None:
         for least, most in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):

@@ -13,9 +13,11 @@ import models
 from operators.errors import InputError
 from tasks.config import schema
 from tasks.config.schema import RunConfig
+from tasks.costs.bench import Bench, measured
+from tasks.costs.peak_memory import PeakMemory
 from tasks.generation import Generation
 from tasks.planning import plan
-from tasks.run import loggers, resolutions, trainer
+from tasks.run import building, loggers, resolutions, trainer
 from tasks.run.callbacks import validation_scores
 from tasks.run.divergence import DivergedError
 from tasks.run.patience import Patience
@@ -87,7 +89,8 @@ def execute(
 def _begun(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback], stop: Stop | None) -> Run:
     check_directory(settings, run_dir)
     seed_everything(settings.seed, workers=True, verbose=False)
-    run = prepare(settings, open_data(settings), run_dir, callbacks=callbacks, stop=stop)
+    more = [PeakMemory()] if settings.mode == "fit" and settings.trainer.costs else []
+    run = prepare(settings, open_data(settings), run_dir, callbacks=[*callbacks, *more], stop=stop)
     if settings.mode == "sample":
         assert isinstance(run.module, Generation)
         coder = None if run.coder is None else run.coder.fingerprint
@@ -181,6 +184,23 @@ def _work(run: Run, metrics: Metrics) -> None:
         _draw(run)
     elif run.settings.mode == "test" or run.settings.trainer.test:
         metrics |= _tested(run, run.run_dir)
+    if run.settings.mode == "fit" and run.settings.trainer.costs:
+        metrics |= _costs(run)
+
+
+def _costs(run: Run) -> Mapping[str, float]:
+    """What a training step and an inference take; last of all, for it changes the weights in memory."""
+    assert run.data is not None
+    bench = Bench(
+        run.settings,
+        run.module,
+        building.images_of(run.data, run.coder, None),
+        batch=run.data.batch_size,
+        mixes=run.data.augment.mixes,
+        precision=run.trainer.precision_plugin,
+        device=run.trainer.strategy.root_device,
+    )
+    return measured(bench, run.data.batch_size)
 
 
 def _fit(run: Run, metrics: Metrics) -> None:
@@ -190,6 +210,8 @@ def _fit(run: Run, metrics: Metrics) -> None:
     finally:
         metrics |= validation_scores(run.trainer)
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PeakMemory) and callback.megabytes is not None:
+                metrics["train/memory_mb"] = callback.megabytes
             if isinstance(callback, Patience):
                 metrics |= {"train/stopped_early": callback.exhausted, "train/steps": run.trainer.global_step}
     path = run.run_dir / "checkpoints" / "best.ckpt"
