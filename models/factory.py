@@ -33,7 +33,9 @@ def create(
         num_classes: number of classes.
         seed: of the run; keys the initialisation.
         overrides: fields of `ViTSpec` or `DiTSpec` that differ from the preset's; None keeps the preset's. And `match`,
-            a budget (see `models.match`): without `hidden` it decides that width, with it the width has to meet it.
+            a budget (see `models.match`) of parameters, MACs or state: it decides `hidden`, or the parameter that
+            scales a mixer's state; where that is given, it has to meet the budget. A time is met by measuring, which
+            is not done here.
 
     Raises:
         InputError: an unknown name or field (with the nearest), a value that cannot be, a budget that no width meets.
@@ -41,7 +43,7 @@ def create(
     spec = shaped(name, overrides)
     match = overrides.pop("match", None)
 
-    def build(hidden: int | None) -> Trunk:
+    def build(hidden: int | None, mixers: MixerSpec | Sequence[MixerSpec] = mixers) -> Trunk:
         shape: dict[str, Any] = {"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes}
         if isinstance(spec, DiTSpec):
             return DiffusionTransformer(replace(spec, hidden=hidden), mixers=mixers, seed=seed, **shape)
@@ -49,6 +51,12 @@ def create(
 
     if match is None:
         return build(spec.hidden)
-    model = build(matching.solve(match, build).hidden if spec.hidden is None else spec.hidden)
+    budget, _ = matching.asked(matching.parse(match))
+    if budget == matching.STATE:
+        model = build(spec.hidden, matching.solve_state(match, mixers, lambda solved: build(spec.hidden, solved)))
+    elif budget != matching.TIME and spec.hidden is None:
+        model = build(matching.solve(match, build))
+    else:
+        model = build(spec.hidden)
     matching.verify(match, model)
     return model

@@ -1,34 +1,50 @@
-"""Budget matching: the width of the feed-forward networks that gives a model a wanted size.
+"""Budget matching: what gives a model a wanted size, or a mixer a wanted state.
 
-`dim`, `depth` and everything else stay, so that arms with different mixers keep the shape and, initialisation being
-keyed by (seed, name), the very bits of all that is neither mixer nor feed-forward network. Parameters and
-multiply-accumulates are affine in the width, which two models without storage determine and a third verifies.
+For `params` and `macs` it is the width of the feed-forward networks: `dim`, `depth` and everything else stay, so that
+arms with different mixers keep the shape and, initialisation being keyed by (seed, name), the very bits of all that is
+neither mixer nor feed-forward network. Both are affine in the width, which two models without storage determine and a
+third verifies.
+
+For `state`, the numbers that the mixer of one layer holds for an image of the nominal size, it is the parameter that
+the mixer's card names (`state_param`), in which its state is affine. Nothing outside the mixer changes it.
+
+For `time` it is the width again, found by measuring training steps: see `tasks.costs.match`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+import operators
 from models.cost import ModelCost
+from models.spec import MixerSpec
 from models.trunk import Trunk
 from operators.errors import InputError, check_names, check_number
 
 TOLERANCE = 0.02
 """Largest relative distance from the target."""
+STATE_TOLERANCE = 0.05
+"""The same for a state, which comes in whole steps of a mixer's parameter."""
 ALIGNED, ALIGNMENT = 0.005, 8
 """A multiple of 8, which matrix units like, is taken where it costs no more than this: two arms are then within 1 %."""
 WIDEST = 64
 """Largest width considered, in multiples of `dim`; the usual one is 4."""
+STATE, TIME, MEASURED = "state", "time", "measured"
+"""`model.match.measured` is what was found for `model.match.time`, so that nobody measures again."""
 
-_BUDGETS = {"params": "parameters", "macs": "macs"}
+_SIZES = {"params": "parameters", "macs": "macs"}
+_BUDGETS = (*_SIZES, STATE, TIME)
 _SUFFIXES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([KMG]?)", re.IGNORECASE)
+_UNITS = {"": 1, "s": 1, "ms": 1e-3, "us": 1e-6}
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(s|ms|us|)")
+_FACTS = ("hidden", "seconds", "low", "high", "repeats", "device")
 
 
 @dataclass(frozen=True)
@@ -36,16 +52,18 @@ class Match:
     """How a budget is met.
 
     Attributes:
-        budget: `params` or `macs` (of one image at the nominal size).
+        budget: `params` or `macs` (of one image at the nominal size), `state` (of one layer) or `time` (of a step).
         target: what was asked for.
         hidden: width of the feed-forward networks.
-        value: what the model has.
+        value: what the model has; where layers differ in their state, that of the one furthest from the target.
+        more: further facts: which parameter meets a `state`; spread, repeats and device of a `time`.
     """
 
     budget: str
-    target: int
+    target: float
     hidden: int
-    value: int
+    value: float
+    more: Mapping[str, Any]
 
     @property
     def residual(self) -> float:
@@ -55,31 +73,60 @@ class Match:
     def record(self) -> dict[str, Any]:
         """For `metrics.json`: flat, every key begins with `match/`."""
         facts = {**vars(self), "residual": self.residual}
-        return {f"match/{name}": value for name, value in facts.items()}
+        more = facts.pop("more")
+        return {f"match/{name}": value for name, value in (facts | more).items()}
 
 
-def parse(match: Any) -> dict[str, int]:
-    """`{params: N}` or `{macs: N}` with N as a whole number, from a number or a text such as `5M` or `1.2G`.
+def parse(match: Any) -> dict[str, Any]:
+    """`{params: N}`, `{macs: N}` or `{state: N}` with N as a whole number, from a number or a text such as `5M`; or
+    `{time: T}` with T in seconds, from a number or a text such as `20ms`, which `measured` may go with.
 
     Raises:
         InputError: something else.
     """
-    if not isinstance(match, Mapping) or len(match) != 1:
-        raise InputError(f"model.match={match!r} must be one budget: {{params: 5M}} or {{macs: 1.2G}}")
-    check_names("model.match", map(str, match), _BUDGETS)
-    ((budget, given),) = match.items()
-    number = given
-    if isinstance(given, str):
-        found = _NUMBER.fullmatch(given.strip())
+    if not isinstance(match, Mapping) or len(set(match) - {MEASURED}) != 1:
+        raise InputError(
+            f"model.match={match!r} must be one budget: {{params: 5M}}, {{macs: 1.2G}}, {{state: 4K}} or {{time: 20ms}}"
+        )
+    budget, target = asked(match)
+    check_names("model.match", [budget], _BUDGETS)
+    if MEASURED in match and budget != TIME:
+        raise InputError(f"model.match.{MEASURED} goes with model.match.{TIME}, not with model.match.{budget}")
+    if budget == TIME:
+        seconds = _quantity(budget, target, _SECONDS, _UNITS, "a time, with s, ms or us if need be: 20ms, 0.5s")
+        check_number(f"model.match.{budget}", seconds, least=1e-6, most=3600)
+        found = match.get(MEASURED)
         if found is None:
-            raise InputError(f"model.match.{budget}={given!r} must be a number, with K, M or G if need be: 5M, 1.2G")
-        number = float(found[1]) * _SUFFIXES[found[2].upper()]
+            return {budget: seconds}
+        if not isinstance(found, Mapping) or sorted(found) != sorted(_FACTS):
+            raise InputError(f"model.match.{MEASURED}={found!r} is what a run has found: leave it out")
+        check_number(f"model.match.{MEASURED}.hidden", found["hidden"], least=1, integer=True)
+        check_number(f"model.match.{MEASURED}.seconds", found["seconds"], least=0)
+        return {budget: seconds, MEASURED: dict(found)}
+    number = _quantity(budget, target, _NUMBER, _SUFFIXES, "a number, with K, M or G if need be: 5M, 1.2G")
     check_number(f"model.match.{budget}", number, least=1)
-    return {str(budget): round(number)}
+    return {budget: round(number)}
 
 
-def solve(match: Any, build: Callable[[int], Trunk]) -> Match:
-    """The width that meets the budget.
+def asked(match: Mapping[str, Any]) -> tuple[str, Any]:
+    """Which budget, and how much of it, `match` asks for."""
+    ((budget, target),) = ((str(key), value) for key, value in match.items() if key != MEASURED)
+    return budget, target
+
+
+def _quantity(
+    budget: str, given: Any, pattern: re.Pattern[str], units: Mapping[str, float], allowed: str
+) -> int | float | Any:
+    if not isinstance(given, str):
+        return given
+    found = pattern.fullmatch(given.strip())
+    if found is None:
+        raise InputError(f"model.match.{budget}={given!r} must be {allowed}")
+    return float(found[1]) * units[found[2].upper() if found[2].upper() in units else found[2]]
+
+
+def solve(match: Any, build: Callable[[int], Trunk]) -> int:
+    """The width of the feed-forward networks that meets a budget of `params` or `macs`.
 
     Args:
         match: see `parse`.
@@ -88,7 +135,7 @@ def solve(match: Any, build: Callable[[int], Trunk]) -> Match:
     Raises:
         InputError: no width comes within `TOLERANCE`; names the nearest budgets that one can meet.
     """
-    ((budget, target),) = parse(match).items()
+    budget, target = asked(parse(match))
 
     def model(hidden: int) -> Trunk:
         with torch.device("meta"):
@@ -110,35 +157,138 @@ def solve(match: Any, build: Callable[[int], Trunk]) -> Match:
     if ALIGNMENT <= aligned <= most and abs(size(aligned) / target - 1) <= ALIGNED:
         hidden = aligned
     if abs(size(hidden) / target - 1) > TOLERANCE:
-        raise InputError(_unreachable(budget, target, {width: size(width) for width in around}))
-    return verify(match, model(hidden))
+        near = _nearest(target, {f"model.hidden={width}": size(width) for width in around})
+        raise InputError(
+            f"model.match.{budget}={target:,} cannot be met within {TOLERANCE:.0%} by the width alone: nearest {near}"
+        )
+    return hidden
 
 
-def verify(match: Any, model: Trunk) -> Match:
-    """How `model` meets the budget for which its width was solved earlier.
+def solve_state(
+    match: Any, mixers: MixerSpec | Sequence[MixerSpec], build: Callable[[list[MixerSpec]], Trunk]
+) -> list[MixerSpec]:
+    """The mixers, with a state that meets the budget. A parameter that a spec gives is left as it is.
+
+    Args:
+        match: see `parse`.
+        mixers: of every block, or the pattern of a hybrid.
+        build: the model with these mixers; called where tensors have no storage.
+
+    Raises:
+        InputError: a mixer whose state no parameter scales, or in too large steps; names what can be met.
+    """
+    _, target = asked(parse(match))
+    pattern = [mixers] if isinstance(mixers, MixerSpec) else list(mixers)
+
+    def at(size: int) -> list[int]:
+        with torch.device("meta"):
+            return _states(build([_scaled(spec, size) for spec in pattern]))
+
+    first, second = at(1), at(2)
+    solved = []
+    for place, spec in enumerate(pattern):
+        least, slope = first[place], second[place] - first[place]
+        if slope <= 0:
+            if abs(least / target - 1) > STATE_TOLERANCE:
+                raise InputError(_fixed(spec, target, least))
+            solved.append(spec)
+            continue
+        low = max(1, math.floor(1 + (target - least) / slope))
+        sizes = {size: least + (size - 1) * slope for size in (low, low + 1)}
+        size = min(sizes, key=lambda each: abs(sizes[each] - target))
+        if abs(sizes[size] / target - 1) > STATE_TOLERANCE:
+            key = f"mixer.{scales_state(spec)}"
+            near = _nearest(target, {f"{key}={each}": state for each, state in sizes.items()})
+            raise InputError(
+                f"model.match.state={target:,} cannot be met within {STATE_TOLERANCE:.0%} by mixer {spec.name}, whose "
+                f"state has steps of {slope:,} a layer here: nearest {near}"
+            )
+        solved.append(_scaled(spec, size))
+    try:
+        with torch.device("meta"):
+            build(solved)
+    except InputError as error:
+        raise InputError(f"model.match.state={target:,} cannot be met: {error}") from error
+    return solved
+
+
+def scales_state(spec: MixerSpec) -> str | None:
+    """The parameter in which the state of the mixer is affine, if there is one."""
+    return operators.describe(spec.name).state_param
+
+
+def verify(match: Any, model: Trunk) -> Match | None:
+    """How `model` meets the budget for which it was solved earlier; None for a time that is not measured yet.
 
     Raises:
         InputError: it does not.
     """
-    ((budget, target),) = parse(match).items()
-    found = Match(budget, target, model.spec.ffn_width, _size(model.cost(), budget))
-    if abs(found.residual) > TOLERANCE:
+    given = parse(match)
+    budget, target = asked(given)
+    hidden = model.spec.ffn_width
+    if budget == TIME:
+        found = dict(given.get(MEASURED) or {})
+        if not found:
+            return None
+        if found.pop("hidden") != hidden:
+            raise InputError(
+                f"model.hidden={hidden} is not the width that was measured for model.match.time={target:g}: leave "
+                "model.hidden out, and it is measured"
+            )
+        return Match(budget, target, hidden, found.pop("seconds"), found)
+    if budget == STATE:
+        states = _states(model)
+        value = max(states, key=lambda state: abs(state - target))
+        if abs(value / target - 1) > STATE_TOLERANCE:
+            raise InputError(
+                f"model.match.state={target:,} is not met: a layer has a state of {value:,}; leave out the mixer's "
+                "parameter that scales it, and it is solved"
+            )
+        return Match(budget, target, hidden, value, {"states": "+".join(dict.fromkeys(map(str, states)))})
+    found_size = _size(model.cost(), budget)
+    if abs(found_size / target - 1) > TOLERANCE:
         raise InputError(
-            f"model.hidden={found.hidden} does not meet model.match.{budget}={target:,}: the model has "
-            f"{found.value:,}; leave model.hidden out, and it is solved"
+            f"model.hidden={hidden} does not meet model.match.{budget}={target:,}: the model has "
+            f"{found_size:,}; leave model.hidden out, and it is solved"
         )
-    return found
+    return Match(budget, target, hidden, found_size, {})
 
 
 def _size(cost: ModelCost, budget: str) -> int:
-    return int(getattr(cost, _BUDGETS[budget]))
+    return int(getattr(cost, _SIZES[budget]))
 
 
-def _unreachable(budget: str, target: int, near: Mapping[int, int]) -> str:
-    below = max(((size, hidden) for hidden, size in near.items() if size <= target), default=None)
-    above = min(((size, hidden) for hidden, size in near.items() if size > target), default=None)
-    listed = " and ".join(
-        f"{side} {found[0]:,} (model.hidden={found[1]})" if found else f"none {side}"
+def _states(model: Trunk) -> list[int]:
+    """State elements of the mixer of each layer, for an image of the nominal size."""
+    grid = model.mixed_grid(*model.grid)
+    return [mixer.cost(*grid).state_elements for mixer in model.mixers]
+
+
+def _scaled(spec: MixerSpec, size: int) -> MixerSpec:
+    """The mixer with a state of that size, unless its parameter is given."""
+    parameter = scales_state(spec)
+    if parameter is None or spec.params.get(parameter) is not None:
+        return spec
+    return replace(spec, params={**spec.params, parameter: size})
+
+
+def _fixed(spec: MixerSpec, target: int, state: int) -> str:
+    """Why no parameter brings the state of the mixer to the target."""
+    parameter = scales_state(spec)
+    given = None if parameter is None else spec.params.get(parameter)
+    reason = f"mixer.{parameter}={given} is given" if given is not None else "no parameter of its own changes it"
+    scaled = [f"{name} ({by})" for name in operators.names() if (by := operators.describe(name).state_param)]
+    other = f"take {{state: {state}}} for all arms, or one of" if state else "take one of"
+    return (
+        f"model.match.state={target:,} cannot be met by mixer {spec.name}: its state is {state:,} a layer on this grid "
+        f"and {reason}; {other} {', '.join(scaled)}"
+    )
+
+
+def _nearest(target: int, near: Mapping[str, int]) -> str:
+    below = max(((size, setting) for setting, size in near.items() if size <= target), default=None)
+    above = min(((size, setting) for setting, size in near.items() if size > target), default=None)
+    return " and ".join(
+        f"{side} {found[0]:,} ({found[1]})" if found else f"none {side}"
         for side, found in (("below", below), ("above", above))
     )
-    return f"model.match.{budget}={target:,} cannot be met within {TOLERANCE:.0%} by the width alone: nearest {listed}"

@@ -41,6 +41,7 @@ class MixerCard:
         extensive: the output's scale grows with the number of tokens.
         fp32_core: the core computes in float32 under autocast.
         min_grid: smallest height and width.
+        state_param: the mixer's integer parameter in which its state is affine; None: no parameter changes its state.
         backends: names `backend=` takes besides `auto`, best first.
         exempt: contract tests it is exempt from (`name`, or `name[shell preset]`), each with its reason.
         check: raises `InputError` for parameters (all of them, as keywords, and `backend`) that cannot be, whatever the
@@ -63,6 +64,7 @@ class MixerCard:
     extensive: bool = False
     fp32_core: bool = False
     min_grid: tuple[int, int] = (1, 1)
+    state_param: str | None = None
     published: tuple[Published, ...] = ()
     shells: Mapping[str, ShellSpec] = field(default_factory=dict)
     preset_params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

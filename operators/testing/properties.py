@@ -7,6 +7,7 @@ its parameters: what still holds then is a law of the operator and not of its in
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -204,6 +205,24 @@ class CardContract(Contract):
         )
         most = cost.macs + height * width * mixer.core.site.width
         assert cost.state_elements <= most, f"state_elements={cost.state_elements}, but a pass reaches {most} numbers"
+
+    def test_state_param(self, case: Case) -> None:
+        """The parameter that the card names adds to the state in equal steps, and no other integer changes it."""
+        named, grid = case.card.state_param, case.at_least(5, 7)
+        assert named is None or named in case.card.defaults, f"state_param={named!r} is no parameter of the mixer"
+
+        def state(**params: int) -> int:
+            return case.build(grid, **params).cost(*grid).state_elements
+
+        if named is not None:
+            first, second, fourth = (state(**{named: size}) for size in (1, 2, 4))
+            assert second > first, f"state_param={named!r}: the state is {first} at 1 and {second} at 2"
+            assert fourth - second == 2 * (second - first), f"state_param={named!r}: {first}, {second}, …, {fourth}"
+        integers = {key: value for key, value in case.card.defaults.items() if type(value) is int and key != named}
+        for key, value in integers.items():
+            with suppress(InputError):  # a value that cannot be says nothing
+                found, usual = state(**{key: value + 2}), state()
+                assert found == usual, f"{key} is not the state_param, but changes the state from {usual} to {found}"
 
 
 DELICATE = re.compile(

@@ -1,40 +1,96 @@
-"""What `model.match` means for a run: the configuration carries the width that meets the budget."""
+"""What `model.match` means for a run: the configuration carries what meets the budget."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from models.spec import MixerSpec
 from operators.errors import InputError
-from tasks.config.schema import RunConfig
+from tasks.config.overrides import PDE_MIXER, parse
+from tasks.config.schema import RunConfig, mixer_specs
+
+if TYPE_CHECKING:
+    from tasks.config.images import Images
 
 
 def in_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with its `model.match`, if it has one, in plain numbers.
 
     Raises:
-        InputError: `model.hidden` is given as well, or the budget is none.
+        InputError: `model.hidden` is given beside a budget that decides it, or the budget is none.
     """
     node = config["model"]
     if not isinstance(node, Mapping) or node.get("match") is None:
         return dict(config)
-    if node.get("hidden") is not None:
-        raise InputError(f"model.hidden={node['hidden']} and model.match exclude each other: the budget decides it")
     from models import match  # imports torch
 
-    return {**config, "model": {**node, "match": match.parse(node["match"])}}
+    wanted = match.parse(node["match"])
+    if node.get("hidden") is not None and match.STATE not in wanted and match.MEASURED not in wanted:
+        raise InputError(f"model.hidden={node['hidden']} and model.match exclude each other: the budget decides it")
+    return {**config, "model": {**node, "match": wanted}}
 
 
-def settle(run: RunConfig) -> RunConfig:
-    """`run` with the `model.hidden` that its budget, if it has one, means.
+def settle(run: RunConfig, overrides: Sequence[str] = ()) -> RunConfig:
+    """`run` with what its budget, if it has one, means: `model.hidden`, or the parameters that scale mixers' states.
+
+    A budget of time is met where the run begins, by measuring: see `tasks.costs.match`.
+
+    Args:
+        run: as composed.
+        overrides: that it was composed of.
 
     Raises:
-        InputError: as `in_numbers`, no width meets the budget, or no such model can be.
+        InputError: as `in_numbers`, an override of what the budget decides, nothing meets the budget, or no such model
+            can be.
     """
     if run.model.get("match") is None:
         return run
     import tasks.data
+    from models import match
 
     run = run.changed("model", in_numbers(run.plain)["model"])
+    budget, _ = match.asked(run.model["match"])
+    if budget == match.TIME:
+        return run
     images = run.images(tasks.data.describe(**run.data))
+    if budget == match.STATE:
+        return _with_state(run, images, overrides)
     return run.changed("model", {**run.model, "hidden": run.build(images, device="meta").spec.hidden})
+
+
+def _with_state(run: RunConfig, images: Images, overrides: Sequence[str]) -> RunConfig:
+    from models import match
+
+    given = [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers
+    scaled = {spec.name: match.scales_state(spec) for spec in given}
+    free = [
+        replace(spec, params={key: value for key, value in spec.params.items() if key != scaled[spec.name]})
+        for spec in given
+    ]
+    unmatched = run.changed("model", {**run.model, "match": None})
+    solved = match.solve_state(
+        run.model["match"], free, lambda specs: replace(unmatched, mixers=specs).build(images, device="meta")
+    )
+    plain = deepcopy(dict(run.plain))
+    for spec in solved:
+        key = scaled[spec.name]
+        if key is not None and key in spec.params:
+            _write(plain, spec.name, key, spec.params[key], overrides)
+    mixers = mixer_specs(plain["mixer"], plain["shell"], plain.get("pde"))
+    return replace(run, mixers=mixers, plain=plain)
+
+
+def _write(plain: dict[str, Any], mixer: str, key: str, value: int, overrides: Sequence[str]) -> None:
+    """Put the parameter of a mixer where the configuration has it."""
+    node, name = plain["mixer"], "mixer"
+    if mixer == PDE_MIXER and "pde" in plain:
+        node, name = plain["pde"], "pde"
+    elif "pattern" in node:
+        node, name = plain["mixer"].setdefault("params", {}).setdefault(mixer, {}), f"mixer.params.{mixer}"
+    for override in parse(overrides):
+        if override.key_or_group == f"{name}.{key}":
+            raise InputError(f"{name}.{key} and model.match.state exclude each other: the budget decides it")
+    node[key] = value

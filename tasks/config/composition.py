@@ -93,7 +93,7 @@ def settle(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
     if plain["ckpt"] is None or plain["mode"] == "plan":  # which takes none, and says so
         run = schema.parse(plain)
         schema.check(run)
-        return budget.settle(run)
+        return budget.settle(run, overrides)
     bounds.check_path("ckpt", plain["ckpt"])
     _check_checkpoint(plain["ckpt"])
     from tasks.system import checkpoint  # imports torch

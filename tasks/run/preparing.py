@@ -145,8 +145,9 @@ def prepare(
         "backend": model.backend,
     }
     budget = settings.model.get("match")
-    if budget is not None:
-        facts |= match.verify(budget, model).record()
+    met = None if budget is None else match.verify(budget, model)
+    if met is not None:
+        facts |= met.record()
     loop.callbacks.insert(0, Header(settings, run_dir, facts))  # type: ignore[attr-defined] # before a progress bar
     return Run(settings, run_dir, data, ckpt, coder, module, loop, clock, facts)
 

@@ -294,6 +294,17 @@ class SquareProjection(Mean):
         return Cost(projection_macs=self.site.width**2, state_elements=self.site.width)
 
 
+class Parts(Mean):
+    """Sound: holds its mean in several parts."""
+
+    def __init__(self, site: Site, *, backend: str = "auto", parts: int = 2, square: int = 1) -> None:
+        super().__init__(site, backend=backend)
+        self.parts, self.square = parts, square
+
+    def core_cost(self, height: int, width: int) -> Cost:
+        return replace(super().core_cost(height, width), state_elements=self.site.width * self.parts * self.square**2)
+
+
 class HidesState(Mean):
     def core_cost(self, height: int, width: int) -> Cost:
         return replace(super().core_cost(height, width), state_elements=self.site.width - 1)

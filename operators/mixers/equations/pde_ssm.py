@@ -54,6 +54,7 @@ class _Kept(NamedTuple):
         translation_equivariant="circular",
         linear=True,
         fp32_core=True,
+        state_param="state",
         backends=NAMED,
         shells={"project": ShellSpec(gate="silu", conv=3, norm="layer")},
         check=check,

@@ -33,6 +33,7 @@ _VIM = "hustvl/Vim README.md"
         translation_equivariant=None,
         linear=False,
         fp32_core=True,
+        state_param="state_dim",
         backends=("mamba_ssm", "chunked", "cpu", "reference"),
         shells={"published": ShellSpec(expand=2, norm="none")},
         preset_params={"published": {"conv": 4}},

@@ -125,6 +125,10 @@ FAULTS = [
     Fault("fp32_core", cores.Single, "all ran in float32", {"fp32_core": False}),
     Fault("state", cores.HidesState, "state_elements=15, but 16 numbers pass"),
     Fault("state", cores.BoastsState, "state_elements=640, but a pass reaches 576 numbers"),
+    Fault("state_param", cores.Parts, "parts is not the state_param"),
+    Fault("state_param", cores.Parts, "square is not the state_param", {"state_param": "parts"}),
+    Fault("state_param", cores.Parts, "32, 128, …, 512", {"state_param": "square"}),
+    Fault("state_param", cores.Mean, "no parameter of the mixer", {"state_param": "width"}),
     Fault("projection_cost", cores.SquareProjection, "by tokens"),
 ]
 SLOW_FAULTS = [Fault("compile_inductor", cores.OtherwiseCompiled, "compiled output")]
