@@ -13,6 +13,7 @@ import models
 from operators.errors import InputError
 from tasks.config import schema
 from tasks.config.schema import RunConfig
+from tasks.costs import match
 from tasks.costs.bench import Bench, measured
 from tasks.costs.peak_memory import PeakMemory
 from tasks.generation import Generation
@@ -74,7 +75,8 @@ def execute(
                 return plan.carry_out(settings, run_dir)
             if isinstance(settings.data.get("resolution"), list | tuple):
                 return _across(settings, run_dir, callbacks, stop)
-            return _carry_out(_begun(settings, run_dir, callbacks, stop), _work, tuned=tuned)
+            check_directory(settings, run_dir)
+            return _carry_out(_begun(match.settle(settings), run_dir, callbacks, stop), _work, tuned=tuned)
     except Exception as error:
         reason = atomic_files.full(error) if isinstance(error, OSError) else None
         problem = error if reason is None else DiskFullError(no_room(reason, run_dir))
