@@ -32,7 +32,7 @@ from ablations import plan as plans
 from ablations.layout import run_directory
 from ablations.plan import Plan
 from ablations.scheduling import ledger as ledgers
-from ablations.scheduling import samplers
+from ablations.scheduling import matches, samplers
 from ablations.scheduling.choosing import best_level
 from ablations.scheduling.hparams import log_settings
 from ablations.scheduling.ledger import Claim, StudyLedger, TrialEntry
@@ -66,21 +66,22 @@ class StopWatch(Callback):
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Raise `WorkerStoppedError` if the worker was asked to stop."""
         if self._stop.is_set():
             raise WorkerStoppedError
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Stop the trial if its worker was asked to stop."""
-        self._look()
+        self.look()
 
     def on_validation_batch_start(self, *_: Any) -> None:
         """Stop the trial if its worker was asked to stop."""
-        self._look()
+        self.look()
 
     def on_test_batch_start(self, *_: Any) -> None:
         """Stop the trial if its worker was asked to stop."""
-        self._look()
+        self.look()
 
 
 class Heart:
@@ -184,7 +185,8 @@ def _carry_out(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, s
     trial, folder = claim.planned, directory / run_directory(claim.planned.number)
     if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
         return {"state": "skipped", "reason": f"{trial.beyond:g} is not the best level"}
-    callbacks: list[Callback] = [StopWatch(stop)]
+    watch = StopWatch(stop)
+    callbacks: list[Callback] = [watch]
     pruning = None
     facts: dict[str, Any] = {"tuned": trial.stage == MAIN and plan.tuning is not None}
     overrides = [*merge([] if trial.stage == TUNING else [COSTS], trial.overrides, [f"seed={trial.seed}"])]
@@ -201,7 +203,8 @@ def _carry_out(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, s
         assert plan.tuning is not None
         best = best_level(plan, trial, ledger.entries())
         overrides = [*merge(overrides, [f"{plan.tuning.key}={literal(best)}"])]
-    config = compose(overrides)
+    others = [] if plan.searches else ledger.entries()
+    config = matches.settled(compose(overrides), directory, [one.planned.overrides for one in others], watch.look)
     facts["learning_rate"] = config["optimizer"]["lr"]
     metrics = _patiently(stop, lambda: earlier_result(folder, config))
     if metrics is None:

@@ -23,6 +23,7 @@ from operators.errors import InputError
 from tasks.config.schema import RunConfig
 from tasks.costs.bench import Bench
 from tasks.run import building
+from tasks.run.trainer import quiet
 from tasks.system import results
 
 CLOSE = 0.01
@@ -160,15 +161,16 @@ class Lanes:
         self._data = tasks.data.describe(**{"seed": run.seed, **run.data})
         self._coder = building.load_autoencoder(run.task, None)
         self._images = building.images_of(self._data, self._coder, None)
-        trainer = Trainer(
-            accelerator=run.trainer.accelerator,
-            devices=1,
-            precision=run.trainer.precision,  # type: ignore[arg-type]
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        with quiet():
+            trainer = Trainer(
+                accelerator=run.trainer.accelerator,
+                devices=1,
+                precision=run.trainer.precision,  # type: ignore[arg-type]
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
         self._precision, self._device = trainer.precision_plugin, trainer.strategy.root_device
         self.dim = self._run.build(self._images, device="meta").spec.dim
         self.device_name = _name(self._device)

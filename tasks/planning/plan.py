@@ -13,6 +13,7 @@ from rich.table import Table
 
 import models
 import tasks.data
+from models.match import MEASURED, TIME
 from operators.command_line import console
 from operators.errors import InputError
 from tasks.config import bounds
@@ -214,6 +215,12 @@ def _assumption(rates: Rates) -> str:
 
 def _notes(run: RunConfig, device: str, here: bool) -> list[str]:
     said = []
+    budget = run.model.get("match") or {}
+    if TIME in budget and MEASURED not in budget:
+        said.append(
+            f"model.match.time={1e3 * budget[TIME]:g}ms: a run first measures training steps at several widths, for "
+            "some seconds, and takes the width whose steps last that long; the numbers here are of model.hidden=null"
+        )
     if not here:
         said.append(f"no {device} device here: its backend is not known, and its speed only by plan.peak_tflops")
     if run.trainer.compile:
