@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.analysis.fronts import of_pair
 from ablations.analysis.study import Record, Study
 from ablations.plan import Objective
 from ablations.statistics import t_interval
@@ -25,10 +26,16 @@ def analyse(study: Study, level: float) -> dict[str, Any]:
     for row, member in zip(candidates, on_front, strict=True):
         row["front"] = member
     candidates.sort(key=lambda row: -objectives[0].sign * row["values"][objectives[0].metric])
+    fronts = []
+    for one in objectives[1:]:
+        pair = (objectives[0], one)
+        members = front([[row["values"][each.metric] for each in pair] for row in candidates], pair)
+        fronts.append(of_pair(candidates, *pair, members))
     parameters = sorted({name for row in candidates for name in row["parameters"]})
     return {
         "parameters": parameters,
         "candidates": candidates,
+        "fronts": fronts,
         "importances": {
             one.metric: importances(
                 [(row["parameters"], row["values"][one.metric]) for row in candidates], one, study.plan.space

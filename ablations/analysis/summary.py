@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ablations.analysis import answer, arm_summary, factorial_summary, image_differences, origins, search
+from ablations.analysis import answer, arm_summary, factorial_summary, fronts, image_differences, origins, search
 from ablations.analysis.outcomes import resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
@@ -150,6 +150,7 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
         "images": of_images,
         "best": arm_summary.best(rows, objective.sign, LEVEL, step),
         "against_best": arm_summary.against_best(rows, LEVEL, step),
+        "fronts": fronts.of_block(block, objective, rows, LEVEL, step),
         "notes": [*found["notes"], *_diverged(rows), *_unpaired(rows), *arm_summary.uneven(rows, LEVEL), *left_out],
     }
 

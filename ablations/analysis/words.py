@@ -21,6 +21,9 @@ TITLES = {
     "train/memory_mb": "peak memory of training in MB",
     "train/images_per_second": "images per second in training",
     "train/seconds": "seconds of training",
+    "train/step_ms": "time of a training step in ms",
+    "inference/image_ms": "time of inference per image in ms",
+    "inference/memory_mb": "peak memory of inference in MB",
 }
 LARGE = 1e5
 """From here on values are told as 1.2 M."""

@@ -38,7 +38,7 @@ def forest(bars: Sequence[Bar], scale: Scale, title: str, axis_title: str, width
     written = [_written(bar, scale) for bar in bars]
     right = width - (10 if narrow else 20 + 7 * max(map(len, written)))
     values = [0.0, *(v for bar in bars for v in (bar.estimate, bar.low, bar.high) if v is not None)]
-    x = Axis(*_padded([value * scale.factor for value in values]), left, right)
+    x = Axis(*padded([value * scale.factor for value in values]), left, right)
     bottom = height - 40
     _horizontal(canvas, x, 8, bottom)
     canvas.line(x(0), 8, x(0), bottom, "zero")
@@ -75,9 +75,9 @@ def interaction(one: Mapping[str, Any], scale: Scale, width: int) -> Canvas:
     height = 230 + 18 * math.ceil(len(series) / 2)
     canvas = Canvas(width, height, f"{scale.title} by {first} and {second}")
     ends = [(point["mean"] + side * (point["half"] or 0.0)) * scale.factor for point in points for side in (-1.0, 1.0)]
-    y = Axis(*_padded(ends), 182, 14)
+    y = Axis(*padded(ends), 182, 14)
     left = 52.0
-    _vertical(canvas, y, left, width - 8, 4)
+    vertical_grid(canvas, y, left, width - 8, 4)
     gap = (width - left - 8) / len(across)
     places = {level: left + gap * (place + 0.5) for place, level in enumerate(across)}
     for level, place in places.items():
@@ -107,9 +107,9 @@ def _rows_of(points: Sequence[Mapping[str, Any]], down: str, beside: str, scale:
     canvas = Canvas(width, height, f"{scale.title} by {down} and {beside}")
     left = min(20 + 7.2 * max(len(str(level)) for level in levels), 0.4 * width)
     ends = [(p["mean"] + side * (p["half"] or 0.0)) * scale.factor for p in points for side in (-1.0, 1.0)]
-    x = Axis(*_padded(ends), left, width - 10)
+    x = Axis(*padded(ends), left, width - 10)
     _horizontal(canvas, x, 6, bottom)
-    canvas.text((left + width) / 2, bottom + 32, _unit(scale), "middle", "soft")
+    canvas.text((left + width) / 2, bottom + 32, unit(scale), "middle", "soft")
     for row, level in enumerate(levels):
         y = 18 + 22 * row
         canvas.text(left - 8, y + 4, clip(str(level), left - 8), "end")
@@ -137,10 +137,10 @@ def curves(lines: Sequence[Mapping[str, Any]], scale: Scale, width: int) -> Canv
     points = [point for line in lines for point in line["points"]]
     # A band over two or three seeds can be much wider than anything else; the curves have to stay readable.
     means = [point["mean"] * scale.factor for point in points]
-    low, high = _padded(means, 0.15)
+    low, high = padded(means, 0.15)
     y = Axis(low, high, 236, 12)
     x = Axis(min(point["step"] for point in points), max(point["step"] for point in points), 52, width - 16)
-    _vertical(canvas, y, 52, width - 8, 5)
+    vertical_grid(canvas, y, 52, width - 8, 5)
     ticks = x.ticks(4 if width < 500 else 8, whole=True)
     for tick in ticks:
         canvas.text(x(tick), 254, tick_text(tick, ticks), "middle", "soft")
@@ -165,41 +165,32 @@ def curves(lines: Sequence[Mapping[str, Any]], scale: Scale, width: int) -> Canv
 
 @dataclass(frozen=True)
 class Dot:
-    """A point of a scatter plot; those of the front are filled."""
+    """A point of a scatter plot."""
 
     x: float
     y: float
-    label: str = ""
-    front: bool = False
 
 
-def scatter(dots: Sequence[Dot], across: Scale, up: Scale, width: int, *, joined: bool = True) -> Canvas:
-    """One metric against another, wide positive ranges by logarithms; the points of the front may be joined."""
+def scatter(dots: Sequence[Dot], across: Scale, up: Scale, width: int) -> Canvas:
+    """One metric against another, wide positive ranges by logarithms."""
     height = 330 if width > 500 else 280
     canvas = Canvas(width, height, f"{up.title} against {across.title}")
     xs, ys = [dot.x * across.factor for dot in dots], [dot.y * up.factor for dot in dots]
     logarithmic = min(xs) > 0 and max(xs) / min(xs) > 20
     left, bottom = 56.0, height - 44.0
-    span = (min(xs) / 1.15, max(xs) * 1.15) if logarithmic else _padded(xs)
+    span = (min(xs) / 1.15, max(xs) * 1.15) if logarithmic else padded(xs)
     x = Axis(*span, left, width - 16, log=logarithmic)
-    y = Axis(*_padded(ys), bottom, 26)
-    canvas.text(4, 13, _unit(up), kind="soft")
-    _vertical(canvas, y, left, width - 8, 5)
+    y = Axis(*padded(ys), bottom, 26)
+    canvas.text(4, 13, unit(up), kind="soft")
+    vertical_grid(canvas, y, left, width - 8, 5)
     ticks = x.ticks(4 if width < 500 else 8)
     for tick in ticks:
-        canvas.text(x(tick), bottom + 18, tick_text(tick, ticks) if not logarithmic else _power(tick), "middle", "soft")
-    canvas.text((left + width) / 2, height - 6, _unit(across), "middle", "soft")
-    front = sorted((x(dot.x * across.factor), y(dot.y * up.factor), dot.label) for dot in dots if dot.front)
-    if joined and len(front) > 1:
-        canvas.curve([(a, b) for a, b, _ in front], 0, dashed=False)
-    for dot in dots:
-        if not dot.front:
-            canvas.circle(x(dot.x * across.factor), y(dot.y * up.factor), 3.5, "faint")
-    for place, (a, b, label) in enumerate(front):
-        canvas.circle(a, b, 4.5)
-        if label and (len(front) <= (8 if width > 500 else 4) or place in (0, len(front) - 1)):
-            near = a > width - 90
-            canvas.text(a - 8 if near else a + 8, b - 8 if place % 2 else b + 16, label, "end" if near else "start")
+        canvas.text(
+            x(tick), bottom + 18, tick_text(tick, ticks) if not logarithmic else power_text(tick), "middle", "soft"
+        )
+    canvas.text((left + width) / 2, height - 6, unit(across), "middle", "soft")
+    for a, b in zip(xs, ys, strict=True):
+        canvas.circle(x(a), y(b), 3.5, "faint")
     return canvas
 
 
@@ -220,10 +211,10 @@ def history(points: Sequence[Mapping[str, Any]], scale: Scale, width: int) -> Ca
     """Every trial's value, and the best so far as a staircase."""
     height = 260
     canvas = Canvas(width, height, f"{scale.title} trial by trial")
-    y = Axis(*_padded([point["value"] * scale.factor for point in points]), height - 44, 26)
+    y = Axis(*padded([point["value"] * scale.factor for point in points]), height - 44, 26)
     x = Axis(points[0]["number"], max(points[-1]["number"], points[0]["number"] + 1), 62, width - 16)
-    canvas.text(4, 13, _unit(scale), kind="soft")
-    _vertical(canvas, y, 56, width - 8, 5)
+    canvas.text(4, 13, unit(scale), kind="soft")
+    vertical_grid(canvas, y, 56, width - 8, 5)
     ticks = x.ticks(4 if width < 500 else 8, whole=True)
     for tick in ticks:
         canvas.text(x(tick), height - 26, tick_text(tick, ticks), "middle", "soft")
@@ -239,13 +230,15 @@ def history(points: Sequence[Mapping[str, Any]], scale: Scale, width: int) -> Ca
     return canvas
 
 
-def _padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
+def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
+    """The range of the values, with a share of it as margin."""
     low, high = min(values), max(values)
     margin = share * (high - low)
     return low - margin, high + margin
 
 
-def _vertical(canvas: Canvas, y: Axis, left: float, right: float, about: int) -> None:
+def vertical_grid(canvas: Canvas, y: Axis, left: float, right: float, about: int) -> None:
+    """Lines at about so many round values of y, and what they are."""
     ticks = y.ticks(about)
     for tick in ticks:
         canvas.line(left, y(tick), right, y(tick), "grid")
@@ -264,11 +257,13 @@ def _key(canvas: Canvas, x: float, y: float, label: str, series: int, room: floa
     canvas.text(x + 28, y, clip(label, room - 34))
 
 
-def _unit(scale: Scale) -> str:
+def unit(scale: Scale) -> str:
+    """The title of an axis of values."""
     return f"{scale.title} {scale.unit}".strip()
 
 
-def _power(value: float) -> str:
+def power_text(value: float) -> str:
+    """A tick of a logarithmic axis: 0.5, 200, 1e5."""
     exponent = math.floor(math.log10(value) + 1e-9)
     if -3 < exponent < 4:
         return f"{value:g}"

@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any
 
 from ablations.analysis.words import DASH, Scale, seconds
-from ablations.reporting import figures, sample_sheets
+from ablations.reporting import figures, front_sections, sample_sheets
 from ablations.reporting.effect_sections import MOST_PLOTS, MOST_ROWS
 from ablations.reporting.elements import Element, Figure, Grid, Heading, Paragraph, ReportTable
 from ablations.reporting.figures import Dot
-from ablations.reporting.svg import Canvas
 
 
 def results(summary: Mapping[str, Any]) -> Iterator[Element]:
@@ -23,12 +22,9 @@ def results(summary: Mapping[str, Any]) -> Iterator[Element]:
         return
     scales = {one["metric"]: _scale(candidates, one["metric"]) for one in objectives}
     main = objectives[0]["metric"]
-    for one in objectives[1:]:
-        yield Heading(f"{scales[main].title.capitalize()} against {scales[one['metric']].title}", 3)
-        joined = len(objectives) == 2
-        caption = "Filled: the front. No other candidate is as good in every objective and better in one."
-        draw = partial(_front, candidates, scales[one["metric"]], scales[main], joined)
-        yield Figure(draw, caption, f"front-{one['metric']}")
+    for front in found["fronts"]:
+        yield Heading(f"{scales[main].title.capitalize()} against {scales[front['cost']].title}", 3)
+        yield front_sections.of_search(front)
     for metric, shares in found["importances"].items():
         if shares:
             yield Heading(f"What {scales[metric].title} depends on", 3)
@@ -60,11 +56,6 @@ def results(summary: Mapping[str, Any]) -> Iterator[Element]:
     if len(candidates) > len(shown):
         yield Paragraph(f"The best {len(shown)} of {len(candidates)}; all are in candidates.csv.", "soft")
     yield from sample_sheets.sections(found["sheets"])
-
-
-def _front(candidates: Sequence[Mapping[str, Any]], across: Scale, up: Scale, joined: bool, width: int) -> Canvas:
-    dots = [Dot(row["values"][across.metric], row["values"][up.metric], row["arm"], row["front"]) for row in candidates]
-    return figures.scatter(dots, across, up, width, joined=joined)
 
 
 def _slices(candidates: Sequence[Mapping[str, Any]], shares: Mapping[str, float], up: Scale) -> list[Figure]:

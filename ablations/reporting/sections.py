@@ -8,7 +8,7 @@ from typing import Any
 from ablations.analysis.answer import scale_of
 from ablations.analysis.words import DASH, plural, seconds
 from ablations.layout import STATES
-from ablations.reporting import arm_sections, effect_sections, sample_sheets, search_sections
+from ablations.reporting import arm_sections, effect_sections, front_sections, sample_sheets, search_sections
 from ablations.reporting.elements import Element, FileLinks, Folded, Heading, Link, Notes, Paragraph, ReportTable
 from ablations.reporting.registration_section import registration
 
@@ -57,6 +57,7 @@ def _block(found: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Ele
         yield from effect_sections.effects(result, summary["level"], name)
         yield from arm_sections.arms(result, summary["level"], name)
         yield from arm_sections.best(result, summary["level"], name)
+        yield from front_sections.of_block(result["fronts"], summary["level"], name)
         yield from effect_sections.interactions(result, name)
         yield from arm_sections.images(result, summary["level"])
         yield from effect_sections.power(result, found)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -20,16 +21,28 @@ DASHES = ("", "7 3", "2 3", "9 3 2 3")
 class Canvas:
     """An SVG of `width` by `height` pixels that is filled element by element; classes are those of `figure.css`."""
 
-    def __init__(self, width: int, height: int, title: str) -> None:
+    def __init__(self, width: int, height: int, title: str, role: str = "img") -> None:
         self.width, self.height = width, height
         size = {"viewBox": f"0 0 {width} {height}", "style": f"max-width:{width}px"}
-        self._root = ElementTree.Element("svg", {"class": "figure", "role": "img", **size})
+        self._root = ElementTree.Element("svg", {"class": "figure", "role": role, **size})
         ElementTree.SubElement(self._root, "title").text = title
+        self._parent = self._root
+
+    @contextmanager
+    def group(self, kind: str, title: str) -> Iterator[None]:
+        """What is drawn within belongs together: it can have the focus, and is called `title`."""
+        outer = self._parent
+        named = {"class": kind, "tabindex": "0", "role": "img", "aria-label": title}
+        self._parent = ElementTree.SubElement(outer, "g", named)
+        try:
+            yield
+        finally:
+            self._parent = outer
 
     def _add(self, tag: str, attributes: dict[str, str | float], text: str | None = None) -> None:
         written = {name: f"{value:.1f}" if isinstance(value, float) else value for name, value in attributes.items()}
         kept = {name: str(value) for name, value in written.items() if value != ""}
-        ElementTree.SubElement(self._root, tag, kept).text = text
+        ElementTree.SubElement(self._parent, tag, kept).text = text
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
         """A line of a class."""
@@ -97,8 +110,11 @@ class Axis:
         """Round values within the axis, at most about so many; integers alone where `whole`."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            fine = (1, 2, 5) if len(decades) <= 3 else (1,)
-            found = [m * 10.0**d for d in decades for m in fine if self.low <= m * 10.0**d <= self.high]
+            found: list[float] = []
+            for fine in ((1, 2, 5), (1, 3), (1,)):
+                found = [m * 10.0**d for d in decades for m in fine if self.low <= m * 10.0**d <= self.high]
+                if len(found) <= about:
+                    break
             return found[:: max(1, math.ceil(len(found) / max(about, 1)))]
         rough = (self.high - self.low) / max(about, 1)
         unit = 10.0 ** math.floor(math.log10(rough))

@@ -50,6 +50,8 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
                     levels = {f"{key}_level": point[name] for key, name in names.items()}
                     numbers = {key: point[key] for key in ("mean", "half", "n")}
                     tables.setdefault("interactions", []).append({**where, **names, **levels, **numbers})
+            for one in result["fronts"]:
+                tables.setdefault("fronts", []).extend(where | {"cost_metric": one["cost"]} | p for p in one["points"])
             for row in (result["power"] or {}).get("seeds_for", ()):
                 tables.setdefault("power", []).append(where | row)
         for line in block["curves"]:

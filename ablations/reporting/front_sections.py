@@ -1,0 +1,74 @@
+"""Of a block or a search: quality against each cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from ablations.analysis.words import Scale
+from ablations.reporting import front_figure
+from ablations.reporting.elements import Element, Figure, Folded, Heading, Paragraph, ReportTable
+from ablations.reporting.front_figure import MEANING
+
+MOST_ROWS = 100
+
+
+def of_block(found: Sequence[Mapping[str, Any]], level: float, name: str) -> Iterator[Element]:
+    """The fronts of an objective, in figures whose files are named after `name`, and in a table."""
+    if not found:
+        return
+    quality = _quality(found)
+    yield Heading(f"What {quality.title} costs", 3)
+    yield Paragraph(
+        "Filled: on the front as measured, no arm has as good a mean at as low a cost. Hollow: beaten by the means, "
+        f"but no arm is shown to be better and cheaper. Cross: one is shown to be both. With {100 * level:g} % certainty "
+        "the true front is among the filled and the hollow (Tukey's method in blocks of seeds, for quality and for the "
+        "logarithm of the cost, each at half of the error). Bars: t intervals over seeds, cut at the figure's edge. "
+        "Costs are measured after training, on the device of the run.",
+        "soft",
+    )
+    for one in found:
+        alone = " One run each: nothing can be shown to be beaten." if one["seeds"] < 2 else ""
+        caption = f"{quality.title.capitalize()} against {_cost(one).title}.{alone}"
+        yield Figure(partial(_draw, one), caption, f"front-{name}-{one['cost']}")
+    yield Folded("The fronts in numbers", _table(found, quality))
+
+
+def of_search(one: Mapping[str, Any]) -> Figure:
+    """The front of two objectives of a search."""
+    caption = "Filled: no other candidate is as good in both and better in one. Hollow: another one is."
+    return Figure(partial(_draw, one), caption, f"front-{one['cost']}")
+
+
+def _draw(one: Mapping[str, Any], width: int) -> front_figure.Canvas:
+    return front_figure.front(one["points"], _cost(one), _quality([one]), one["sign"], width)
+
+
+def _table(found: Sequence[Mapping[str, Any]], quality: Scale) -> ReportTable:
+    """A row for each arm, the best first: its quality, its costs, and where it stands."""
+    points = {point["arm"]: point for one in found for point in one["points"]}
+    best_first = sorted(points.values(), key=lambda point: -found[0]["sign"] * float(point["quality"]))
+    rows = []
+    for arm in best_first[:MOST_ROWS]:
+        row = [str(arm["title"]), quality.value(arm["quality"])]
+        for one in found:
+            own = next((point for point in one["points"] if point["arm"] == arm["arm"]), None)
+            row += ["", ""] if own is None else [_cost(one).value(own["cost"]), MEANING[own["stands"]]]
+        rows.append(row)
+    header = ["arm", quality.titled, *(title for one in found for title in (_cost(one).title, "where it stands"))]
+    return ReportTable(header, rows, kind="cards")
+
+
+def _quality(found: Sequence[Mapping[str, Any]]) -> Scale:
+    points = found[0]["points"]
+    return Scale.of(found[0]["metric"], [_half(point, "quality") for point in points], [p["quality"] for p in points])
+
+
+def _cost(one: Mapping[str, Any]) -> Scale:
+    return Scale.of(one["cost"], (), [point["cost"] for point in one["points"]])
+
+
+def _half(point: Mapping[str, Any], name: str) -> float | None:
+    low, high = point[f"{name}_low"], point[f"{name}_high"]
+    return None if low is None else (high - low) / 2
