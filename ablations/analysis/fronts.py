@@ -41,7 +41,7 @@ def of_block(
         members = pareto_front(scores, costs, objective.sign, level, step)
         if len(members) < 2:
             continue
-        points = [
+        points: list[dict[str, Any]] = [
             {
                 "arm": one.arm,
                 "title": titles[one.arm],
@@ -53,8 +53,8 @@ def of_block(
             }
             for one in members
         ]
-        points.sort(key=lambda point: float(point["cost"]))
-        seeds = min(int(point["n"]) for point in points)
+        points.sort(key=lambda point: point["cost"])
+        seeds = min(point["n"] for point in points)
         found.append(
             {"metric": objective.metric, "sign": objective.sign, "cost": cost, "seeds": seeds, "points": points}
         )

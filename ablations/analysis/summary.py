@@ -14,7 +14,7 @@ from ablations.analysis import answer, arm_summary, factorial_summary, fronts, i
 from ablations.analysis.outcomes import resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
-from ablations.layout import ENDED, LEVEL, STATES
+from ablations.layout import COMPLETE, ENDED, LEVEL, STATES
 from ablations.plan import FactorialBlock, Objective
 from ablations.registration import analysis_plan, standing
 from tasks.system.atomic_files import asides, write_text
@@ -208,7 +208,9 @@ def _block_notes(block: BlockRecords, rows: Sequence[Mapping[str, Any]]) -> list
     elif rates["untuned"] or rates["mixed"]:
         said.append(f"learning rates are tuned in {rates['tuned']} of {len(rows)} arms only: not a fair comparison")
     spans = {name: _span([row[name] for row in rows]) for name in ("params", "macs")}
-    if all(span is not None and span > 1 + MATCHED for span in spans.values()):
+    budgets = {record.metrics.get("match/budget") for record in block.records if record.state == COMPLETE}
+    matched = len(budgets) == 1 and None not in budgets
+    if not matched and all(span is not None and span > 1 + MATCHED for span in spans.values()):
         told = " and ".join(f"{name} by a factor of {span:.3g}" for name, span in spans.items())
         said.append(f"the arms' budgets are not matched: they differ in {told}")
     return said

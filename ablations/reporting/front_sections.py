@@ -10,6 +10,7 @@ from ablations.analysis.words import Scale
 from ablations.reporting import front_figure
 from ablations.reporting.elements import Element, Figure, Folded, Heading, Paragraph, ReportTable
 from ablations.reporting.front_figure import MEANING
+from ablations.reporting.svg import Canvas
 
 MOST_ROWS = 100
 
@@ -41,7 +42,7 @@ def of_search(one: Mapping[str, Any]) -> Figure:
     return Figure(partial(_draw, one), caption, f"front-{one['cost']}")
 
 
-def _draw(one: Mapping[str, Any], width: int) -> front_figure.Canvas:
+def _draw(one: Mapping[str, Any], width: int) -> Canvas:
     return front_figure.front(one["points"], _cost(one), _quality([one]), one["sign"], width)
 
 

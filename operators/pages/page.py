@@ -232,6 +232,7 @@ def properties_table(card: MixerCard) -> str:
         ("translation-equivariant", card.translation_equivariant or "no"),
         ("linear", YES_OR_NO[card.linear]),
         ("causal along", card.causal_along or "no order"),
+        ("state scaled by", f"`{card.state_param}`" if card.state_param else "no parameter"),
         ("grid", "fixed at construction" if card.fixed_grid else "any"),
         ("smallest grid", f"{card.min_grid[0]} × {card.min_grid[1]}"),
         ("output grows with the number of tokens", YES_OR_NO[card.extensive]),

@@ -211,7 +211,7 @@ class CardContract(Contract):
         named, grid = case.card.state_param, case.at_least(5, 7)
         assert named is None or named in case.card.defaults, f"state_param={named!r} is no parameter of the mixer"
 
-        def state(**params: int) -> int:
+        def state(**params: Any) -> int:
             return case.build(grid, **params).cost(*grid).state_elements
 
         if named is not None:

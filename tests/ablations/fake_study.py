@@ -194,6 +194,26 @@ def mixers(path: Path, seeds: int = 3) -> Path:
     return study.write()
 
 
+ARMS = {  # accuracy, and the four costs
+    "identity": (0.71, 6.0, 0.12, 60.0, 3.1), "conv": (0.835, 12.0, 0.25, 90.0, 5.0),
+    "attention": (0.842, 31.0, 0.9, 220.0, 14.0), "pde_ssm": (0.851, 55.0, 1.6, 300.0, 11.0),
+    "pom": (0.80, 14.0, 0.31, 95.0, 5.4), "ss2d": (0.845, 260.0, 8.8, 800.0, 41.0),
+}  # fmt: skip
+COSTS = ("train/step_ms", "inference/image_ms", "train/memory_mb", "inference/memory_mb")
+
+
+def costed(path: Path, seeds: int = 3, noise: float = 0.05, **more: Any) -> Path:
+    """Six arms whose training and inference were measured; the last cost is a count, without noise."""
+    draw = np.random.default_rng(5)
+    study = FakeStudy(path, seeds=seeds, **plan_of_mixers(list(ARMS)))
+    for arm, (score, *costs) in ARMS.items():
+        for seed in range(seeds):
+            measured = {name: cost * np.exp(noise * draw.normal()) for name, cost in zip(COSTS, costs, strict=True)}
+            measured |= {COSTS[-1]: costs[-1], "test/accuracy": score + 0.1 * noise * draw.normal(), **more}
+            study.trial(f"mixer={arm}", seed, measured, levels={"mixer": arm})
+    return study.write()
+
+
 def plan_of_mixers(names: Sequence[str]) -> dict[str, Any]:
     """The plan of a factorial whose arms are these mixers."""
     factors = {"mixer": {"key": "mixer", "levels": list(names)}}

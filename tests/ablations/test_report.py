@@ -11,13 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import yaml
 
 from ablations import report
 from ablations.analysis.answer import scale_of
 from ablations.analysis.words import Scale, p_value
-from ablations.reporting import figures, tables
+from ablations.reporting import figures, front_figure, tables
 from ablations.reporting.elements import NARROW, WIDE
 from ablations.reporting.figures import Bar, Dot
 from ablations.reporting.svg import Axis, tick_text
@@ -168,6 +169,53 @@ def test_searches_have_a_report(tmp_path: Path, kind: str) -> None:
     assert not (path / "table.md").exists()
 
 
+def test_fronts_speak_without_scripts_and_have_names_on_paper(tmp_path: Path) -> None:
+    path = fake_study.costed(tmp_path / "s")
+    found = page(path)
+    assert "What test accuracy costs" in found.text
+    assert "script" not in found.tags
+    drawings = sorted((path / "figures").glob("front-*.svg"))
+    assert [drawing.stem.rpartition("-")[2] for drawing in drawings] == [
+        "image_ms", "memory_mb", "step_ms", "memory_mb",
+    ]  # fmt: skip
+    for drawing in drawings:
+        root = ET.parse(drawing).getroot()
+        points = [part for part in root.iter() if part.get("class") == "point"]
+        assert len(points) == len(fake_study.ARMS)
+        for point in points:
+            assert point.get("tabindex") == "0"
+            kinds = {str(part.get("class")): part.text for part in point}
+            name = kinds.get("label") or kinds["label quiet"]
+            assert name in fake_study.ARMS
+            assert kinds["readout name"] == name
+            assert str(point.get("aria-label")).startswith(f"{name}; test accuracy: ")
+    rows = list(csv.DictReader((path / "fronts.csv").open()))
+    assert len(rows) == len(fake_study.ARMS) * len(fake_study.COSTS)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("count", [2, 9, 60])
+def test_names_of_a_front_stay_inside_and_apart(width: int, count: int) -> None:
+    draw = np.random.default_rng(count)
+    points = [
+        {
+            "title": f"arm number {n}", "quality": 0.8 + 0.01 * n / count, "quality_low": None, "quality_high": None,
+            "cost": 10 ** (3 * n / count), "cost_low": None, "cost_high": None, "n": 1, "beaten_by": None,
+            "stands": "measured" if n % 3 == 0 else "open" if draw.random() < 0.5 else "beaten",
+        }
+        for n in range(count)
+    ]  # fmt: skip
+    scales = (Scale("train/step_ms", 1.0, 2), Scale("test/accuracy", 100.0, 1))
+    root = ET.fromstring(front_figure.front(points, *scales, 1, width).render())
+    labels = [part for part in root.iter("text") if str(part.get("class")).startswith("label")]
+    assert len(labels) == (count if count <= front_figure.MOST_NAMES else count // 3)
+    for label in labels:
+        assert float(label.get("x") or -1) >= 0
+        assert float(label.get("x") or 0) + 7 * len(label.text or "") <= width
+    ticks = [part.text for part in root.iter("text") if part.get("class") == "soft" and part.text]
+    assert {"1", "10", "100"} <= set(ticks) or count == 2
+
+
 def test_a_study_without_a_score_has_a_report(tmp_path: Path) -> None:
     path = fake_study.pde_terms(tmp_path / "s", state=lambda block, arm, seed: "waiting")
     assert "54 of 54 trials have not ended" in page(path).text
@@ -269,7 +317,7 @@ def test_points_and_intervals_stay_inside_the_figure(width: int) -> None:
     bars = [Bar("a rather long name of an effect" * 3, -0.5, -2.0, 1.0), Bar("b", 3.0, None, None)]
     scale = Scale.of("test/loss", [0.1])
     drawn = [figures.forest(bars, scale, "t", "x", width)]
-    dots = [Dot(10.0**n, 1.0 / (n + 1), f"trial {n}", n % 2 == 0) for n in range(5)]
+    dots = [Dot(10.0**n, 1.0 / (n + 1)) for n in range(5)]
     drawn.append(figures.scatter(dots, scale, scale, width))
     for canvas in drawn:
         root = ET.fromstring(canvas.render(alone=True))

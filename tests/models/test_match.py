@@ -48,6 +48,7 @@ def test_no_other_width_is_nearer_unless_a_multiple_of_eight_is_near_enough() ->
     for target in (100_003, 150_001, 217_003):
         with torch.device("meta"):
             found = match.verify({"params": target}, create("vit_nano", "conv", match={"params": target}))
+        assert found is not None
         best = min(sizes, key=lambda h: abs(sizes[h] - target))
         near = {h for h in sizes if h % 8 == 0 and abs(sizes[h] / target - 1) <= 0.005}
         assert found.hidden in near if near else found.hidden == best
@@ -131,3 +132,65 @@ def test_width_beside_a_budget_has_to_meet_it() -> None:
     assert create("vit_nano", "pool", match={"params": "220K"}, hidden=320).spec.hidden == 320
     with pytest.raises(InputError, match=r"model\.hidden=100 does not meet model\.match\.params=220,000"):
         create("vit_nano", "pool", match={"params": "220K"}, hidden=100)
+
+
+STATEFUL = [name for name in operators.names() if operators.describe(name).state_param]
+
+
+def states(model: models.Trunk) -> set[int]:
+    return {mixer.cost(7, 7).state_elements for mixer in model.mixers}
+
+
+@pytest.mark.parametrize("preset", ["vit_nano", "dit_nano"])
+@pytest.mark.parametrize("mixer", STATEFUL)
+def test_state_is_met_by_the_parameter_on_the_card_alone(preset: str, mixer: str) -> None:
+    target = 2 * 49 * models.spec.PRESETS[preset].dim  # what attention holds
+    with torch.device("meta"):
+        matched = create(preset, mixer, match={"state": target}, depth=2)
+        usual = create(preset, mixer, depth=2)
+        attention = create(preset, "attention", match={"state": target}, depth=2)
+    (state,) = states(matched)
+    assert abs(state / target - 1) <= match.STATE_TOLERANCE
+    assert states(attention) == {target}
+    found = match.verify({"state": target}, matched)
+    assert found is not None
+    assert found.record()["match/residual"] == pytest.approx(state / target - 1)
+
+    def outside(model: models.Trunk) -> dict[str, torch.Size]:
+        return {name: value.shape for name, value in model.named_parameters() if ".mixer." not in name}
+
+    assert outside(matched) == outside(usual)
+
+
+def test_no_other_size_of_a_state_is_nearer() -> None:
+    for target in (1000, 2300, 5555):
+        with torch.device("meta"):
+            (state,) = states(create("vit_nano", "mamba", match={"state": target}, depth=1))
+        assert state == min((128 * size for size in range(1, 60)), key=lambda each: abs(each - target))
+
+
+def test_hybrid_meets_a_state_in_every_layer() -> None:
+    pattern = [models.MixerSpec("pde_ssm"), models.MixerSpec("mamba"), models.MixerSpec("attention")]
+    with torch.device("meta"):
+        model = models.create("vit_nano", mixers=pattern, **SHAPE, match={"state": 6272})
+    assert states(model) == {6272}
+
+
+@pytest.mark.parametrize(
+    ("mixer", "params", "target", "expected"),
+    [
+        ("attention", {}, 4000, "its state is 6,272 a layer on this grid and no parameter of its own changes it; take"),
+        ("pom", {}, 4000, "take {state: 64} for all arms, or one of mamba (state_dim), pde_ssm (state), ss2d (state"),
+        ("identity", {}, 4000, "its state is 0 a layer on this grid and no parameter of its own changes it; take one"),
+        ("pde_ssm", {}, 4000, "nearest below 3,136 (mixer.state=1) and above 6,272 (mixer.state=2)"),
+        ("pde_ssm", {}, 400, "nearest none below and above 3,136 (mixer.state=1)"),
+        ("pde_ssm", {"terms": ["reaction"]}, 4000, "its state is 0 a layer"),
+        ("mamba", {"state_dim": 8}, 4000, "its state is 1,024 a layer on this grid and mixer.state_dim=8 is given"),
+        ("mamba", {}, 10**6, "cannot be met: mixer.state_dim=7812"),
+    ],
+)
+def test_state_out_of_reach_says_what_is_not(mixer: str, params: dict[str, Any], target: int, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        models.create("vit_nano", mixers=models.MixerSpec(mixer, params), **SHAPE, match={"state": target}, depth=1)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -422,6 +422,42 @@ def test_tuning_finds_the_best_and_what_matters(tmp_path: Path) -> None:
     assert "one run, so without an interval" in analyse(path)["answer"]
 
 
+def test_fronts_say_what_is_measured_and_what_is_shown(tmp_path: Path) -> None:
+    block = analyse(fake_study.costed(tmp_path / "s"))["blocks"][0]
+    fronts = {one["cost"]: one for one in block["objectives"][0]["fronts"]}
+    assert tuple(fronts) == fake_study.COSTS
+    stands = {point["arm"]: point for point in fronts["train/step_ms"]["points"]}
+    on = {name for name, point in stands.items() if point["stands"] == "measured"}
+    assert on == {f"mixer={name}" for name in ("identity", "conv", "attention", "pde_ssm")}
+    assert stands["mixer=ss2d"]["stands"] == "beaten"
+    point = stands["mixer=conv"]
+    assert point["cost_low"] < point["cost"] < point["cost_high"]
+    assert point["quality_low"] < point["quality"] < point["quality_high"]
+    one = analyse(fake_study.costed(tmp_path / "one", seeds=1))["blocks"][0]["objectives"][0]["fronts"][0]
+    assert "beaten" not in {point["stands"] for point in one["points"]}
+    assert {point["cost_low"] for point in one["points"]} == {None}
+    plain = analyse(fake_study.mixers(tmp_path / "plain"))["blocks"][0]["objectives"][0]
+    assert plain["fronts"] == []
+
+
+def test_arms_matched_in_time_or_state_are_not_called_unmatched(tmp_path: Path) -> None:
+    """Their parameters and MACs differ then, as they have to."""
+
+    def notes(name: str, budget: str | None) -> str:
+        path = fake_study.costed(tmp_path / name, **({} if budget is None else {"match/budget": budget}))
+        table = list(csv.DictReader((path / "trials.csv").open()))
+        for place, row in enumerate(table):
+            row |= {"params": str(1000 * (place + 1)), "macs": str(9000 * (place + 1))}
+        with (path / "trials.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+        return " ".join(analyse(path)["notes"])
+
+    assert "budgets are not matched" in notes("none", None)
+    assert "budgets are not matched" not in notes("time", "time")
+
+
 def test_the_front_is_what_nothing_beats(tmp_path: Path) -> None:
     path = fake_study.search(tmp_path / "s", "pareto")
     found = analyse(path)["search"]["candidates"]

@@ -1,0 +1,35 @@
+"""What a budget of state means for the configuration: the parameter that scales the state of the mixer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from operators import InputError
+from tasks.config.composition import compose
+from tests.tasks.conftest import Fit
+
+STATE = "model.match={state: 6272}"
+
+
+def test_parameter_is_where_the_configuration_has_it() -> None:
+    assert compose(["mixer=mamba", STATE])["mixer"]["state_dim"] == 49
+    assert compose(["mixer=pde_ssm", STATE])["pde"]["state"] == 2
+    hybrid = compose(["mixer=hybrid", "mixer.pattern=[pde_ssm,mamba]", STATE])
+    assert (hybrid["pde"]["state"], hybrid["mixer"]["params"]) == (2, {"mamba": {"state_dim": 49}})
+    assert hybrid["model"]["hidden"] is None
+
+
+def test_width_may_be_given_and_what_the_budget_decides_may_not() -> None:
+    assert compose(["mixer=mamba", STATE, "model.hidden=64"])["model"]["hidden"] == 64
+    for overrides in (["mixer=mamba", "mixer.state_dim=8"], ["mixer=pde_ssm", "pde.state=8"]):
+        with pytest.raises(InputError, match="exclude each other: the budget decides it"):
+            compose([*overrides, STATE])
+
+
+def test_run_records_its_state_and_is_continued_with_it(fit: Fit, tmp_path: Path) -> None:
+    metrics = fit("run", "mixer=pde_ssm", "model.match={state: 1600}")
+    assert (metrics["match/budget"], metrics["match/value"], metrics["match/residual"]) == ("state", 1568, -0.02)
+    again = compose([f"ckpt={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", "model.match={state: 1600}"])
+    assert again["pde"]["state"] == 2
