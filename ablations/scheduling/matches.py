@@ -44,7 +44,7 @@ def settled(
     Raises:
         InputError: see `tasks.costs.match.settle`.
     """
-    if not match.wanted(schema.parse(config)):
+    if not match.wanted(config):
         return dict(config)
     while True:
         look()
@@ -79,7 +79,7 @@ def _measure(
     for overrides in dict.fromkeys(map(tuple, planned)):
         look()
         other = compose(overrides)
-        if key(other) not in found and match.wanted(schema.parse(other)):
+        if key(other) not in found and match.wanted(other):
             try:
                 _add(other, directory, found)
             except InputError:

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -42,10 +43,10 @@ Clock = Callable[[Sequence[int], int], Mapping[int, Sequence[float]]]
 """Widths and a number of rounds -> seconds of a training step at each width in each round."""
 
 
-def wanted(run: RunConfig) -> bool:
-    """Whether the run asks for a time for which nobody has measured yet."""
-    budget = run.model.get("match")
-    return run.mode == "fit" and budget is not None and TIME in budget and MEASURED not in budget
+def wanted(config: Mapping[str, Any]) -> bool:
+    """Whether a run's configuration, in plain containers, asks for a time for which nobody has measured yet."""
+    budget = config.get("model", {}).get("match") or {}
+    return config.get("mode") == "fit" and TIME in budget and MEASURED not in budget
 
 
 def settle(run: RunConfig) -> RunConfig:
@@ -56,7 +57,7 @@ def settle(run: RunConfig) -> RunConfig:
     Raises:
         InputError: the time is out of reach (names the nearest that is not), or the run has several devices.
     """
-    if not wanted(run):
+    if not wanted(run.plain):
         return run
     asks = run.trainer
     if (asks.devices, asks.num_nodes) != (1, 1):

@@ -22,7 +22,9 @@ from ablations.scheduling import runner, worker
 from tests.ablations.conftest import TINY, Bench, Runs
 
 ROOT = Path(ablations.__file__).parent.parent
-TIMES = {"train/seconds", "train/images_per_second", "train/memory_mb", "seconds"}
+TIMES = {
+    "train/seconds", "train/images_per_second", "train/memory_mb", "train/step_ms", "inference/image_ms", "seconds",
+}  # fmt: skip
 
 
 @pytest.fixture
