@@ -28,7 +28,7 @@ STEPS = 1000
 """What a schedule is told; no rate depends on it while nothing counts steps."""
 
 
-class Bench:
+class StepBench:
     """A task on its device, with everything that a training step takes.
 
     A step is `trainer.accumulate` batches forward and backward, clipping and the optimiser. Reading images, Lightning's
@@ -135,7 +135,7 @@ class Bench:
             torch.get_device_module(self._device).synchronize()
 
 
-def measured(bench: Bench, batch: int) -> dict[str, float]:
+def measured(bench: StepBench, batch: int) -> dict[str, float]:
     """For `metrics.json`: `inference/memory_mb`, `inference/image_ms` and `train/step_ms`; takes about a second.
 
     Args:

@@ -22,7 +22,7 @@ from models.match import ALIGNMENT, MEASURED, TIME, WIDEST, asked, parse
 from operators.benchmark.measuring.statistics import quartiles
 from operators.errors import InputError
 from tasks.config.schema import RunConfig
-from tasks.costs.bench import Bench
+from tasks.costs.bench import StepBench
 from tasks.run import building
 from tasks.run.trainer import quiet
 from tasks.system import results
@@ -66,7 +66,7 @@ def settle(run: RunConfig) -> RunConfig:
             f"trainer.num_nodes={asks.num_nodes}: measure with 1 of both, and give its model.hidden here"
         )
     _, target = asked(parse(run.model["match"]))
-    lanes = Lanes(run)
+    lanes = WidthLanes(run)
     chosen = solve(target, lanes.sample, most=WIDEST * lanes.dim, start=4 * lanes.dim)
     samples = lanes.sample([chosen], LAST_ROUNDS)[chosen]
     low, median, high = quartiles(samples)
@@ -149,7 +149,7 @@ def _unreachable(target: float, side: str, width: int, seconds: float) -> str:
     )
 
 
-class Lanes:
+class WidthLanes:
     """The run's model at several widths on its device, measured in turns.
 
     Attributes:
@@ -175,7 +175,7 @@ class Lanes:
         self._precision, self._device = trainer.precision_plugin, trainer.strategy.root_device
         self.dim = self._run.build(self._images, device="meta").spec.dim
         self.device_name = _name(self._device)
-        self._benches: dict[int, Bench] = {}
+        self._benches: dict[int, StepBench] = {}
 
     def sample(self, widths: Sequence[int], rounds: int) -> dict[int, list[float]]:
         """Seconds of a step at each of the widths, round by round."""
@@ -190,7 +190,7 @@ class Lanes:
                 samples[width].append(bench.seconds(bench.train))
         return samples
 
-    def _bench(self, width: int) -> Bench:
+    def _bench(self, width: int) -> StepBench:
         run = self._run.changed("model", {**self._run.model, "hidden": width})
         model = run.build(self._images)
         if run.trainer.compile:
@@ -198,7 +198,7 @@ class Lanes:
         module = building.build_module(
             replace(run, trainer=replace(run.trainer, test=False)), model, self._images, self._data, self._coder
         )
-        bench = Bench(
+        bench = StepBench(
             run,
             module,
             self._images,

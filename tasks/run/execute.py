@@ -14,7 +14,7 @@ from operators.errors import InputError
 from tasks.config import schema
 from tasks.config.schema import RunConfig
 from tasks.costs import match
-from tasks.costs.bench import Bench, measured
+from tasks.costs.bench import StepBench, measured
 from tasks.costs.peak_memory import PeakMemory
 from tasks.generation import Generation
 from tasks.planning import plan
@@ -193,7 +193,7 @@ def _work(run: Run, metrics: Metrics) -> None:
 def _costs(run: Run) -> Mapping[str, float]:
     """What a training step and an inference take; last of all, for it changes the weights in memory."""
     assert run.data is not None
-    bench = Bench(
+    bench = StepBench(
         run.settings,
         run.module,
         building.images_of(run.data, run.coder, None),

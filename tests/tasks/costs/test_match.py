@@ -77,7 +77,7 @@ def test_time_out_of_reach_names_the_nearest() -> None:
 
 
 class FakeLanes:
-    """Stands for `match.Lanes`; counts how often anything is measured."""
+    """Stands for `match.WidthLanes`; counts how often anything is measured."""
 
     solved = 0
     dim, device_name = 64, "a clock"
@@ -89,7 +89,7 @@ class FakeLanes:
 
 @pytest.fixture
 def lanes(monkeypatch: pytest.MonkeyPatch) -> type[FakeLanes]:
-    monkeypatch.setattr(match, "Lanes", FakeLanes)
+    monkeypatch.setattr(match, "WidthLanes", FakeLanes)
     monkeypatch.setattr(FakeLanes, "solved", 0)
     return FakeLanes
 
@@ -191,7 +191,7 @@ def test_several_devices_are_refused() -> None:
 @pytest.mark.slow
 def test_real_clock_finds_a_width(fit: Fit) -> None:
     """The target is what a step takes here at some width; how near it gets depends on what else the machine does."""
-    lanes = match.Lanes(read(TINY))
+    lanes = match.WidthLanes(read(TINY))
     target = float(np.median(lanes.sample([512], 9)[512]))
     metrics = fit("run", f"model.match={{time: {target}}}")
     assert metrics["match/low"] <= metrics["match/value"] <= metrics["match/high"]
