@@ -445,7 +445,7 @@ def test_arms_matched_in_time_or_state_are_not_called_unmatched(tmp_path: Path) 
 
     def notes(name: str, budget: str | None) -> str:
         path = fake_study.costed(tmp_path / name, **({} if budget is None else {"match/budget": budget}))
-        table = list(csv.DictReader((path / "trials.csv").open()))
+        table = list(csv.DictReader((path / "trials.csv").read_text().splitlines()))
         for place, row in enumerate(table):
             row |= {"params": str(1000 * (place + 1)), "macs": str(9000 * (place + 1))}
         with (path / "trials.csv").open("w", newline="") as file:
