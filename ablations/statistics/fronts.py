@@ -96,11 +96,9 @@ def _shown(scores: Scores, sign: int, level: float, resolution: float) -> set[tu
     fit = fit_factorial(rows, {"arm": list(scores)}, level=(1 + level) / 2)
     if "arm" in fit.model.matrix.dropped_terms:
         return set()
-    pairs = list(combinations(scores, 2))
+    effects = moderate(fit, [fit.difference("arm", *pair) for pair in combinations(scores, 2)], resolution)
     found = set()
-    for pair, effect in zip(
-        pairs, moderate(fit, [fit.difference("arm", *pair) for pair in pairs], resolution), strict=True
-    ):
+    for pair, effect in zip(combinations(scores, 2), effects, strict=True):
         if abs(effect.together.mean) > effect.together.half:
             found.add(pair if sign * effect.together.mean > 0 else pair[::-1])
     return found
