@@ -22,8 +22,8 @@ def of_block(found: Sequence[Mapping[str, Any]], level: float, name: str) -> Ite
     quality = _quality(found)
     yield Heading(f"What {quality.title} costs", 3)
     yield Paragraph(
-        "Filled: on the front as measured: no arm has as good a mean at as low a cost. Hollow: beaten by the means, but "
-        "by no arm that is shown to be better and cheaper. Cross: one is shown to be both. "
+        "Filled: on the front as measured: no arm has as good a mean at as low a cost. Hollow: beaten by the means, "
+        "but by no arm that is shown to be better and cheaper. Cross: one is shown to be both. "
         f"With {100 * level:g} % certainty the true front is among the filled and the hollow (intervals that hold for "
         "all pairs of arms together, of quality and of the logarithm of the cost, each at half of the error). Bars: t "
         "intervals over seeds, cut at the figure's edge. Costs are measured after training, on the device of the run.",
