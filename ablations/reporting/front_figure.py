@@ -84,11 +84,13 @@ def _point(
     lines = _said(point, across, up)
     with canvas.group("point", title="; ".join(lines)):
         if point["cost_low"] is not None:
-            ends = [min(max(x(point[name] * across.factor), left), right) for name in ("cost_low", "cost_high")]
-            canvas.line(ends[0], b, ends[1], b, "reach")
+            ends = [x(point[name] * across.factor) for name in ("cost_low", "cost_high")]
+            kind, (low, high) = _within(ends, left, right)
+            canvas.line(low, b, high, b, kind)
         if point["quality_low"] is not None:
-            ends = [min(max(y(point[name] * up.factor), top), bottom) for name in ("quality_low", "quality_high")]
-            canvas.line(a, ends[0], a, ends[1], "reach")
+            ends = [y(point[name] * up.factor) for name in ("quality_low", "quality_high")]
+            kind, (low, high) = _within(ends, top, bottom)
+            canvas.line(a, low, a, high, kind)
         if point["stands"] == BEATEN:
             canvas.line(a - 4, b - 4, a + 4, b + 4, "cross")
             canvas.line(a - 4, b + 4, a + 4, b - 4, "cross")
@@ -101,6 +103,12 @@ def _point(
         shown = [lines[0], "; ".join(lines[1:3]), *lines[3:]] if wide else lines
         for number, line in enumerate(shown):
             canvas.text(4, 16 + 18 * number, clip(line, canvas.width - 8), kind="readout" if number else "readout name")
+
+
+def _within(ends: Sequence[float], low: float, high: float) -> tuple[str, list[float]]:
+    """The class of an interval's line, and its ends, cut at those of the axis; one that is cut is seen on hover."""
+    cut = [min(max(end, low), high) for end in ends]
+    return ("reach" if cut == list(ends) else "reach beyond"), cut
 
 
 def _said(point: Mapping[str, Any], across: Scale, up: Scale) -> list[str]:

@@ -26,7 +26,8 @@ def of_block(found: Sequence[Mapping[str, Any]], level: float, name: str) -> Ite
         "but by no arm that is shown to be better and cheaper. Cross: one is shown to be both. "
         f"With {100 * level:g} % certainty the true front is among the filled and the hollow (intervals that hold for "
         "all pairs of arms together, of quality and of the logarithm of the cost, each at half of the error). Bars: t "
-        "intervals over seeds, cut at the figure's edge. Costs are measured after training, on the device of the run.",
+        "intervals over seeds; those that leave the figure are drawn on hover. Costs are measured after training, on "
+        "the device of the run.",
         "soft",
     )
     for one in found:
