@@ -34,8 +34,7 @@ def create(
         seed: of the run; keys the initialisation.
         overrides: fields of `ViTSpec` or `DiTSpec` that differ from the preset's; None keeps the preset's. And `match`,
             a budget (see `models.match`) of parameters, MACs or state: it decides `hidden`, or the parameter that
-            scales a mixer's state; where that is given, it has to meet the budget. A time is met by measuring, which
-            is not done here.
+            scales a mixer's state; where that is given, it has to meet the budget. A time is refused: a run measures.
 
     Raises:
         InputError: an unknown name or field (with the nearest), a value that cannot be, a budget that no width meets.

@@ -217,19 +217,26 @@ def scales_state(spec: MixerSpec) -> str | None:
     return operators.describe(spec.name).state_param
 
 
-def verify(match: Any, model: Trunk) -> Match | None:
-    """How `model` meets the budget for which it was solved earlier; None for a time that is not measured yet.
+def unmeasured(match: Mapping[str, Any] | None) -> bool:
+    """Whether a budget is a time for which nobody has measured yet."""
+    return match is not None and TIME in match and MEASURED not in match
+
+
+def verify(match: Any, model: Trunk) -> Match:
+    """How `model` meets the budget for which it was solved earlier.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not, or the budget is a time for which nobody has measured yet.
     """
     given = parse(match)
     budget, target = asked(given)
     hidden = model.spec.ffn_width
     if budget == TIME:
-        found = dict(given.get(MEASURED) or {})
-        if not found:
-            return None
+        if unmeasured(given):
+            raise InputError(
+                f"model.match.time={target:g} is met by measuring, which a run does: give model.hidden here"
+            )
+        found = dict(given[MEASURED])
         if found.pop("hidden") != hidden:
             raise InputError(
                 f"model.hidden={hidden} is not the width that was measured for model.match.time={target:g}: leave "

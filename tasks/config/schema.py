@@ -106,11 +106,16 @@ class RunConfig:
         """
         import torch
 
+        from models.match import unmeasured
+
         self.check_purpose()
+        model = {**self.model, **changed}
+        if unmeasured(model.get("match")):
+            model["match"] = None  # as long as nobody has measured, the preset's width
         channels, height, width = images.input
         with bounds.overflow_refused(), torch.device(device):
             return models.create(
-                **{**self.model, **changed},
+                **model,
                 mixers=self.mixers,
                 image_size=(height, width),
                 in_channels=channels,

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch import Trainer
 
 import tasks.data
-from models.match import ALIGNMENT, MEASURED, TIME, WIDEST, asked, parse
+from models.match import ALIGNMENT, MEASURED, TIME, WIDEST, asked, parse, unmeasured
 from operators.benchmark.measuring.statistics import quartiles
 from operators.errors import InputError
 from tasks.config.schema import RunConfig
@@ -45,8 +45,7 @@ Clock = Callable[[Sequence[int], int], Mapping[int, Sequence[float]]]
 
 def wanted(config: Mapping[str, Any]) -> bool:
     """Whether a run's configuration, in plain containers, asks for a time for which nobody has measured yet."""
-    budget = config.get("model", {}).get("match") or {}
-    return config.get("mode") == "fit" and TIME in budget and MEASURED not in budget
+    return config.get("mode") == "fit" and unmeasured(config.get("model", {}).get("match"))
 
 
 def settle(run: RunConfig) -> RunConfig:

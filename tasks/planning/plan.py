@@ -13,7 +13,7 @@ from rich.table import Table
 
 import models
 import tasks.data
-from models.match import MEASURED, TIME
+from models.match import TIME, unmeasured
 from operators.command_line import console
 from operators.errors import InputError
 from tasks.config import bounds
@@ -215,8 +215,8 @@ def _assumption(rates: Rates) -> str:
 
 def _notes(run: RunConfig, device: str, here: bool) -> list[str]:
     said = []
-    budget = run.model.get("match") or {}
-    if TIME in budget and MEASURED not in budget:
+    budget = run.model.get("match")
+    if budget is not None and unmeasured(budget):
         said.append(
             f"model.match.time={1e3 * budget[TIME]:g}ms: a run first measures training steps at several widths, for "
             "some seconds, and takes the width whose steps last that long; the numbers here are of model.hidden=null"

@@ -145,9 +145,8 @@ def prepare(
         "backend": model.backend,
     }
     budget = settings.model.get("match")
-    met = None if budget is None else match.verify(budget, model)
-    if met is not None:
-        facts |= met.record()
+    if budget is not None and not match.unmeasured(budget):
+        facts |= match.verify(budget, model).record()
     loop.callbacks.insert(0, Header(settings, run_dir, facts))  # type: ignore[attr-defined] # before a progress bar
     return Run(settings, run_dir, data, ckpt, coder, module, loop, clock, facts)
 

@@ -48,7 +48,6 @@ def test_no_other_width_is_nearer_unless_a_multiple_of_eight_is_near_enough() ->
     for target in (100_003, 150_001, 217_003):
         with torch.device("meta"):
             found = match.verify({"params": target}, create("vit_nano", "conv", match={"params": target}))
-        assert found is not None
         best = min(sizes, key=lambda h: abs(sizes[h] - target))
         near = {h for h in sizes if h % 8 == 0 and abs(sizes[h] / target - 1) <= 0.005}
         assert found.hidden in near if near else found.hidden == best
@@ -153,7 +152,6 @@ def test_state_is_met_by_the_parameter_on_the_card_alone(preset: str, mixer: str
     assert abs(state / target - 1) <= match.STATE_TOLERANCE
     assert states(attention) == {target}
     found = match.verify({"state": target}, matched)
-    assert found is not None
     assert found.record()["match/residual"] == pytest.approx(state / target - 1)
 
     def outside(model: models.Trunk) -> dict[str, torch.Size]:
@@ -167,6 +165,19 @@ def test_no_other_size_of_a_state_is_nearer() -> None:
         with torch.device("meta"):
             (state,) = states(create("vit_nano", "mamba", match={"state": target}, depth=1))
         assert state == min((128 * size for size in range(1, 60)), key=lambda each: abs(each - target))
+
+
+def test_time_is_left_to_runs() -> None:
+    with torch.device("meta"), pytest.raises(InputError, match=r"time=0\.02 is met by measuring, which a run does"):
+        create("vit_nano", "pool", match={"time": "20ms"}, depth=1)
+    found = {"hidden": 64, "seconds": 0.021, "low": 0.02, "high": 0.022, "repeats": 9, "device": "a clock"}
+    with torch.device("meta"):
+        model = create("vit_nano", "pool", match={"time": 0.02, "measured": found}, hidden=64, depth=1)
+        with pytest.raises(InputError, match="is not the width that was measured"):
+            create("vit_nano", "pool", match={"time": 0.02, "measured": found}, hidden=72, depth=1)
+    record = match.verify({"time": 0.02, "measured": found}, model).record()
+    assert record["match/residual"] == pytest.approx(0.05)
+    assert record["match/device"] == "a clock"
 
 
 def test_hybrid_meets_a_state_in_every_layer() -> None:
