@@ -14,18 +14,16 @@ STATE = "model.match={state: 6272}"
 
 
 def test_parameter_is_where_the_configuration_has_it() -> None:
-    assert compose(["mixer=mamba", STATE])["mixer"]["state_dim"] == 49
-    assert compose(["mixer=pde_ssm", STATE])["pde"]["state"] == 2
     hybrid = compose(["mixer=hybrid", "mixer.pattern=[pde_ssm,mamba]", STATE])
     assert (hybrid["pde"]["state"], hybrid["mixer"]["params"]) == (2, {"mamba": {"state_dim": 49}})
     assert hybrid["model"]["hidden"] is None
+    alone = compose(["mixer=mamba", STATE, "model.hidden=64"])
+    assert (alone["mixer"]["state_dim"], alone["model"]["hidden"]) == (49, 64)
 
 
-def test_width_may_be_given_and_what_the_budget_decides_may_not() -> None:
-    assert compose(["mixer=mamba", STATE, "model.hidden=64"])["model"]["hidden"] == 64
-    for overrides in (["mixer=mamba", "mixer.state_dim=8"], ["mixer=pde_ssm", "pde.state=8"]):
-        with pytest.raises(InputError, match="exclude each other: the budget decides it"):
-            compose([*overrides, STATE])
+def test_what_the_budget_decides_may_not_be_given() -> None:
+    with pytest.raises(InputError, match=r"pde\.state and model\.match\.state exclude each other"):
+        compose(["mixer=pde_ssm", "pde.state=8", STATE])
 
 
 def test_run_records_its_state_and_is_continued_with_it(fit: Fit, tmp_path: Path) -> None:
