@@ -81,10 +81,14 @@ class PowerLaw:
 
     @cached_property
     def misfit(self) -> float:
-        """p-value of a bend that the law does not have: Student's t over seeds of the next term of its expansion."""
+        """p-value of a bend that the law does not have: Student's t over seeds of the next term of its expansion.
+
+        Where the best law is a logarithm or a step, that is the exponent's own term: it may want to go beyond.
+        """
         x, decay = self.table.places, np.exp(-self.rate * self.table.places)
-        tangents = np.stack([np.ones_like(x), decay, x * decay], axis=1)
-        bend = _freed((x**2 * decay)[None], np.linalg.qr(tangents).Q[None])[0]
+        free = 2 if self.exponent.estimate is None else 3
+        terms = np.stack([np.ones_like(x), decay, x * decay, x**2 * decay], axis=1)
+        bend = _freed(terms[None, :, free], np.linalg.qr(terms[:, :free]).Q[None])[0]
         values = self.table.values @ bend
         return t_test(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1)
 
@@ -175,10 +179,13 @@ def _limit(table: BudgetTable, level: float) -> tuple[float | None, float | None
     change = float(means[0] - means[-1])
     supposed = means[-1] - change * _REACH
     rest = means - supposed[:, None]
-    fitted = np.square(rest @ bases.T)
-    chosen = directions[fitted.argmax(axis=1)]
+    fitted = rest @ bases.T
+    rates = np.square(fitted).argmax(axis=1)
+    chosen = directions[rates]
     values = chosen @ table.values.T - (chosen.sum(axis=1) * supposed)[:, None]
-    near, far = _ends(_REACH, _excess(values, level))
+    # A limit that the scores would move away from is none.
+    away = np.take_along_axis(fitted, rates[:, None], axis=1)[:, 0] * change < 0
+    near, far = _ends(_REACH, np.where(away, np.inf, _excess(values, level)))
     ends = [None if end is None else float(means[-1] - change * end) for end in (near, far)]
     # The limit lies below the scores where they fall, above where they rise.
     return (ends[1], ends[0]) if change > 0 else (ends[0], ends[1])
@@ -195,7 +202,9 @@ def _ends(places: np.ndarray, excess: np.ndarray) -> tuple[float | None, float |
     """The hull of the places whose excess is not positive, ends interpolated; None where it reaches the last place."""
     kept = np.flatnonzero(excess <= 0)
     if not len(kept):
-        kept = np.array([excess.argmin()])
+        nearest = int(excess.argmin())
+        only = float(places[nearest])
+        return (None if nearest == 0 else only, None if nearest == len(places) - 1 else only)
     first, last = int(kept[0]), int(kept[-1])
     return (
         None if first == 0 else _zero(places, excess, first - 1),
@@ -205,6 +214,8 @@ def _ends(places: np.ndarray, excess: np.ndarray) -> tuple[float | None, float |
 
 def _zero(places: np.ndarray, excess: np.ndarray, at: int) -> float:
     """Where the excess passes through zero between `at` and the next place."""
+    if not np.isfinite(excess[at : at + 2]).all():
+        return float(places[at] if np.isfinite(excess[at]) else places[at + 1])
     share = excess[at] / (excess[at] - excess[at + 1])
     return float(places[at] + share * (places[at + 1] - places[at]))
 
