@@ -99,8 +99,6 @@ def over_seeds(curves: Sequence[Sequence[float]], level: float = 0.95) -> tuple[
         interval = t_interval(values, level)
         known = math.isfinite(interval.half)
         found.append(
-            BestOfTrials(
-                place + 1, interval.mean, interval.low if known else None, interval.high if known else None
-            )
+            BestOfTrials(place + 1, interval.mean, interval.low if known else None, interval.high if known else None)
         )
     return tuple(found)
