@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import operators
 from ablations import nodes
-from operators.errors import InputError, check_choice
+from operators.errors import InputError, check_choice, check_number
 
 REGISTRY = "registry"
 """`levels: registry` are all registered mixers, `levels: registry/PRESET` those that have that shell preset."""
+
+
+BUDGET, DATASETS = "budget", "datasets"
+ROLES = (BUDGET, DATASETS)
+BUDGET_KEYS = {
+    "trainer.max_steps": "optimiser steps",
+    "trainer.max_epochs": "epochs",
+    "data.subset": "share of the training images",
+    "model.match": "",
+}
+"""Keys that can be a budget, and what they count; `model.match` says itself what it counts."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +30,21 @@ class Factor:
     """What `key` (a key or group of run.py) is set to; `labels` name the levels.
 
     Factors that share a key have lists, which are joined, or mappings, which are merged.
+
+    `role`: of a `budget`, the report draws curves of the arms over its levels; of `datasets`, it puts the arms together
+    over data sets; None: of neither.
     """
 
     name: str
     key: str
     levels: tuple[Any, ...]
     labels: tuple[str, ...]
+    role: str | None = None
 
     @classmethod
     def read(cls, name: str, node: Any) -> Factor:
         """From the block's `factors.NAME`."""
-        given = nodes.mapping(f"factor {name}", node, ("key", "levels", "labels"), ("key", "levels"))
+        given = nodes.mapping(f"factor {name}", node, ("key", "levels", "labels", "role"), ("key", "levels"))
         levels = given["levels"]
         if isinstance(levels, str) and levels.split("/")[0] == REGISTRY:
             preset = levels.partition("/")[2]
@@ -53,7 +68,40 @@ class Factor:
                 raise InputError(
                     f"factor {name} has the label {one!r}: give labels of 1 to {2 * nodes.LONGEST_NAME} letters"
                 )
-        return cls(nodes.check_name("factor", name), nodes.key(given["key"]), tuple(levels), tuple(labels))
+        if given.get("role") is not None:
+            check_choice(f"role of factor {name}", given["role"], ROLES)
+        factor = cls(
+            nodes.check_name("factor", name), nodes.key(given["key"]), tuple(levels), tuple(labels), given.get("role")
+        )
+        if factor.role == BUDGET:
+            factor._check_budget()
+        return factor
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The factor as a node that `read` takes back."""
+        content = {"key": self.key, "levels": list(self.levels), "labels": list(self.labels)}
+        return content | ({"role": self.role} if self.role else {})
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """Label -> the number that its level is, of a budget."""
+        return {label: _amount(self.key, level) for label, level in zip(self.labels, self.levels, strict=True)}
+
+    @property
+    def counts(self) -> str:
+        """What a budget counts, in words."""
+        if self.key == "model.match":
+            return {"params": "parameters", "macs": "MACs"}.get(next(iter(self.levels[0])), next(iter(self.levels[0])))
+        return BUDGET_KEYS[self.key]
+
+    def _check_budget(self) -> None:
+        check_choice(f"key of the budget {self.name}", self.key, BUDGET_KEYS)
+        amounts = list(self.amounts.values())
+        kinds = {tuple(level) for level in self.levels if isinstance(level, Mapping)}
+        if len(set(amounts)) < len(amounts) or min(amounts) <= 0 or len(kinds) > 1:
+            raise InputError(f"factor {self.name} has levels {list(self.levels)}: a budget needs numbers above 0 of one "
+                             "kind, no two alike")  # fmt: skip
 
     def label(self, value: Any) -> str:
         """The level that a label, or a level's value, means."""
@@ -61,3 +109,12 @@ class Factor:
             if value == level and type(value) is type(level):
                 return name
         return check_choice(f"level of factor {self.name}", nodes.switch_label(value), self.labels)
+
+
+def _amount(key: str, level: Any) -> float:
+    if isinstance(level, Mapping):
+        from models import match  # imports torch, for which other studies need not wait
+
+        return float(next(iter(match.parse(level).values())))
+    check_number(f"{key} as a budget", level)
+    return float(level)

@@ -10,7 +10,7 @@ from typing import Any
 import operators
 from ablations import designs, nodes
 from ablations.designs import Design
-from ablations.factors import Factor
+from ablations.factors import ROLES, Factor
 from ablations.tuning import Dimension, Tuning
 from operators.errors import InputError, check_choice, check_names, check_number
 
@@ -84,6 +84,14 @@ class FactorialBlock:
         by_name = {factor.name: factor for factor in factors}
         if not factors:
             raise InputError(f"block {name} has no factors")
+        design = check_choice(f"design of block {name}", given.get("design", "full"), DESIGNS)
+        for role in ROLES:
+            having = [factor.name for factor in factors if factor.role == role]
+            if len(having) > 1 or (having and (design != "full" or len(factors) == 1)):
+                raise InputError(
+                    f"block {name}: role {role} of factor {', '.join(having)} needs design: full, another factor beside "
+                    "it, and no second one of its role"
+                )
         controls = nodes.strings(f"negative_controls of block {name}", given.get("negative_controls"))
         check_names(f"block {name}", controls, by_name)
         asked = nodes.mapping(f"reference of block {name}", given.get("reference") or {}, by_name)
@@ -102,7 +110,7 @@ class FactorialBlock:
             name=name,
             factors=factors,
             overrides=nodes.strings(f"overrides of block {name}", given.get("overrides")),
-            design=check_choice(f"design of block {name}", given.get("design", "full"), DESIGNS),
+            design=design,
             budget=budget,
             negative_controls=controls,
             reference=reference,
@@ -116,10 +124,7 @@ class FactorialBlock:
     @property
     def written(self) -> dict[str, Any]:
         """The block as a node that `read` takes back."""
-        factors = {
-            factor.name: {"key": factor.key, "levels": list(factor.levels), "labels": list(factor.labels)}
-            for factor in self.factors
-        }
+        factors = {factor.name: factor.written for factor in self.factors}
         also = [{"name": arm.name, "overrides": list(arm.overrides)} for arm in self.also]
         return {
             "name": self.name,
@@ -133,6 +138,10 @@ class FactorialBlock:
             "reference": dict(self.reference),
             "also": also,
         }
+
+    def with_role(self, role: str) -> Factor | None:
+        """The factor that has this role, if one does."""
+        return next((factor for factor in self.factors if factor.role == role), None)
 
     @property
     def size(self) -> int:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import answer, arm_summary, factorial_summary, fronts, image_differences, origins, search
+from ablations.analysis import across_data, budget_curves
 from ablations.analysis.outcomes import resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
-from ablations.layout import COMPLETE, ENDED, LEVEL, STATES
+from ablations.layout import COMPLETE, ENDED, LEVEL, STATES, tuning_block
 from ablations.plan import FactorialBlock, Objective
 from ablations.registration import analysis_plan, standing
 from tasks.system.atomic_files import asides, write_text
@@ -127,6 +128,9 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
         "sheets": arm_summary.sheets(block),
         "tuning": tried,
         "tuning_metric": logged,
+        "effort": budget_curves.effort(
+            study.records, tuning_block(block.plan.name), logged, study.plan.select.direction, LEVEL
+        ),
         "notes": [
             *_block_notes(block, results[0]["arms"]),
             *_chosen_once(study, tried),
@@ -151,6 +155,8 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
         "best": arm_summary.best(rows, objective.sign, LEVEL, step),
         "against_best": arm_summary.against_best(rows, LEVEL, step),
         "fronts": fronts.of_block(block, objective, rows, LEVEL, step),
+        "budgets": budget_curves.analyse(block, objective, LEVEL),
+        "datasets": across_data.of_block(block, objective, LEVEL),
         "notes": [*found["notes"], *_diverged(rows), *_unpaired(rows), *arm_summary.uneven(rows, LEVEL), *left_out],
     }
 

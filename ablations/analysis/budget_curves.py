@@ -1,0 +1,234 @@
+"""A block over budgets: each arm's curve and scaling law, where arms cross, what the best of m trials of tuning gives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ablations.analysis.study import BlockRecords, Record
+from ablations.analysis.words import Scale, plural
+from ablations.factors import BUDGET, Factor
+from ablations.plan import Objective
+from ablations.statistics import t_interval
+from ablations.statistics.budgets import (
+    BudgetScores,
+    OpenInterval,
+    crossing,
+    differences,
+    expected_curve,
+    fit_power_law,
+    over_seeds,
+)
+from operators.errors import InputError
+
+STEPS = 60
+"""Points of a law that are drawn."""
+
+
+def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str, Any] | None:
+    """Curves over the factor that is declared a budget; None if none is, or nothing has a score yet."""
+    factor = block.plan.with_role(BUDGET)
+    if factor is None:
+        return None
+    scores = grouped(block, factor, objective.metric)
+    scores = {arm: of_arm for arm, of_arm in scores.items() if of_arm}
+    if not scores:
+        return None
+    first = without(block, block.plan.reference, factor)
+    names = list(scores)
+    reference = first if first in scores else names[0]
+    return {
+        "factor": factor.name,
+        "counts": factor.counts,
+        "amounts": sorted(factor.amounts.values()),
+        "reference": reference,
+        "arms": [_arm(name, of_arm, level) for name, of_arm in scores.items()],
+        "differences": [_difference(name, reference, scores, objective, level) for name in names if name != reference],
+    }
+
+
+def grouped(block: BlockRecords, factor: Factor, metric: str) -> dict[str, dict[float, dict[int, float]]]:
+    """Arm (by the levels of all factors but this one) -> budget -> seed -> score."""
+    found: dict[str, dict[float, dict[int, float]]] = {}
+    for trial in block.records:
+        cell = block.cell(trial)
+        if cell is None:
+            continue
+        of_arm = found.setdefault(without(block, cell, factor), {})
+        score = trial.score(metric)
+        if math.isfinite(score):
+            of_arm.setdefault(factor.amounts[cell[factor.name]], {})[trial.seed] = score
+    return found
+
+
+def without(block: BlockRecords, cell: Mapping[str, str], factor: Factor) -> str:
+    """The arm's name without the level of `factor`."""
+    others = {name: level for name, level in cell.items() if name != factor.name}
+    if len(others) == 1:
+        return next(iter(others.values()))
+    return " ".join(f"{name}={level}" for name, level in others.items())
+
+
+def effort(records: Sequence[Record], block: str, metric: str, direction: str, level: float) -> list[dict[str, Any]]:
+    """Per arm that was tuned, the best score on validation to expect of 1, 2, … of its trials, in random order.
+
+    Of several seeds it is their mean with a t interval; of one seed the levels are what they are, and there is none. A
+    trial that diverged, or did not end well, counts as no better than the worst.
+    """
+    tried: dict[str, dict[int, list[float]]] = {}
+    for trial in records:
+        if trial.block == block and trial.state not in ("skipped", "waiting", "running"):
+            tried.setdefault(trial.arm, {}).setdefault(trial.seed, []).append(trial.score(metric))
+    found = []
+    for arm, by_seed in tried.items():
+        lists = [filled for values in by_seed.values() if (filled := _filled(values, direction))]
+        if not lists:
+            continue
+        least = min(map(len, lists))
+        curves = [[point.expected for point in expected_curve(values, direction)][:least] for values in lists]
+        points = [vars(point) for point in over_seeds(curves, level)]
+        found.append({"arm": arm, "seeds": len(curves), "points": points})
+    return found
+
+
+def _filled(values: Sequence[float], direction: str) -> list[float]:
+    """The scores with the worst in place of those that are not there; empty where none is."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return []
+    worst = min(finite) if direction == "maximize" else max(finite)
+    return [value if math.isfinite(value) else worst for value in values]
+
+
+def _arm(name: str, scores: BudgetScores, level: float) -> dict[str, Any]:
+    points = []
+    for budget in sorted(scores):
+        interval = t_interval(list(scores[budget].values()), level)
+        points.append(
+            {"budget": budget, "mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}
+        )
+    row: dict[str, Any] = {"arm": name, "points": points, "law": None, "line": [], "refused": ""}
+    try:
+        law = fit_power_law(scores, level)
+    except InputError as error:
+        return {**row, "refused": str(error)}
+    row["law"] = {
+        "limit": vars(law.limit),
+        "exponent": vars(law.exponent),
+        "misfit": law.misfit,
+        "seeds": len(law.table.seeds),
+        "left_out": list(law.table.left_out),
+    }
+    budgets = np.geomspace(law.table.budgets[0], law.table.budgets[-1], STEPS)
+    row["line"] = [
+        {"budget": budget, "value": value, "low": value - half, "high": value + half}
+        for budget in budgets.tolist()
+        for value, half in [(law.value(budget), law.half(budget))]
+    ]
+    return row
+
+
+def _difference(
+    arm: str, reference: str, scores: Mapping[str, BudgetScores], objective: Objective, level: float
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"arm": arm, "reference": reference, "at": [], "mean": None, "per_doubling": None}
+    row |= {"better": [], "worse": [], "seeds": 0, "left_out": [], "crossing": None, "refused": ""}
+    try:
+        found = differences(scores[arm], scores[reference], level)
+    except InputError as error:
+        return {**row, "refused": str(error)}
+    ahead, behind = list(found.ahead), list(found.behind)
+    row |= {
+        "at": [
+            {
+                "budget": one.budget,
+                "difference": one.interval.mean,
+                "low": one.interval.low,
+                "high": one.interval.high,
+                "simultaneous_low": one.simultaneous.low,
+                "simultaneous_high": one.simultaneous.high,
+            }
+            for one in found.at
+        ],
+        "mean": _ends(found.mean.mean, found.mean.low, found.mean.high),
+        "per_doubling": _ends(found.per_doubling.mean, found.per_doubling.low, found.per_doubling.high),
+        "better": ahead if objective.sign > 0 else behind,
+        "worse": behind if objective.sign > 0 else ahead,
+        "seeds": len(found.seeds),
+        "left_out": list(found.left_out),
+    }
+    try:
+        point = crossing(scores[arm], scores[reference], level)
+    except InputError as error:
+        return {**row, "refused": str(error)}
+    row["crossing"] = {
+        "kind": point.kind,
+        "estimates": list(point.estimates),
+        "pieces": [list(piece) for piece in point.pieces],
+        "lowest": point.lowest,
+        "highest": point.highest,
+    }
+    return row
+
+
+def _ends(value: float, low: float, high: float) -> dict[str, float]:
+    return {"difference": value, "low": low, "high": high}
+
+
+def amount(number: float) -> str:
+    """A budget in print: 1,600; 0.25; 5e+06 as 5,000,000."""
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
+
+
+def open_interval(found: Mapping[str, Any] | OpenInterval, write: Any) -> str:
+    """`2.0 to 3.1`, `2.0 or more`, `3.1 or less`, `not known`."""
+    values = found if isinstance(found, Mapping) else vars(found)
+    low, high = values["low"], values["high"]
+    if low is None and high is None:
+        return "not known"
+    if high is None:
+        return f"{write(low)} or more"
+    return f"{write(high)} or less" if low is None else f"{write(low)} to {write(high)}"
+
+
+def where(crossing_found: Mapping[str, Any] | None, counts: str) -> str:
+    """Where two arms cross, in words."""
+    if crossing_found is None:
+        return "no law, so no crossing"
+    lowest, highest = crossing_found["lowest"], crossing_found["highest"]
+    if crossing_found["kind"] == "none":
+        return f"they do not cross between {amount(lowest)} and {amount(highest)} {counts}"
+    if crossing_found["kind"] == "unknown":
+        return "they may cross anywhere, or nowhere: not told apart by their laws"
+    parts = [open_interval({"low": low, "high": high}, amount) for low, high in crossing_found["pieces"]]
+    near = ", ".join(map(amount, crossing_found["estimates"]))
+    fitted = f"the fitted laws cross at {near}; " if near else ""
+    return f"{fitted}if they cross, at {' or at '.join(parts)} {counts}"
+
+
+def sentence(found: Mapping[str, Any], objective: Objective, scale: Scale) -> str:
+    """The curves in a sentence: who is ahead on average over budgets, how that changes, where they cross."""
+    amounts = found["amounts"]
+    span = f"over {amount(amounts[0])} to {amount(amounts[-1])} {found['counts']}"
+    known = [row for row in found["differences"] if row["mean"] is not None]
+    if not known:
+        return f"no two arms share a seed at every budget yet ({span})"
+    known.sort(key=lambda row: -objective.sign * row["mean"]["difference"])
+    parts = []
+    for row in known[:3]:
+        mean, slope = row["mean"], row["per_doubling"]
+        text = (
+            f"{row['arm']} less {row['reference']} is {scale.signed(mean['difference'])}{scale.points} on average "
+            f"({_interval(scale, mean)})"
+        )
+        text += f" and changes by {scale.signed(slope['difference'])} per doubling ({_interval(scale, slope)})"
+        parts.append(f"{text}; {where(row['crossing'], found['counts'])}")
+    more = f"; {plural(len(known) - 3, 'further arm')} in the table" if len(known) > 3 else ""
+    return f"{span}, {plural(max(row['seeds'] for row in known), 'seed')}: {'; '.join(parts)}{more}"
+
+
+def _interval(scale: Scale, ends: Mapping[str, Any]) -> str:
+    return scale.interval(ends["low"], ends["high"])
