@@ -100,8 +100,10 @@ class Factor:
         amounts = list(self.amounts.values())
         kinds = {tuple(level) for level in self.levels if isinstance(level, Mapping)}
         if len(set(amounts)) < len(amounts) or min(amounts) <= 0 or len(kinds) > 1:
-            raise InputError(f"factor {self.name} has levels {list(self.levels)}: a budget needs numbers above 0 of one "
-                             "kind, no two alike")  # fmt: skip
+            raise InputError(
+                f"factor {self.name} has levels {list(self.levels)}: a budget needs numbers above 0, of one kind and no "
+                "two alike"
+            )
 
     def label(self, value: Any) -> str:
         """The level that a label, or a level's value, means."""

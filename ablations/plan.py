@@ -89,8 +89,8 @@ class FactorialBlock:
             having = [factor.name for factor in factors if factor.role == role]
             if len(having) > 1 or (having and (design != "full" or len(factors) == 1)):
                 raise InputError(
-                    f"block {name}: role {role} of factor {', '.join(having)} needs design: full, another factor beside "
-                    "it, and no second one of its role"
+                    f"block {name}: role {role} of factor {', '.join(having)} needs design: full, another factor "
+                    "beside it, and no second one of its role"
                 )
         controls = nodes.strings(f"negative_controls of block {name}", given.get("negative_controls"))
         check_names(f"block {name}", controls, by_name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ablations.analysis import across_data, budget_curves
+from ablations.analysis.axes import budgets, datasets
 from ablations.analysis.study import Study
 from ablations.analysis.words import Scale, effect_finding, minus, p_said, plural, title
 from ablations.plan import Objective
@@ -42,9 +42,9 @@ def _block(result: Mapping[str, Any], objective: Objective, block: Mapping[str, 
         return f"no trial has a {scale.title} yet"
     asked = [one for one in result["effects"] if one["asked"]]
     if result["budgets"] and not asked:
-        return budget_curves.sentence(result["budgets"], objective, scale)
+        return budgets.sentence(result["budgets"], objective, scale)
     if result["datasets"] and not asked:
-        return across_data.sentence(result["datasets"], objective, scale, level)
+        return datasets.sentence(result["datasets"], objective, scale, level)
     effects = [one for one in result["effects"] if one["kind"] == "main" and not one["asked"]]
     if asked or (effects and len(effects) == len(block["factors"])):
         return _effects(result, asked, effects, objective, scale, level)

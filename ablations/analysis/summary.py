@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import answer, arm_summary, factorial_summary, fronts, image_differences, origins, search
-from ablations.analysis import across_data, budget_curves
+from ablations.analysis.axes import budgets, datasets
 from ablations.analysis.outcomes import resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
@@ -128,7 +128,7 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
         "sheets": arm_summary.sheets(block),
         "tuning": tried,
         "tuning_metric": logged,
-        "effort": budget_curves.effort(
+        "effort": budgets.effort(
             study.records, tuning_block(block.plan.name), logged, study.plan.select.direction, LEVEL
         ),
         "notes": [
@@ -146,6 +146,7 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
     )
     rows = arm_summary.rows(block, objective, LEVEL)
     step = resolution(block, objective)
+    curves = budgets.analyse(block, objective, LEVEL)
     return {
         "metric": objective.metric,
         "direction": objective.direction,
@@ -155,9 +156,16 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
         "best": arm_summary.best(rows, objective.sign, LEVEL, step),
         "against_best": arm_summary.against_best(rows, LEVEL, step),
         "fronts": fronts.of_block(block, objective, rows, LEVEL, step),
-        "budgets": budget_curves.analyse(block, objective, LEVEL),
-        "datasets": across_data.of_block(block, objective, LEVEL),
-        "notes": [*found["notes"], *_diverged(rows), *_unpaired(rows), *arm_summary.uneven(rows, LEVEL), *left_out],
+        "budgets": curves,
+        "datasets": datasets.of_block(block, objective, LEVEL),
+        "notes": [
+            *found["notes"],
+            *_diverged(rows),
+            *_unpaired(rows),
+            *budgets.notes(curves),
+            *arm_summary.uneven(rows, LEVEL),
+            *left_out,
+        ],
     }
 
 

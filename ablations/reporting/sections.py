@@ -9,6 +9,7 @@ from ablations.analysis.answer import scale_of
 from ablations.analysis.words import DASH, plural, seconds
 from ablations.layout import STATES
 from ablations.reporting import arm_sections, effect_sections, front_sections, sample_sheets, search_sections
+from ablations.reporting.axes import sections as axes
 from ablations.reporting.elements import Element, FileLinks, Folded, Heading, Link, Notes, Paragraph, ReportTable
 from ablations.reporting.registration_section import registration
 
@@ -54,6 +55,8 @@ def _block(found: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Ele
         if len(found["objectives"]) > 1:
             yield Heading(scale_of(result).title.capitalize(), 3)
         name = f"{found['name']}-{result['metric']}"
+        yield from axes.budgets(result, summary["level"], name)
+        yield from axes.datasets(result, summary["level"], name)
         yield from effect_sections.effects(result, summary["level"], name)
         yield from arm_sections.arms(result, summary["level"], name)
         yield from arm_sections.best(result, summary["level"], name)
@@ -63,6 +66,7 @@ def _block(found: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Ele
         yield from effect_sections.power(result, found)
     yield from arm_sections.curves(found)
     yield from sample_sheets.sections(found["sheets"])
+    yield from axes.effort(found, summary["level"])
     yield from arm_sections.tuning(found)
 
 

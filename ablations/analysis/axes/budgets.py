@@ -1,4 +1,4 @@
-"""A block over budgets: each arm's curve and scaling law, where arms cross, what the best of m trials of tuning gives."""
+"""A block over budgets: each arm's curve and law, where arms cross, what the best of m trials of tuning gives."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from operators.errors import InputError
 
 STEPS = 60
 """Points of a law that are drawn."""
+MISFIT = 0.01
+"""Below this p-value of a bend that the law does not have, its numbers are not to be read."""
 
 
 def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str, Any] | None:
@@ -70,6 +72,24 @@ def without(block: BlockRecords, cell: Mapping[str, str], factor: Factor) -> str
     if len(others) == 1:
         return next(iter(others.values()))
     return " ".join(f"{name}={level}" for name, level in others.items())
+
+
+def notes(found: Mapping[str, Any] | None) -> list[str]:
+    """Seeds that are in no curve, since they lack a score at some budget, and laws that do not fit."""
+    if found is None:
+        return []
+    laws = [(row["arm"], row["law"]) for row in found["arms"] if row["law"]]
+    lines = []
+    left_out = [f"{arm} {', '.join(map(str, law['left_out']))}" for arm, law in laws if law["left_out"]]
+    if left_out:
+        lines.append(f"seeds without a score at every budget, left out of scaling laws: {'; '.join(left_out)}")
+    bent = [arm for arm, law in laws if law["misfit"] < MISFIT]
+    if bent:
+        lines.append(
+            f"no power law fits the curve of {', '.join(bent)} (p < {MISFIT:g}): do not read its limit, exponent and "
+            "crossing points"
+        )
+    return lines
 
 
 def effort(records: Sequence[Record], block: str, metric: str, direction: str, level: float) -> list[dict[str, Any]]:

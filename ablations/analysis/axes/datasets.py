@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ablations.analysis.budget_curves import without
+from ablations.analysis.axes.budgets import without
 from ablations.analysis.study import BlockRecords
 from ablations.analysis.words import SHARES, Scale, p_said, plural
 from ablations.factors import DATASETS

@@ -1,0 +1,1 @@
+"""Sections and figures of blocks with an axis of budgets or data sets."""
