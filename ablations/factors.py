@@ -101,8 +101,8 @@ class Factor:
         kinds = {tuple(level) for level in self.levels if isinstance(level, Mapping)}
         if len(set(amounts)) < len(amounts) or min(amounts) <= 0 or len(kinds) > 1:
             raise InputError(
-                f"factor {self.name} has levels {list(self.levels)}: a budget needs numbers above 0, of one kind and no "
-                "two alike"
+                f"factor {self.name} has levels {list(self.levels)}: a budget needs numbers above 0, of one "
+                "kind, no two alike"
             )
 
     def label(self, value: Any) -> str:

@@ -263,3 +263,58 @@ def search(path: Path, kind: str, trials: int = 40) -> Path:
         levels = {"optimizer.lr": rate, "model.dim": width, "mixer.name": ("attention", "pde_ssm")[number % 2]}
         study.trial(f"trial {number}", 0, metrics, block="search", state=state, levels=levels)
     return study.write()
+
+
+def budget(path: Path, seeds: int = 3, steps: Sequence[int] = (100, 200, 400, 800, 1600)) -> Path:
+    """Three mixers along optimiser steps; identity is ahead early, attention late, pom never; rates tuned per seed."""
+    draw = np.random.default_rng(5)
+    worth = {"identity": (0.8, -0.05, 1.0), "attention": (0.9, -0.18, 0.5), "pom": (0.7, -0.1, 0.6)}
+    factors = {
+        "mixer": {"key": "mixer", "levels": list(worth)},
+        "steps": {"key": "trainer.max_steps", "levels": list(steps), "role": "budget"},
+    }
+    study = FakeStudy(
+        path,
+        question="Which mixer learns fastest, and which gets furthest?",
+        blocks=[{"name": "curves", "factors": factors}],
+        seeds=seeds,
+        objectives=[{"metric": "test/accuracy", "direction": "maximize"}],
+        tuning={"key": "optimizer.lr", "levels": [0.001, 0.002, 0.004], "once": False},
+    )
+    of_seed = draw.normal(0, 0.004, seeds)
+    for mixer, (limit, factor, exponent) in worth.items():
+        for count in steps:
+            levels = {"mixer": mixer, "steps": count}
+            arm = f"mixer={mixer} steps={count}"
+            for seed in range(seeds):
+                score = limit + factor * (count / 100) ** -exponent + of_seed[seed] + draw.normal(0, 0.003)
+                study.trial(arm, seed, {"test/accuracy": score, "val/accuracy": score}, block="curves", levels=levels)
+                for place, rate in enumerate((0.001, 0.002, 0.004)):
+                    tried = {"val/accuracy": score - 0.02 * place, "learning_rate": rate}
+                    study.trial(arm, seed, tried, block="tuning of curves", levels=levels)
+    return study.write()
+
+
+def several_data_sets(path: Path, seeds: int = 3) -> Path:
+    """Three mixers on four data sets; attention gains on each, but not alike; pom gains nothing."""
+    draw = np.random.default_rng(6)
+    gains = {"identity": (0, 0, 0, 0), "attention": (0.02, 0.05, 0.03, 0.04), "pom": (0.01, -0.01, 0.0, 0.0)}
+    factors = {
+        "mixer": {"key": "mixer", "levels": list(gains)},
+        "images": {"key": "data", "levels": ["mini", "fashion_mnist", "cifar10", "imagenet"], "role": "datasets"},
+    }
+    study = FakeStudy(
+        path,
+        question="Which mixer is best on images of many kinds?",
+        blocks=[{"name": "everywhere", "factors": factors}],
+        seeds=seeds,
+        objectives=[{"metric": "test/accuracy", "direction": "maximize"}],
+    )
+    for place, data in enumerate(factors["images"]["levels"]):
+        of_seed = draw.normal(0, 0.01, seeds)
+        for mixer, gain in gains.items():
+            for seed in range(seeds):
+                score = 0.9 - 0.15 * place + of_seed[seed] + gain[place] + draw.normal(0, 0.005)
+                arm, levels = f"mixer={mixer} images={data}", {"mixer": mixer, "images": data}
+                study.trial(arm, seed, {"test/accuracy": score}, block="everywhere", levels=levels)
+    return study.write()

@@ -154,8 +154,8 @@ def datasets(result: Mapping[str, Any], level: float, name: str) -> Iterator[Ele
     yield Paragraph(
         "Like these: the data set is a random effect (restricted maximum likelihood, t intervals with one degree of "
         "freedom fewer than there are data sets). On these: no other data set is meant. P(better): how probably a run "
-        "beats one of the reference on the same data set, averaged over data sets. Middle half: mean of the middle half "
-        f"of all runs.{unit}",
+        "beats one of the reference on the same data set, averaged over data sets. Middle half: mean of the middle "
+        f"half of all runs.{unit}",
         "soft",
     )
     per_data = [
@@ -175,8 +175,8 @@ def datasets(result: Mapping[str, Any], level: float, name: str) -> Iterator[Ele
     word = "at least" if result["direction"] == "maximize" else "at most"
     yield Figure(
         partial(lines, series, Frame("performance profiles", f"threshold: {across}", "share of runs", share=True)),
-        f"Performance profiles: the share of runs with a score of {word} the threshold, data sets counting alike; higher "
-        f"is better. Bands: {100 * level:g} % intervals at each threshold by itself.",
+        f"Performance profiles: the share of runs with a score of {word} the threshold, data sets counting alike; "
+        f"higher is better. Bands: {100 * level:g} % intervals at each threshold by itself.",
         f"profiles-{name}",
     )
 

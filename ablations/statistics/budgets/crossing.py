@@ -130,7 +130,7 @@ def crossing(arm: BudgetScores, reference: BudgetScores, level: float = 0.95) ->
     middle = rest.mean(axis=1)
     signs = np.flatnonzero(middle[:-1] * middle[1:] <= 0)
     return Crossing(
-        tuple(_between(budgets, middle, at) for at in signs),
+        tuple(_between(budgets, middle, int(at)) for at in signs),
         tuple(_pieces(budgets, np.abs(middle) - spreads(rest, level))),
         float(budgets[0]),
         float(budgets[-1]),
@@ -140,7 +140,7 @@ def crossing(arm: BudgetScores, reference: BudgetScores, level: float = 0.95) ->
 def _pieces(budgets: np.ndarray, excess: np.ndarray) -> Sequence[tuple[float | None, float | None]]:
     """The stretches at which the excess is not positive, ends interpolated."""
     kept = np.concatenate([[False], excess <= 0, [False]])
-    starts, stops = (np.flatnonzero(np.diff(kept.astype(int)) == step) for step in (1, -1))
+    starts, stops = (np.flatnonzero(np.diff(kept.astype(int)) == step).tolist() for step in (1, -1))
     return [
         (
             None if start == 0 else _between(budgets, excess, start - 1),

@@ -87,7 +87,7 @@ def gain_over_data(arm: DataScores, reference: DataScores, level: float = 0.95) 
         t_test(here, own_error, own_df),
         math.sqrt(ratio * run_variance) if within_df else math.nan,
         math.sqrt(run_variance) if within_df else math.nan,
-        {data: t_interval(values, level) for data, values in paired.items()},
+        {data: t_interval(values.tolist(), level) for data, values in paired.items()},
     )
 
 
