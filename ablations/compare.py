@@ -2,7 +2,8 @@
 
 Runs that differ in nothing but the seed are one arm. Arms are named by the settings in which they differ; scores are
 means over seeds with 95 % t intervals; differences to the reference arm are paired by seed. What forbids a comparison
-(other data, another revision, a run that did not end well) is said above the table.
+(other data, another revision, a run that did not end well) is said above the table. With `--aggregate`, arms are put
+together over data sets.
 """
 
 from __future__ import annotations
@@ -94,6 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--reference", help="the arm that others are compared with, as the table names it")
     parser.add_argument(
+        "--aggregate",
+        action="store_true",
+        help="put the arms together over the data sets of the runs: gain over --reference with the data set at random "
+        "and on these data sets, probability of improvement, interquartile mean",
+    )
+    parser.add_argument(
         "--format",
         default="markdown",
         help="markdown (the default), latex, or csv with all digits, both ends of each interval and n",
@@ -103,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_choice("--format", given.format, NOTE)
         found = runs.find(given.runs)
         notes = [f"not the same for all: {line}" for line in runs.warnings(found)]
-        text = _formatted(found, given.metric, given.reference, given.format)
+        form = _aggregated if given.aggregate else _formatted
+        text = form(found, given.metric, given.reference, given.format)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -125,6 +133,27 @@ def _formatted(found: Sequence[runs.EndedRun], asked: Sequence[str] | None, refe
         return formats.csv_text(number_table(arms, reference))
     header, rows = text_table(arms, metrics, reference)
     return formats.latex(header, rows) if form == "latex" else formats.markdown(header, rows)
+
+
+def _aggregated(found: Sequence[runs.EndedRun], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
+    from ablations.analysis import comparison
+    from ablations.analysis.summary import finite
+    from ablations.analysis.words import Scale
+    from ablations.reporting import formats, tables
+    from ablations.reporting.axes import sections
+
+    if reference is None:
+        raise InputError("--aggregate needs --reference, the arm that others are compared with")
+    texts, numbers = [], []
+    for metric in asked or comparison.headline(found):
+        result = finite(comparison.over_data(found, metric, reference))
+        numbers += tables.over_data(result, {"metric": metric})
+        halves = [row["high"] - row["gain"] for row in result["arms"] if row["high"] is not None]
+        header, rows = sections.data_table(result, Scale.of(metric, halves, [row["middle"] for row in result["arms"]]))
+        text = formats.latex(header, rows) if form == "latex" else formats.markdown(header, rows)
+        texts.append(f"{NOTE[form]}{metric} over {', '.join(result['data'])}\n{text}" if form == "latex" else
+                     f"{metric} over {', '.join(result['data'])}\n\n{text}")  # fmt: skip
+    return formats.csv_text(numbers) if form == "csv" else "\n".join(texts)
 
 
 if __name__ == "__main__":

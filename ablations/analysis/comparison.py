@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from ablations.analysis.axes import datasets
 from ablations.analysis.runs import EndedRun, arms
+from ablations.plan import Objective
 from ablations.statistics import Interval, t_interval
 from operators.errors import InputError, check_choice
 
@@ -64,6 +66,28 @@ def compare(runs: Sequence[EndedRun], metrics: Sequence[str], reference: str | N
     if reference is not None:
         check_choice("reference", reference, sorted({name for group in named.values() for name in group}))
     return [arm for data, group in named.items() for arm in _compared(data, group, metrics, reference)]
+
+
+def over_data(runs: Sequence[EndedRun], metric: str, reference: str, level: float = 0.95) -> dict[str, Any]:
+    """Arms put together over the data sets of the runs that ended well, by the names that `compare` gives them.
+
+    Raises:
+        InputError: fewer than two data sets, a metric that a run lacks, or no such reference.
+    """
+    ended = [run for run in runs if run.metrics["status"] == "ok"]
+    by_data: dict[str, list[EndedRun]] = {}
+    for run in ended:
+        check_choice("metric", metric, [key for key, value in run.metrics.items() if isinstance(value, int | float)])
+        by_data.setdefault(run.metrics["data"], []).append(run)
+    if len(by_data) < 2:
+        raise InputError(f"runs of {', '.join(by_data) or 'no data set'}: to put arms together takes several data sets")
+    scores: dict[str, dict[str, dict[int, float]]] = {}
+    for data, group in by_data.items():
+        for name, members in arms(group).items():
+            values = {int(run.settings["seed"]): float(run.metrics[metric]) for run in members}
+            scores.setdefault(name, {})[data] = values
+    direction = "maximize" if _more_is_better(metric) else "minimize"
+    return datasets.analyse(scores, Objective(metric, direction), reference, level)
 
 
 def _compared(

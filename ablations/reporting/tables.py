@@ -52,11 +52,18 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
                     tables.setdefault("interactions", []).append({**where, **names, **levels, **numbers})
             for one in result["fronts"]:
                 tables.setdefault("fronts", []).extend(where | {"cost_metric": one["cost"]} | p for p in one["points"])
+            for name, rows in _along_axes(result, where).items():
+                tables.setdefault(name, []).extend(rows)
             for row in (result["power"] or {}).get("seeds_for", ()):
                 tables.setdefault("power", []).append(where | row)
         for line in block["curves"]:
             own = {"block": block["name"], "arm": line["arm"], "metric": line["metric"]}
             tables.setdefault("curves", []).extend(own | point for point in line["points"])
+        tables.setdefault("effort", []).extend(
+            {"block": block["name"], "arm": row["arm"], "seeds": row["seeds"], **point}
+            for row in block["effort"]
+            for point in row["points"]
+        )
         tables.setdefault("tuning", []).extend({"block": block["name"], **row} for row in block["tuning"])
     if summary["search"]:
         found = summary["search"]
@@ -68,6 +75,42 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             for name, share in shares.items()
         ]
     return {name: rows for name, rows in tables.items() if rows}
+
+
+def over_data(found: Mapping[str, Any], where: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Arms over data sets with all digits; what differs between data sets is in columns of their own."""
+    rows = []
+    for row in found["arms"]:
+        own = {key: value for key, value in row.items() if key not in ("by_data", "data")}
+        scores = {f"score on {data}": value for data, value in row["data"].items()}
+        gains = {f"difference on {data}": one["difference"] for data, one in row["by_data"].items()}
+        rows.append({**where, **own, **scores, **gains})
+    return rows
+
+
+def _along_axes(result: Mapping[str, Any], where: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Curves, laws and differences over budgets, and arms and profiles over data sets."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    along = result["budgets"] or {"arms": (), "differences": ()}
+    for row in along["arms"]:
+        own = {**where, "arm": row["arm"]}
+        found.setdefault("budget_scores", []).extend(own | point for point in row["points"])
+        if row["law"]:
+            law = {key: value for key, value in row["law"].items() if key in ("misfit", "seeds")}
+            ends = {f"{name} {end}": row["law"][name][end] for name in ("limit", "exponent")
+                    for end in ("estimate", "low", "high")}  # fmt: skip
+            found.setdefault("laws", []).append({**own, **ends, **law})
+    for row in along["differences"]:
+        own = {**where, "arm": row["arm"], "reference": row["reference"]}
+        found.setdefault("budget_differences", []).extend(own | point for point in row["at"])
+        if row["crossing"]:
+            found.setdefault("crossings", []).append(own | _flat(row["crossing"]))
+    if result["datasets"]:
+        found["over_data"] = over_data(result["datasets"], where)
+        found["profiles"] = [
+            {**where, "arm": row["arm"], **point} for row in result["datasets"]["profiles"] for point in row["points"]
+        ]
+    return found
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -214,19 +214,28 @@ def open_interval(found: Mapping[str, Any] | OpenInterval, write: Any) -> str:
     return f"{write(high)} or less" if low is None else f"{write(low)} to {write(high)}"
 
 
-def where(crossing_found: Mapping[str, Any] | None, counts: str) -> str:
+def crossing_point(found: Mapping[str, Any] | None) -> str:
+    """The budget at which two laws cross, and the set that holds it: `218 (188 to 255)`, `none`, `not known`."""
+    if found is None:
+        return "no law"
+    if found["kind"] in ("none", "unknown"):
+        return {"none": "none", "unknown": "not known"}[found["kind"]]
+    pieces = [open_interval({"low": low, "high": high}, amount) for low, high in found["pieces"]]
+    near = ", ".join(map(amount, found["estimates"]))
+    return f"{near} ({' or '.join(pieces)})" if near else " or ".join(pieces)
+
+
+def where(found: Mapping[str, Any] | None, counts: str) -> str:
     """Where two arms cross, in words."""
-    if crossing_found is None:
-        return "no law, so no crossing"
-    lowest, highest = crossing_found["lowest"], crossing_found["highest"]
-    if crossing_found["kind"] == "none":
-        return f"they do not cross between {amount(lowest)} and {amount(highest)} {counts}"
-    if crossing_found["kind"] == "unknown":
-        return "they may cross anywhere, or nowhere: not told apart by their laws"
-    parts = [open_interval({"low": low, "high": high}, amount) for low, high in crossing_found["pieces"]]
-    near = ", ".join(map(amount, crossing_found["estimates"]))
-    fitted = f"the fitted laws cross at {near}; " if near else ""
-    return f"{fitted}if they cross, at {' or at '.join(parts)} {counts}"
+    if found is None:
+        return "their crossing is not known, since one has no law"
+    if found["kind"] == "none":
+        return f"they do not cross between {amount(found['lowest'])} and {amount(found['highest'])} {counts}"
+    if found["kind"] == "unknown":
+        return "whether they cross is not known"
+    # Both ends inside, and an odd number of crossings: the laws are told apart on both sides, with unlike signs.
+    shown = found["kind"] == "interval" and len(found["estimates"]) % 2
+    return f"{'they cross at' if shown else 'if they cross, then at'} {crossing_point(found)} {counts}"
 
 
 def sentence(found: Mapping[str, Any], objective: Objective, scale: Scale) -> str:

@@ -85,7 +85,7 @@ def _differences(found: Mapping[str, Any], scale: Scale, level: float) -> Iterat
         better = ", ".join(map(words.amount, row["better"]))
         worse = ", ".join(map(words.amount, row["worse"]))
         shown = "; ".join(part for part in (better and f"better at {better}", worse and f"worse at {worse}") if part)
-        crossing = words.where(row["crossing"], found["counts"])
+        crossing = words.crossing_point(row["crossing"])
         rows.append(
             [row["arm"], *(_signed(row[key], scale) for key in ("mean", "per_doubling")), shown or "nowhere", crossing]
         )
@@ -100,7 +100,8 @@ def _differences(found: Mapping[str, Any], scale: Scale, level: float) -> Iterat
             for one in row["at"]
         ]
     less = f"arm less {found['reference']}"
-    header = [less, f"mean over budgets{scale.in_brackets}", "change per doubling", "shown to differ", "crossing"]
+    header = [less, f"mean over budgets{scale.in_brackets}", "change per doubling", "shown to differ",
+              f"crossing ({found['counts']})"]  # fmt: skip
     yield ReportTable(header, rows[:MOST_ROWS], kind="cards")
     yield Paragraph(
         "Differences are paired by seed. Shown to differ: by intervals that hold at all budgets of the two arms "
