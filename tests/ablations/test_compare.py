@@ -267,3 +267,52 @@ def test_a_number_of_test_images_that_is_none_is_refused(tmp_path: Path, size: A
     run = write_run(tmp_path / "run", "pool", 0, 0.5, more={"test/n": size})
     with pytest.raises(InputError, match=r"test/n=.* must be a number"):
         runs.warnings(runs.find([run]))
+
+
+@pytest.fixture
+def data_sets(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    for place, name in enumerate(("mini", "cifar10", "imagenet")):
+        for seed in range(3):
+            for mixer, gain in (("attention", 0.05 + 0.01 * place), ("identity", 0.0)):
+                score = 0.8 - 0.2 * place + gain + 0.01 * draw.normal()
+                write_run(tmp_path / f"{name}-{mixer}-{seed}", mixer, seed, score, name=name, data=name)
+    return tmp_path
+
+
+def test_arms_are_put_together_over_data_sets(data_sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [str(data_sets), "--aggregate", "--reference", "mixer=identity"]
+    assert compare.main(given) == 0
+    text = capsys.readouterr().out
+    assert "test/accuracy over cifar10, imagenet, mini" in text
+    assert "data sets like these (points)" in text
+    assert compare.main([*given, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    scores = {(run.metrics["mixer"], run.metrics["data"], run.settings["seed"]): run.metrics["test/accuracy"]
+              for run in runs.find([data_sets])}  # fmt: skip
+    means = [np.mean([scores["attention", data, seed] - scores["identity", data, seed] for seed in range(3)])
+             for data in ("mini", "cifar10", "imagenet")]  # fmt: skip
+    (row,) = [row for row in rows if row["arm"] == "mixer=attention"]
+    assert float(row["gain"]) == pytest.approx(np.mean(means))
+    assert float(row["high"]) == pytest.approx(t_interval(means).high)
+    assert compare.main([*given, "--format", "latex"]) == 0
+    assert capsys.readouterr().out.startswith("% ")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--aggregate"], "--aggregate needs --reference"),
+        (["--aggregate", "--reference", "mixer=identify"], "did you mean 'mixer=identity'"),
+    ],
+)
+def test_an_aggregate_without_its_reference_is_refused(
+    data_sets: Path, capsys: pytest.CaptureFixture[str], given: list[str], expected: str
+) -> None:
+    assert compare.main([str(data_sets), *given]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_one_data_set_is_nothing_to_put_together(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([str(study), "--aggregate", "--reference", "mixer=identity"]) == 2
+    assert "takes several data sets" in capsys.readouterr().err

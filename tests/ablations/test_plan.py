@@ -62,6 +62,20 @@ def test_what_changes_the_design_changes_its_digest(node: dict[str, Any], change
     assert {name for name in one if one[name] != other[name]} == {part}
 
 
+def test_a_budget_has_amounts_and_a_role_that_nothing_has_is_in_no_digest(node: dict[str, Any]) -> None:
+    plain = plans.read(node)
+    levels = [{"params": "200K"}, {"params": 1_000_000}]
+    factors = node["blocks"][0]["factors"] | {"match": {"key": "model.match", "levels": levels, "role": "budget"}}
+    node["blocks"][0]["factors"] = factors
+    (factor,) = [one for one in plans.read(node).blocks[0].factors if one.role]
+    assert list(factor.amounts.values()) == [2e5, 1e6]
+    assert factor.counts == "parameters"
+    assert "role" not in yaml.safe_dump(plans.written(plain))
+    declared = sections(plans.read(node), [])["blocks"]
+    del factors["match"]["role"]
+    assert sections(plans.read(node), [])["blocks"] != declared
+
+
 def test_overrides_of_the_user_are_on_top_of_those_of_the_study(node: dict[str, Any]) -> None:
     trials = expand(plans.read(node), ["model.dim=24", "optimizer.lr=1e-3"])
     for trial in trials:
@@ -218,6 +232,17 @@ BAD_BLOCKS: list[tuple[dict[str, Any], str]] = [
     ({"margin": 0}, "margin of block window=0 must be a number"),
     ({"design": "half"}, "design of block window"),
     ({"also": [{"name": "size=3 conv=0", "overrides": []}]}, "two arms"),
+    ({"factors": {"size": {"key": "mixer.size", "levels": [3, 5], "role": "budgets"}}}, "did you mean 'budget'"),
+    ({"factors": {"size": {"key": "mixer.size", "levels": [3, 5], "role": "budget"}}}, "key of the budget size"),
+    (
+        {"factors": {"steps": {"key": "trainer.max_steps", "levels": [5, 9], "role": "budget"}}, "reference": {}},
+        "another factor beside it",
+    ),
+    (
+        {"factors": {"match": {"key": "model.match", "levels": [{"params": "1M"}, {"macs": "1M"}], "role": "budget"}}},
+        "of one kind",
+    ),
+    ({"factors": {"size": {"key": "data.subset", "levels": [0, 0.5], "role": "budget"}}}, "numbers above 0"),
     ({"design": "fraction", "budget": 4}, "block window: the full grid needs 4 cells x 2 seeds = 8 trials"),
 ]
 

@@ -145,8 +145,7 @@ def _arm(name: str, scores: BudgetScores, level: float) -> dict[str, Any]:
     budgets = np.geomspace(law.table.budgets[0], law.table.budgets[-1], STEPS)
     row["line"] = [
         {"budget": budget, "value": value, "low": value - half, "high": value + half}
-        for budget in budgets.tolist()
-        for value, half in [(law.value(budget), law.half(budget))]
+        for budget, value, half in zip(budgets.tolist(), *(part.tolist() for part in law.band(budgets)), strict=True)
     ]
     return row
 

@@ -70,6 +70,11 @@ class PowerLaw:
         """Half of the t interval of the law at `budget`."""
         return float(spreads(self.seed_values([budget]), self.level)[0])
 
+    def band(self, budgets: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The law at each budget, and half of its t interval there."""
+        values = self.seed_values(budgets)
+        return values.mean(axis=1), spreads(values, self.level)
+
     def seed_values(self, budgets: Sequence[float] | np.ndarray) -> np.ndarray:
         """(budgets, seeds): their mean over seeds is the law at each budget, their spread its uncertainty."""
         means = self.table.values.mean(axis=0)

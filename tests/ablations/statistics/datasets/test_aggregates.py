@@ -32,7 +32,7 @@ def test_the_interquartile_mean_is_the_trimmed_mean_of_all_runs() -> None:
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_a_profile_counts_the_runs_that_are_as_good_with_wilsons_interval(direction: str) -> None:
     for point in performance_profile(scores(TABLE), [-1.0, 0.0, float(TABLE[0, 0])], direction):
-        good = TABLE >= point.threshold if direction == "maximize" else TABLE <= point.threshold
+        good = point.threshold <= TABLE if direction == "maximize" else point.threshold >= TABLE
         interval = stats.binomtest(int(good.sum()), 15).proportion_ci(method="wilson")
         assert point.share.value == pytest.approx(good.mean())
         assert (point.share.low, point.share.high) == pytest.approx(tuple(interval))

@@ -127,7 +127,7 @@ def test_statsmodels_finds_the_same_gain_in_the_scores_themselves() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("data_sets", [2, 3, 5, 8])
 def test_coverage(data_sets: int) -> None:
-    """Nominal 95 %: 3 seeds everywhere or 3 and 6, data sets that move the gain not at all, as a run, or three times so."""
+    """Nominal 95 %: 3 seeds, or 3 and 6, on each; the gain differs between data sets by 0, 1 or 3 runs' deviations."""
     draw = np.random.default_rng(data_sets)
     alike, p_values = [], []
     for sizes in ([3] * data_sets, [3 + 3 * (place % 2) for place in range(data_sets)]):
