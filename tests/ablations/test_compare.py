@@ -285,7 +285,7 @@ def test_arms_are_put_together_over_data_sets(data_sets: Path, capsys: pytest.Ca
     assert compare.main(given) == 0
     text = capsys.readouterr().out
     assert "test/accuracy over cifar10, imagenet, mini" in text
-    assert "data sets like these (points)" in text
+    assert "sets like these (points)" in text
     assert compare.main([*given, "--format", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     scores = {(run.metrics["mixer"], run.metrics["data"], run.settings["seed"]): run.metrics["test/accuracy"]

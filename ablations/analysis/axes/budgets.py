@@ -99,8 +99,10 @@ def effort(records: Sequence[Record], block: str, metric: str, direction: str, l
     trial that diverged, or did not end well, counts as no better than the worst.
     """
     tried: dict[str, dict[int, list[float]]] = {}
+    titles: dict[str, str] = {}
     for trial in records:
         if trial.block == block and trial.state not in ("skipped", "waiting", "running"):
+            titles[trial.arm] = " ".join(trial.levels.values()) or trial.arm
             tried.setdefault(trial.arm, {}).setdefault(trial.seed, []).append(trial.score(metric))
     found = []
     for arm, by_seed in tried.items():
@@ -110,7 +112,7 @@ def effort(records: Sequence[Record], block: str, metric: str, direction: str, l
         least = min(map(len, lists))
         curves = [[point.expected for point in expected_curve(values, direction)][:least] for values in lists]
         points = [vars(point) for point in over_seeds(curves, level)]
-        found.append({"arm": arm, "seeds": len(curves), "points": points})
+        found.append({"arm": arm, "title": titles[arm], "seeds": len(curves), "points": points})
     return found
 
 

@@ -100,13 +100,12 @@ def _differences(found: Mapping[str, Any], scale: Scale, level: float) -> Iterat
             for one in row["at"]
         ]
     less = f"arm less {found['reference']}"
-    header = [less, f"mean over budgets{scale.in_brackets}", "change per doubling", "shown to differ",
-              f"crossing ({found['counts']})"]  # fmt: skip
+    header = [less, f"mean over budgets{scale.in_brackets}", "change per doubling", "shown to differ", "crossing"]
     yield ReportTable(header, rows[:MOST_ROWS], kind="cards")
     yield Paragraph(
-        "Differences are paired by seed. Shown to differ: by intervals that hold at all budgets of the two arms "
-        "together (Bonferroni), without any law. Crossing: every budget at which the two laws are not told apart "
-        f"({100 * level:g} % of such sets hold the crossing, if there is one).",
+        f"Differences are paired by seed. Budgets are {found['counts']}. Shown to differ: by intervals that hold at all "
+        "budgets of the two arms together (Bonferroni), without any law. Crossing: every budget at which the two laws "
+        f"are not told apart ({100 * level:g} % of such sets hold the crossing, if there is one).",
         "soft",
     )
     header = [less, found["counts"], f"difference{scale.in_brackets}", f"{100 * level:g} % interval", "simultaneous"]
@@ -124,7 +123,7 @@ def effort(found: Mapping[str, Any], level: float) -> Iterator[Element]:
         return
     scale = Scale.of(found["tuning_metric"], (), [point["expected"] for row in rows for point in row["points"]])
     series = [
-        Series(row["arm"], [_mark(scale, p["trials"], p["expected"], p["low"], p["high"]) for p in row["points"]])
+        Series(row["title"], [_mark(scale, p["trials"], p["expected"], p["low"], p["high"]) for p in row["points"]])
         for row in rows[:SERIES]
     ]
     rest = f" {SERIES} of {len(rows)} arms; all are in effort.csv." if len(rows) > SERIES else ""
@@ -185,7 +184,7 @@ def datasets(result: Mapping[str, Any], level: float, name: str) -> Iterator[Ele
 def data_table(found: Mapping[str, Any], scale: Scale) -> tuple[list[str], list[list[str]]]:
     """Header and rows of arms over data sets."""
     unit = scale.in_brackets
-    header = ["arm", f"less {found['reference']}, data sets like these{unit}", "Holm p", f"on these{unit}", "P(better)",
+    header = ["arm", f"less {found['reference']}, sets like these{unit}", "Holm p", f"on these{unit}", "P(better)",
               "middle half", "data sets", "runs"]  # fmt: skip
     middle = Scale(scale.metric, 1.0 if found["relative"] else scale.factor, 3 if found["relative"] else scale.digits)
     rows = []
