@@ -103,8 +103,8 @@ def _differences(found: Mapping[str, Any], scale: Scale, level: float) -> Iterat
     header = [less, f"mean over budgets{scale.in_brackets}", "change per doubling", "shown to differ", "crossing"]
     yield ReportTable(header, rows[:MOST_ROWS], kind="cards")
     yield Paragraph(
-        f"Differences are paired by seed. Budgets are {found['counts']}. Shown to differ: by intervals that hold at all "
-        "budgets of the two arms together (Bonferroni), without any law. Crossing: every budget at which the two laws "
+        f"Differences are paired by seed. Budgets are {found['counts']}. Shown to differ: by intervals that hold at "
+        "all budgets of the two arms together (Bonferroni), without any law. Crossing: every budget at which the two laws "
         f"are not told apart ({100 * level:g} % of such sets hold the crossing, if there is one).",
         "soft",
     )
