@@ -74,7 +74,7 @@ class Factor:
             nodes.check_name("factor", name), nodes.key(given["key"]), tuple(levels), tuple(labels), given.get("role")
         )
         if factor.role == BUDGET:
-            factor._check_budget()
+            _check_budget(factor)
         return factor
 
     @property
@@ -95,22 +95,23 @@ class Factor:
             return {"params": "parameters", "macs": "MACs"}.get(next(iter(self.levels[0])), next(iter(self.levels[0])))
         return BUDGET_KEYS[self.key]
 
-    def _check_budget(self) -> None:
-        check_choice(f"key of the budget {self.name}", self.key, BUDGET_KEYS)
-        amounts = list(self.amounts.values())
-        kinds = {tuple(level) for level in self.levels if isinstance(level, Mapping)}
-        if len(set(amounts)) < len(amounts) or min(amounts) <= 0 or len(kinds) > 1:
-            raise InputError(
-                f"factor {self.name} has levels {list(self.levels)}: a budget needs numbers above 0, of one "
-                "kind, no two alike"
-            )
-
     def label(self, value: Any) -> str:
         """The level that a label, or a level's value, means."""
         for level, name in zip(self.levels, self.labels, strict=True):
             if value == level and type(value) is type(level):
                 return name
         return check_choice(f"level of factor {self.name}", nodes.switch_label(value), self.labels)
+
+
+def _check_budget(factor: Factor) -> None:
+    check_choice(f"key of the budget {factor.name}", factor.key, BUDGET_KEYS)
+    amounts = list(factor.amounts.values())
+    kinds = {tuple(level) for level in factor.levels if isinstance(level, Mapping)}
+    if len(set(amounts)) < len(amounts) or min(amounts) <= 0 or len(kinds) > 1:
+        raise InputError(
+            f"factor {factor.name} has levels {list(factor.levels)}: a budget needs numbers above 0, of one kind, no "
+            "two alike"
+        )
 
 
 def _amount(key: str, level: Any) -> float:

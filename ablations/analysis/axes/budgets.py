@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ablations.analysis.outcomes import outcome
 from ablations.analysis.study import BlockRecords, Record
 from ablations.analysis.words import Scale, plural
 from ablations.factors import BUDGET, Factor
@@ -35,11 +36,13 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
     factor = block.plan.with_role(BUDGET)
     if factor is None:
         return None
-    scores = grouped(block, factor, objective.metric)
-    scores = {arm: of_arm for arm, of_arm in scores.items() if of_arm}
+    scores = {
+        arm: {factor.amounts[label]: of_seed for label, of_seed in of_arm.items()}
+        for arm, of_arm in grouped(block, factor, objective).items()
+    }
     if not scores:
         return None
-    first = without(block, block.plan.reference, factor)
+    first = without(block.plan.reference, factor)
     names = list(scores)
     reference = first if first in scores else names[0]
     return {
@@ -52,21 +55,27 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
     }
 
 
-def grouped(block: BlockRecords, factor: Factor, metric: str) -> dict[str, dict[float, dict[int, float]]]:
-    """Arm (by the levels of all factors but this one) -> budget -> seed -> score."""
-    found: dict[str, dict[float, dict[int, float]]] = {}
-    for trial in block.records:
-        cell = block.cell(trial)
-        if cell is None:
-            continue
-        of_arm = found.setdefault(without(block, cell, factor), {})
-        score = trial.score(metric)
+def grouped(block: BlockRecords, factor: Factor, objective: Objective) -> dict[str, dict[str, dict[int, float]]]:
+    """Arm (by the levels of all factors but this one) -> level of `factor` -> seed -> score.
+
+    A run that diverged counts as the worst score of any arm at its level; arms and levels without a score are left out.
+    """
+    placed = [(trial, cell) for trial in block.records if (cell := block.cell(trial)) is not None]
+    worst: dict[str, float] = {}
+    for trial, cell in placed:
+        score, level = trial.score(objective.metric), cell[factor.name]
         if math.isfinite(score):
-            of_arm.setdefault(factor.amounts[cell[factor.name]], {})[trial.seed] = score
+            worst[level] = min(worst.get(level, score), score, key=lambda value: objective.sign * value)
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for trial, cell in placed:
+        level = cell[factor.name]
+        score = outcome(trial, objective, worst.get(level, math.nan))
+        if math.isfinite(score):
+            found.setdefault(without(cell, factor), {}).setdefault(level, {})[trial.seed] = score
     return found
 
 
-def without(block: BlockRecords, cell: Mapping[str, str], factor: Factor) -> str:
+def without(cell: Mapping[str, str], factor: Factor) -> str:
     """The arm's name without the level of `factor`."""
     others = {name: level for name, level in cell.items() if name != factor.name}
     if len(others) == 1:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from ablations.analysis.axes.budgets import without
+from ablations.analysis.axes.budgets import grouped, without
 from ablations.analysis.study import BlockRecords
 from ablations.analysis.words import SHARES, Scale, p_said, plural
 from ablations.factors import DATASETS
@@ -33,15 +32,10 @@ def of_block(block: BlockRecords, objective: Objective, level: float) -> dict[st
     factor = block.plan.with_role(DATASETS)
     if factor is None:
         return None
-    scores: dict[str, dict[str, dict[int, float]]] = {}
-    for trial in block.records:
-        cell = block.cell(trial)
-        if cell is not None and math.isfinite(score := trial.score(objective.metric)):
-            by_data = scores.setdefault(without(block, cell, factor), {})
-            by_data.setdefault(cell[factor.name], {})[trial.seed] = score
+    scores = grouped(block, factor, objective)
     if len({data for by_data in scores.values() for data in by_data}) < 2:
         return None
-    reference = without(block, block.plan.reference, factor)
+    reference = without(block.plan.reference, factor)
     return analyse(scores, objective, reference if reference in scores else next(iter(scores)), level)
 
 

@@ -104,8 +104,8 @@ def _differences(found: Mapping[str, Any], scale: Scale, level: float) -> Iterat
     yield ReportTable(header, rows[:MOST_ROWS], kind="cards")
     yield Paragraph(
         f"Differences are paired by seed. Budgets are {found['counts']}. Shown to differ: by intervals that hold at "
-        "all budgets of the two arms together (Bonferroni), without any law. Crossing: every budget at which the two laws "
-        f"are not told apart ({100 * level:g} % of such sets hold the crossing, if there is one).",
+        "all budgets of the two arms together (Bonferroni), without any law. Crossing: every budget at which the two "
+        f"laws are not told apart ({100 * level:g} % of such sets hold the crossing, if there is one).",
         "soft",
     )
     header = [less, found["counts"], f"difference{scale.in_brackets}", f"{100 * level:g} % interval", "simultaneous"]

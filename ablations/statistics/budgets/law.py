@@ -66,6 +66,12 @@ class PowerLaw:
         """The law at `budget`."""
         return float(self.seed_values([budget]).mean())
 
+    @property
+    def asymptote(self) -> float:
+        """The value that the fitted law approaches."""
+        constant, factor = self._line @ self.table.values.mean(axis=0)
+        return float(constant - factor * math.exp(-self.rate))
+
     def half(self, budget: float) -> float:
         """Half of the t interval of the law at `budget`."""
         return float(spreads(self.seed_values([budget]), self.level)[0])
@@ -146,12 +152,10 @@ def fit_table(table: BudgetTable, level: float = 0.95) -> PowerLaw:
     rate = _refined(left, best) if inside else float(_RATES[best])
     law = PowerLaw(table, level, OpenInterval(None, None, None), OpenInterval(None, None, None), rate)
     limit = _limit(table, level)
-    factor = float(law._line[1] @ means)
-    estimate = law.value(table.budgets[-1]) - factor * math.exp(-rate)
     return PowerLaw(
         table,
         level,
-        OpenInterval(estimate if inside else None, limit[0], limit[1]),
+        OpenInterval(law.asymptote if inside else None, *limit),
         _exponent(table, level, directions, rate if inside else None),
         rate,
     )

@@ -94,7 +94,7 @@ def interquartile_mean(scores: DataScores, level: float = 0.95) -> Interval:
     check_level("level", level)
     tables = list(finite(scores).values())
     runs = sum(map(len, tables))
-    df = runs - len(tables)
+    df = (runs - len(tables)) / 2  # the middle half of the runs says how much they vary
     draw = np.random.default_rng(0)
     drawn = np.concatenate([_resampled(values, draw) for values in tables], axis=1)
     error = float(_middle_mean(drawn).std(ddof=1)) if df else math.nan

@@ -109,13 +109,32 @@ def test_a_seed_without_a_budget_is_said_and_few_budgets_have_no_law(tmp_path: P
     rows = table(holed / "trials.csv")
     for row in rows:
         if (row["block"], row["arm"], row["seed"]) == ("curves", "mixer=pom steps=400", "2"):
-            row |= {"state": "diverged", "test/accuracy": ""}
+            row |= {"state": "failed", "test/accuracy": ""}
     with (holed / "trials.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     notes = analyse(read(holed))["notes"]
     assert "seeds without a score at every budget, left out of scaling laws: pom 2" in notes
+
+
+def test_a_run_that_diverged_is_the_worst_at_its_budget(tmp_path: Path) -> None:
+    path = fake_study.budget(tmp_path / "diverged")
+    rows = table(path / "trials.csv")
+    at_800 = [row for row in rows if row["block"] == "curves" and row["factor/steps"] == "800"]
+    worst = min(float(row["test/accuracy"]) for row in at_800)
+    for row in rows:
+        if (row["block"], row["arm"], row["seed"]) == ("curves", "mixer=attention steps=800", "2"):
+            row |= {"state": "diverged", "test/accuracy": ""}
+    own = [row for row in at_800 if row["factor/mixer"] == "attention" and row["state"] == "complete"]
+    kept = [float(row["test/accuracy"]) for row in own]
+    with (path / "trials.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    found = analyse(read(path))["blocks"][0]["objectives"][0]["budgets"]
+    point = next(row for row in found["arms"] if row["arm"] == "attention")["points"][3]
+    assert point["mean"] == pytest.approx(np.mean([*kept, worst]))
 
 
 @pytest.mark.parametrize(
