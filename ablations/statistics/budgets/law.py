@@ -12,11 +12,13 @@ independent: it may differ between budgets, and runs of one seed may be correlat
 * Limit c. The same, with w freed of what a and b can do at the fit given the supposed c (Neyman's C(α) test, 1959).
 * Value at a budget. Linear approximation at the fit, Student's t over seeds.
 
-Nominal 95 % cover, over 3, 5 and 10 seeds, 4 to 6 budgets, exponents 0.3 to 1.2, noise that is equal, falls with the
-budget fourfold, is shared by a seed's runs or correlated along budgets: see `tests/ablations/statistics/budgets`, which
-simulates it. Intervals from a residual pooled over seeds and budgets are half as long at three seeds; they cover 90 %
-where noise is correlated along budgets. An interval may have no end: then the scores do not say how large, or how
-small, the number is.
+Simulated: 36 settings of 400 studies each, 3, 5 and 10 seeds, 4 to 6 budgets, exponents 0.3 to 1.2, noise that is
+equal, falls fourfold with the budget, is shared by a seed's runs, or is correlated along budgets. Of nominal 95 %, the
+intervals of exponent, limit and values (inside, at the largest budget, at twice that) cover 91 to 98 % in each
+setting, and 94.9 to 95.4 % over all; the bend is found in 5.1 % where there is none.
+`tests/ablations/statistics/budgets` repeats it. At three seeds, intervals from a residual pooled over seeds and
+budgets would be half as long, but cover 90 % where noise is correlated along budgets. An interval may have no end (the
+exponent's in 17 % of these studies): then the scores do not say how large, or how small, the number is.
 """
 
 from __future__ import annotations
