@@ -95,7 +95,8 @@ def _tuning(tuning: Tuning, arms: Sequence[Trial]) -> list[Trial]:
 
 
 def sections(plan: Plan, given: Sequence[str]) -> dict[str, str]:
-    """Digest of each part of the design. What may change later is not in it: the seeds, the words, the name.
+    """Digest of each part of the design. What may change later is not in it: the seeds, the words, the name, what is
+    asked.
 
     A role that no factor has is not in it either: studies begun before there were roles continue.
     """
@@ -105,6 +106,8 @@ def sections(plan: Plan, given: Sequence[str]) -> dict[str, str]:
     for factor in (factor for block in parts["blocks"] for factor in block["factors"]):
         if factor["role"] is None:
             del factor["role"]
+    for block in parts["blocks"]:
+        del block["asks"]
     parts["overrides"] = sorted(merge(plan.overrides, given))
     parts["design"] = {name: design.cells for name, design in lay_out(plan).items()}
     return {name: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()}
