@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -44,6 +45,7 @@ def begin() -> None:
     another module has the name of one of this project's packages, one line says so and the process ends with status 2.
     """
     limit_spinning()
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a cache folder that it cannot make
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started this process

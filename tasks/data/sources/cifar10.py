@@ -15,6 +15,7 @@ from PIL import Image
 from operators.errors import InputError
 from tasks.data import cache
 from tasks.data.files import columns
+from tasks.data.sources import hugging_face
 from tasks.data.splits import Source, SplitImages
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def _read(path: Path) -> pyarrow.Table:
 
 
 def _from_hub(split: str) -> pyarrow.Table:
-    import datasets
-
+    datasets = hugging_face.library()
     try:
         data = datasets.load_dataset(HUB, split=split)
     except (OSError, datasets.exceptions.DatasetsError) as error:

@@ -21,6 +21,7 @@ from tasks.data import keyed
 from tasks.data.decode import from_bytes
 from tasks.data.files import columns
 from tasks.data.files.layout import one_line
+from tasks.data.sources import hugging_face
 
 if TYPE_CHECKING:
     import datasets
@@ -84,9 +85,9 @@ class ParquetLayout:
         Raises:
             InputError: unreadable files, other columns, other classes, or images without a label.
         """
-        import datasets
         import pyarrow
 
+        datasets = hugging_face.library()
         where = f"{split} of {self.origin}"
         try:
             if self.files is None:

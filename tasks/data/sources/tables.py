@@ -16,7 +16,7 @@ from operators.errors import InputError, nearest
 from tasks.data.files import columns, layout
 from tasks.data.files.layout import Options, one_line, role_of
 from tasks.data.files.listing import WHOLE
-from tasks.data.sources import folder
+from tasks.data.sources import folder, hugging_face
 from tasks.data.sources.parquet import SHARD, ArrowStore, named_classes
 from tasks.data.splits import Source
 
@@ -123,9 +123,9 @@ class FileTableLayout:
         Raises:
             InputError: files that cannot be read, no rows, or labels that are not of train.
         """
-        import datasets
         import pyarrow
 
+        datasets = hugging_face.library()
         places = self.places[split]
         paths, column = [str(place.file) for place in places], self.image_column
         try:
