@@ -10,12 +10,12 @@ from pathlib import Path
 
 from ablations.masking import masked
 from operators.command_line import begin, conclude
-from operators.errors import InputError, check_names, check_number
+from operators.errors import InputError, check_names
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 LONGEST = 1000
 """Characters of what is said of wrong input."""
-OPTIONS = ("seeds", "storage", "workers", "dir", "name", "trials", "tuning")
+OPTIONS = ("seeds", "storage", "dir", "name", "trials", "tuning")
 
 HELP = """\
 Carry out a study, or what is left of it, and write its report.
@@ -27,12 +27,16 @@ or DIR/study.yaml of a study that was carried out, to repeat it as NAME-repeat
 
 Options:
   study.seeds=N       seeds of every arm: 0, ..., N-1; may be raised later
-  study.workers=N     processes on this machine (1); each has its share of the cores
+  study.workers=N     processes that carry out trials (1); on this machine, each has its share of the cores
   study.dir=DIR       where everything goes (outputs/studies/NAME)
   study.storage=URL   sqlite:///FILE (study.db in study.dir), postgresql://USER:PASSWORD@HOST/DB, journal:FILE
   study.name=NAME     the study's name in the storage, and of its directory
   study.trials=N      of a search (tune, pareto); may be raised later
   study.tuning=false  leave out the tuning of each arm's learning rate; the report says so
+  study.engine=NAME   where the workers run: local (this machine), ray or slurm (see docs/guide/clusters.md)
+  study.cpus=N        of each worker on ray and slurm (1), study.gpus=N (0)
+  study.address=HOST  of the Ray cluster; without it, one is begun on this machine
+  study.slurm={{time: MINUTES, partition: NAME, ...}}  options of sbatch
 
 The same command on other machines, with the same study.storage, joins the study. Run again, it continues, and lets
 what failed try once more; of a finished study it only builds the report again.
@@ -79,6 +83,7 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
         InputError: an option that is unknown, or its value.
     """
     from ablations import nodes, plan, studyfile
+    from ablations.scheduling.engines import settings
 
     options: dict[str, str] = {}
     overrides = []
@@ -93,10 +98,11 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
     if not options.get("study"):
         raise InputError(f"no study=NAME: allowed are {', '.join(_studies())}, or the path of a file")
     node, recorded = studyfile.repeated(studyfile.load(options.pop("study")))
-    check_names("study", options, OPTIONS)
+    check_names("study", options, (*OPTIONS, *settings.OPTIONS))
+    engine = settings.read({name: value for name, value in options.items() if name in settings.OPTIONS})
     for name in ("seeds", "trials"):
         if name in options:
-            node[name] = _whole(name, options[name], plan.MOST_TRIALS)
+            node[name] = settings.whole(name, options[name], plan.MOST_TRIALS)
     if "name" in options:
         node["name"] = options["name"]
     if "tuning" in options:
@@ -104,18 +110,22 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
             raise InputError("study.tuning can only be false, for a factorial study: its YAML says what is tuned")
         node.pop("tuning", None)
     name = nodes.check_study_name(node["name"])
-    workers = _whole("workers", options.get("workers", "1"), most=max(8, 4 * (os.cpu_count() or 1)))
     directory = _directory(options.get("dir") or str(Path("outputs", "studies", name)))
     from ablations.scheduling import storage
 
     url = options.get("storage") or storage.default_url(directory)
+    if engine.elsewhere and url.startswith("sqlite"):
+        raise InputError(
+            f"workers of study.engine={engine.engine} on other machines cannot share an SQLite file: give "
+            "study.storage=journal:FILE, on a file system that all of them see, or postgresql://…"
+        )
     try:
         storage.reach(url)
     except storage.StorageError as error:
         raise InputError(str(error)) from error
     from ablations.scheduling.runner import Request
 
-    return Request(node=node, given=(*recorded, *overrides), directory=directory, storage=url, workers=workers)
+    return Request(node=node, given=(*recorded, *overrides), directory=directory, storage=url, engine=engine)
 
 
 def _report(directory: Path) -> Path:
@@ -129,13 +139,6 @@ def _directory(text: str) -> Path:
         return Path(os.path.realpath(text))
     except (OSError, ValueError) as error:
         raise InputError(f"study.dir={text!r} cannot be a folder: {error}") from error
-
-
-def _whole(name: str, text: str, most: int) -> int:
-    value = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else text[:30]
-    check_number(f"study.{name}", value, least=1, most=most, integer=True)
-    assert isinstance(value, int)
-    return value
 
 
 def _studies() -> list[str]:

@@ -43,7 +43,7 @@ GRACE = 120.0
 LIMIT = 3
 """Attempts in a row that may die before the trial counts as failed."""
 
-_PLANNED, _RESULT, _BEAT, _HOST, _SECTIONS = "planned", "result", "beat", "host", "sections"
+_PLANNED, _RESULT, _BEAT, _HOST, _WORKER, _SECTIONS = "planned", "result", "beat", "host", "worker", "sections"
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,11 @@ class StudyLedger:
         url: for messages.
         name: of the study in the storage.
         locks: folder of the lock files.
+        worker: who takes trials; whoever has the same name later knows that this one is dead.
     """
 
-    def __init__(self, storage: BaseStorage, url: str, name: str, locks: Path) -> None:
-        self.url, self.name, self._storage = url, name, storage
+    def __init__(self, storage: BaseStorage, url: str, name: str, locks: Path, worker: str = "") -> None:
+        self.url, self.name, self._storage, self._worker = url, name, storage, worker
         self._locks = Path(os.path.realpath(locks))
         self._host = f"{socket.gethostname()} {_boot()} {self._locks}"
         self._seen: dict[int, tuple[int, float]] = {}
@@ -202,6 +203,7 @@ class StudyLedger:
             if self._take(attempt):
                 with guard(self.url):
                     self._storage.set_trial_user_attr(storage_id(attempt), _HOST, self._host)
+                    self._storage.set_trial_user_attr(storage_id(attempt), _WORKER, self._worker)
                 return Claim(entry.planned, attempt, lock)
             lock.release()
         return None
@@ -301,6 +303,8 @@ class StudyLedger:
             if lock is not None:
                 lock.release()
             return lock is not None
+        if self._worker and attempt.user_attrs.get(_WORKER) == self._worker:
+            return True
         beat, now = attempt.user_attrs.get(_BEAT, 0), time.monotonic()
         last, since = self._seen.setdefault(attempt.number, (beat, now))
         if last != beat:

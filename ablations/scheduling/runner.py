@@ -1,27 +1,27 @@
-"""Carrying out a study on this machine: workers, progress, and the report at the end."""
+"""Carrying out a study: workers, progress, and the report at the end."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ablations import plan as plans
 from ablations.plan import Plan
-from ablations.scheduling import files, storage
+from ablations.scheduling import engines, files, storage
+from ablations.scheduling.engines import Engine
+from ablations.scheduling.engines.process import Instructions
+from ablations.scheduling.engines.settings import EngineSettings
 from ablations.scheduling.forecast import time_left
 from ablations.scheduling.ledger import StudyLedger, TrialEntry, refuse_other
 from ablations.trials import check, expand, sections
@@ -31,8 +31,6 @@ from tasks.system.atomic_files import asides
 OK, FAILED = 0, 1
 LOOK = 5.0
 """Seconds between looks at the storage."""
-PATIENCE = 30.0
-"""Seconds that a worker has to stop in when it is asked to."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Request:
     given: tuple[str, ...]
     directory: Path
     storage: str
-    workers: int
+    engine: EngineSettings
 
     @property
     def locks(self) -> Path:
@@ -132,23 +130,19 @@ def _agree(ledger: StudyLedger, plan: Plan) -> Plan:
 
 
 class _Crew:
-    """The workers of this machine."""
+    """The workers that this call has, and what is seen of them."""
 
     def __init__(self, request: Request, plan: Plan, ledger: StudyLedger, console: Console) -> None:
         self._request, self._ledger, self._console = request, ledger, console
         self._name = plan.name
-        self._task = json.dumps(
-            {
-                "directory": str(request.directory),
-                "storage": request.storage,
-                "locks": str(request.locks),
-                "name": plan.name,
-                "plan": request.node,
-            }
-        )
-        self._workers: dict[int, subprocess.Popen[str]] = {}
-        self._logs = request.directory / "logs"
-        self._stopped = False
+        task = {
+            "directory": str(request.directory),
+            "storage": request.storage,
+            "locks": str(request.locks),
+            "name": plan.name,
+            "plan": request.node,
+        }
+        self._instructions = Instructions(task, uuid4().hex, request.directory / "logs")
 
     def carry_out(self) -> list[str]:
         """Run workers until all trials have ended; what stood in the way, a line each."""
@@ -156,26 +150,25 @@ class _Crew:
         files.write_table(self._request.directory, entries)
         if all(entry.result for entry in entries):
             return []
+        engine = engines.create(self._request.engine, self._instructions)
         with _stoppable():
             try:
-                for place in range(self._request.workers):
-                    self._start(place)
-                troubles = self._watch(entries)
+                engine.start(range(self._request.engine.workers))
+                troubles = self._watch(engine, entries)
             except KeyboardInterrupt:
                 troubles = ["stopped"]
             finally:
-                self._stop()
+                engine.stop()
         return troubles
 
-    def _watch(self, entries: list[TrialEntry]) -> list[str]:
+    def _watch(self, engine: Engine, entries: list[TrialEntry]) -> list[str]:
         known = [entry.state for entry in entries]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console) as progress:
             bar = progress.add_task(self._name, total=len(entries), completed=_ended(entries), left=time_left(entries))
             looked = time.monotonic()
             while True:
-                troubles = self._replace_dead()
-                busy = any(worker.poll() is None for worker in self._workers.values())
+                busy, troubles = self._tend(engine)
                 if time.monotonic() - looked < LOOK and busy and not troubles:
                     time.sleep(0.2)
                     continue
@@ -198,72 +191,14 @@ class _Crew:
                 if done == len(entries) or troubles or not busy:
                     return troubles
 
-    def _start(self, place: int) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        with (self._logs / f"{socket.gethostname()}-{place}.log").open("a") as log:
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "ablations.scheduling.worker"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                text=True,
-                env=environment(place, self._request.workers),
-                start_new_session=True,  # Ctrl-C is for this process, which passes it on once
-            )
-        pipe: IO[str] | None = worker.stdin
-        assert pipe is not None
-        pipe.write(f"{self._task}\n")
-        pipe.close()
-        self._workers[place] = worker
-
-    def _replace_dead(self) -> list[str]:
-        """Start another worker for one that was killed; say why one gave up."""
-        troubles = []
-        for place, worker in list(self._workers.items()):
-            status = worker.poll()
-            if status is None or status == 0:
-                continue
-            if status < 0:
-                self._start(place)
-            else:
-                troubles.append(self._last_words(place))
-                del self._workers[place]
-        return troubles
-
-    def _last_words(self, place: int) -> str:
-        log = self._logs / f"{socket.gethostname()}-{place}.log"
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("error: ")]
-        return lines[-1] if lines else f"error: a worker gave up: see {log}"
-
-    def _stop(self) -> None:
-        alive = [worker for worker in self._workers.values() if worker.poll() is None]
-        for worker in alive:
-            worker.send_signal(signal.SIGINT)
-        limit = time.monotonic() + PATIENCE
-        for worker in alive:
-            try:
-                worker.wait(max(0.1, limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
-
-
-def environment(place: int, workers: int) -> dict[str, str]:
-    """Of one of so many workers: threads that do not crowd each other, a GPU each, nothing of a distributed run."""
-    free = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-    # All libraries have as many threads: one with more than there is room for spends its time waiting for itself.
-    share = str(max(1, len(os.sched_getaffinity(0)) // workers))
-    threads = free.get("OMP_NUM_THREADS", share).split(",")[0]
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        free.setdefault(name, threads)
-    import torch  # here, since refusing a study needs none of it
-
-    gpus = torch.cuda.device_count()
-    if gpus > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        free["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)]
-    free["PYTHONUNBUFFERED"] = "1"
-    return free
+    def _tend(self, engine: Engine) -> tuple[bool, list[str]]:
+        """Replace workers that died; whether any is at work, and why others gave up."""
+        endings = {place: engine.ending(place) for place in range(self._request.engine.workers)}
+        died = [place for place, ending in endings.items() if ending and ending.status < 0]
+        if died:
+            engine.start(died)
+        busy = bool(died) or None in endings.values()
+        return busy, [ending.words for ending in endings.values() if ending and ending.status > 0]
 
 
 @contextmanager

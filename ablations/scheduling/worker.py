@@ -1,6 +1,6 @@
 """`python -m ablations.scheduling.worker`: a process that carries out trials of a study until none waits.
 
-Started by `python -m ablations`, which tells it on standard input, as JSON, where the study is.
+Started by an engine, which tells it on standard input, as JSON, where the study is.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ COSTS = "trainer.costs=true"
 """What a study asks of trials that do more than tune, unless it, or its owner, says otherwise."""
 PAUSE = 3.0
 """Seconds between looks at a study in which nothing can be taken at the moment."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask a worker to stop; SLURM sends the last two before a job's time is over."""
 TRIES = 7
 """How often a storage is asked that does not answer, a little later each time."""
 
@@ -85,11 +87,10 @@ class StopWatch(Callback):
 
 
 class Heart:
-    """Beats for an attempt while it is carried out, and sets `stop` if it was taken away or the parent is gone."""
+    """Beats for an attempt while it is carried out, and sets `stop` if it was taken away."""
 
     def __init__(self, ledger: StudyLedger, claim: Claim, stop: threading.Event) -> None:
         self._ledger, self._claim, self._stop = ledger, claim, stop
-        self._parent = os.getppid()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -109,7 +110,7 @@ class Heart:
             except StorageError as error:
                 sys.stderr.write(f"no beat for trial {self._claim.planned.number}: {error}\n")
                 continue
-            if not alive or os.getppid() != self._parent:
+            if not alive:
                 self._stop.set()
 
 
@@ -130,8 +131,7 @@ def work(plan: Plan, ledger: StudyLedger, directory: Path, stop: threading.Event
         ledger.mend()
         return ledger.claim(ready)
 
-    parent = os.getppid()
-    while not stop.is_set() and os.getppid() == parent:
+    while not stop.is_set():
         claim = _patiently(stop, take)
         if claim is not None:
             _attempt(plan, ledger, claim, directory, stop)
@@ -289,6 +289,13 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(lines)}" if lines else type(error).__name__
 
 
+def _follow(parent: int, stop: threading.Event) -> None:
+    """Set `stop` once the process that has started this one is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    stop.set()
+
+
 def main() -> int:
     """Do what standard input says; exit status 1 with a last line that begins with `error:` if that cannot go on."""
     line = sys.stdin.readline()
@@ -297,13 +304,14 @@ def main() -> int:
         return FAILED
     task = json.loads(line)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=_follow, args=(task["parent"], stop), daemon=True).start()
     directory = Path(task["directory"])
     storage = None
     try:
         storage = open_storage(task["storage"])
-        ledger = StudyLedger(storage, task["storage"], task["name"], Path(task["locks"]))
+        ledger = StudyLedger(storage, task["storage"], task["name"], Path(task["locks"]), task["worker"])
         work(plans.read(task["plan"]), ledger, directory, stop)
     except (StorageError, InputError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -19,6 +19,7 @@ import ablations
 from ablations import __main__ as cli
 from ablations import plan as plans
 from ablations.scheduling import runner, worker
+from ablations.scheduling.engines.local import local_environment
 from tests.ablations.conftest import TINY, Bench, Runs
 
 ROOT = Path(ablations.__file__).parent.parent
@@ -119,7 +120,7 @@ def test_all_libraries_of_a_worker_have_the_same_threads(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    found = runner.environment(place=0, workers=4)
+    found = local_environment(place=0, workers=4)
     assert tuple(found[name] for name in names) == expected
 
 
