@@ -34,7 +34,9 @@ class SlurmEngine:
             )
         self._instructions, self._cpus = instructions, settings.cpus
         timeouts = {f"{cluster}_max_num_timeout": _TIMEOUTS}
-        self._executor = submitit.AutoExecutor(instructions.logs / "jobs", cluster=cluster, **timeouts)
+        folder = instructions.logs / "jobs"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what jobs are told may hold the storage's password
+        self._executor = submitit.AutoExecutor(folder, cluster=cluster, **timeouts)
         self._executor.update_parameters(
             name="study",
             timeout_min=int(options.pop("time")),
