@@ -27,9 +27,9 @@ class SlurmEngine:
     def __init__(self, settings: EngineSettings, instructions: Instructions) -> None:
         options = dict(settings.slurm)
         cluster = options.pop("cluster", "slurm")
-        if cluster == "slurm" and shutil.which("sbatch") is None:
+        if cluster == "slurm" and None in map(shutil.which, ("sbatch", "srun")):
             raise InputError(
-                "study.engine=slurm needs sbatch: start the study where jobs are submitted "
+                "study.engine=slurm needs sbatch and srun: start the study where jobs are submitted "
                 "(study.slurm={cluster: local, ...} runs them on this machine)"
             )
         self._instructions, self._cpus = instructions, settings.cpus
@@ -52,7 +52,7 @@ class SlurmEngine:
         try:
             self._jobs.update(zip(places, self._executor.submit_array(workers), strict=True))
         except FailedJobError as error:
-            raise InputError(f"sbatch refuses study.slurm: {error}") from error
+            raise InputError(f"sbatch refuses study.slurm: {' '.join(str(error).split())}") from error
 
     def ending(self, place: int) -> Ending | None:
         """What the job at `place` returned; that it died, where it left nothing."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,17 +31,22 @@ class Ending:
 
 @dataclass(frozen=True)
 class Instructions:
-    """What all workers of a study are told, as JSON has it; `crew` tells those of this call from all others."""
+    """What all workers of a study are told, as JSON has it; `crew` tells those of this call from all others.
+
+    They begin in `folder`, on every machine, since paths may be relative.
+    """
 
     task: Mapping[str, Any]
     crew: str
     logs: Path
+    folder: Path = field(default_factory=Path.cwd)
 
     def begin(self, place: int, environment: Mapping[str, str]) -> WorkerProcess:
         """Start the worker of a place, on this machine."""
         return WorkerProcess(
             json.dumps({**self.task, "worker": f"{self.crew} {place}", "parent": os.getpid()}),
             self.logs / f"{socket.gethostname()}-{place}.log",
+            self.folder,
             environment,
         )
 
@@ -50,7 +54,7 @@ class Instructions:
 class WorkerProcess:
     """A process that carries out trials, and its log."""
 
-    def __init__(self, task: str, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, task: str, log: Path, folder: Path, environment: Mapping[str, str]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         with log.open("a") as file:
@@ -60,6 +64,7 @@ class WorkerProcess:
                 stdout=file,
                 stderr=file,
                 text=True,
+                cwd=folder,
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for the parent, which passes it on once
             )
@@ -87,7 +92,7 @@ class WorkerProcess:
     def interrupt(self) -> None:
         """Ask it to save, give its trial back and stop."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.terminate()  # SIGINT may be ignored where this was begun in the background
 
     def stop(self, seconds: float) -> None:
         """Wait until it has stopped, and kill it after so many seconds."""

@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
+from ablations import __main__ as cli
+from ablations.scheduling.engines import settings
+from ablations.scheduling.engines.process import Instructions
+from operators import InputError
 from tests.ablations.conftest import NODE, TINY
 from tests.ablations.scheduling.test_study import ROOT, TIMES, rows
 
@@ -63,6 +67,94 @@ def metrics(directory: Path) -> list[dict[str, Any]]:
     assert {row["state"] for row in table} == {"complete"}
     runs = [json.loads((path / "metrics.json").read_text()) for path in sorted((directory / "trials").iterdir())]
     return [{key: value for key, value in run.items() if key not in TIMES} for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"engine": "sulrm"}, "did you mean 'slurm'"),
+        ({"workers": "0"}, "study.workers=0"),
+        ({"cpus": "2"}, "study.cpus is of study.engine=ray and slurm, not of local"),
+        ({"engine": "ray", "slurm": "{time: 5}"}, "study.slurm is of study.engine=slurm, not of ray"),
+        ({"engine": "ray", "cpus": "0.5"}, "study.cpus='0.5'"),
+        ({"engine": "ray", "gpus": "nan"}, "study.gpus=nan"),
+        ({"engine": "ray", "gpus": "many"}, "study.gpus='many'"),
+        ({"engine": "slurm"}, "needs time: MINUTES"),
+        ({"engine": "slurm", "slurm": "{time: 4:00:00}"}, "needs time: MINUTES"),
+        ({"engine": "slurm", "slurm": "{time: 0}"}, "needs time: MINUTES"),
+        ({"engine": "slurm", "slurm": "[time"}, "must be options of sbatch"),
+        ({"engine": "slurm", "slurm": "{time: {a: 5}}"}, "must be options of sbatch"),
+        ({"engine": "slurm", "slurm": "{time: 5, cluster: mine}"}, "can only be local"),
+        ({"engine": "slurm", "slurm": "{time: 5}", "gpus": "0.5"}, "study.gpus=0.5"),
+    ],
+)
+def test_wrong_options_of_an_engine_are_refused(given: dict[str, str], expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        settings.read(given)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_an_engine_are_read() -> None:
+    assert settings.read({}) == settings.EngineSettings()
+    ray = settings.read({"engine": "ray", "address": "auto", "gpus": "0.5", "cpus": "2", "workers": "40"})
+    assert (ray.address, ray.gpus, ray.cpus, ray.workers, ray.elsewhere) == ("auto", 0.5, 2, 40, True)
+    slurm = settings.read({"engine": "slurm", "slurm": "{time: 240, mem: 16G}", "gpus": "1"})
+    assert (slurm.slurm, slurm.gpus, slurm.elsewhere) == ({"time": "240", "mem": "16G"}, 1, True)
+    assert not settings.read({"engine": "slurm", "slurm": "{time: 240, cluster: local}"}).elsewhere
+
+
+@pytest.mark.parametrize("engine", ["ray", "slurm"])
+def test_engine_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=rf"pip install 'operator-zoo\[{engine}\]'"):
+        settings.read({"engine": engine})
+
+
+def test_workers_on_other_machines_need_another_storage_than_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(yaml.safe_dump(NODE))
+    assert cli.main(["study=my.yaml", "study.engine=ray", "study.address=auto"]) == 2
+    assert "cannot share an SQLite file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """SLURM's commands, which keep what is submitted and answer with what `answer` holds."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, script in (("srun", "exit 0"), ("sbatch", f'cat "$1" > {tmp_path}/submitted; . {tmp_path}/answer')):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    (tmp_path / "answer").write_text("echo Submitted batch job 12")
+    return tmp_path
+
+
+def test_slurm_gets_an_array_of_jobs_with_the_options_of_the_study(slurm: Path) -> None:
+    from ablations.scheduling.engines.on_slurm import SlurmEngine
+
+    options = {"engine": "slurm", "cpus": "4", "gpus": "1", "slurm": "{time: 240, mem: 16G, partition: gpu}"}
+    engine = SlurmEngine(settings.read(options), Instructions({"storage": "secret"}, "crew", slurm / "logs"))
+    engine.start(range(3))
+    submitted = (slurm / "submitted").read_text()
+    for line in ("array=0-2%", "time=240", "mem=16G", "partition=gpu", "cpus-per-task=4", "gpus-per-node=1"):
+        assert f"#SBATCH --{line}" in submitted
+    assert (slurm / "logs" / "jobs").stat().st_mode & 0o077 == 0
+    (slurm / "answer").write_text("echo invalid partition >&2; exit 1")
+    with pytest.raises(InputError, match=r"sbatch refuses study\.slurm: .*invalid partition"):
+        engine.start([0])
+
+
+def test_slurm_without_its_commands_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ablations.scheduling.engines.on_slurm import SlurmEngine
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="needs sbatch and srun"):
+        SlurmEngine(settings.read({"engine": "slurm", "slurm": "{time: 5}"}), Instructions({}, "crew", tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +206,21 @@ def test_jobs_whose_time_is_over_and_that_are_killed_go_on(tmp_path: Path, undis
     assert study.wait(900) == 0, (tmp_path / "disturbed.out").read_text()
     assert metrics(tmp_path / "disturbed") == undisturbed
     assert sum(int(row["attempts"]) for row in rows(tmp_path / "disturbed")) >= 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [("study.engine=ray",), ("study.engine=slurm", "study.slurm={cluster: local, time: 60}")]
+)
+def test_interrupted_study_stops_and_goes_on_with_another_engine(
+    tmp_path: Path, undisturbed: list[dict[str, Any]], options: tuple[str, ...]
+) -> None:
+    study = begin(tmp_path, "interrupted", "study.workers=2", *options)
+    locks = tmp_path / "interrupted" / "study.db.locks"
+    workers = wait_for(lambda: in_trial(locks))
+    study.send_signal(signal.SIGINT)
+    assert study.wait(120) == 1
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert {row["state"] for row in rows(tmp_path / "interrupted")} <= {"waiting", "complete"}
+    assert begin(tmp_path, "interrupted", "study.workers=2").wait(900) == 0
+    assert metrics(tmp_path / "interrupted") == undisturbed
