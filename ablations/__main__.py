@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.masking import masked
+from ablations.scheduling.engines import settings
+from ablations.scheduling.request import Request
 from operators.command_line import begin, conclude
 from operators.errors import InputError, check_names
 
@@ -76,14 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, FAILED)
 
 
-def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 - a Request, whose import takes seconds
+def read(given: Sequence[str]) -> Request:
     """The command line's request.
 
     Raises:
         InputError: an option that is unknown, or its value.
     """
     from ablations import nodes, plan, studyfile
-    from ablations.scheduling.engines import settings
 
     options: dict[str, str] = {}
     overrides = []
@@ -111,9 +112,9 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
         node.pop("tuning", None)
     name = nodes.check_study_name(node["name"])
     directory = _directory(options.get("dir") or str(Path("outputs", "studies", name)))
-    from ablations.scheduling import storage
+    from ablations.scheduling import storage, urls
 
-    url = options.get("storage") or storage.default_url(directory)
+    url = options.get("storage") or urls.default_url(directory)
     if engine.elsewhere and url.startswith("sqlite"):
         raise InputError(
             f"workers of study.engine={engine.engine} on other machines cannot share an SQLite file: give "
@@ -123,8 +124,6 @@ def read(given: Sequence[str]):  # type: ignore[no-untyped-def] # noqa: ANN201 -
         storage.reach(url)
     except storage.StorageError as error:
         raise InputError(str(error)) from error
-    from ablations.scheduling.runner import Request
-
     return Request(node=node, given=(*recorded, *overrides), directory=directory, storage=url, engine=engine)
 
 

@@ -113,6 +113,16 @@ def sections(plan: Plan, given: Sequence[str]) -> dict[str, str]:
     return {name: sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:16] for name, part in parts.items()}
 
 
+def refuse_other(what: str, recorded: Mapping[str, str], sections: Mapping[str, str]) -> None:
+    """Raise `InputError` unless the recorded design is the one of `sections`."""
+    differing = sorted(name for name in {*recorded, *sections} if recorded.get(name) != sections.get(name))
+    if differing:
+        raise InputError(
+            f"{what} exists with another design (other {', '.join(differing)}) and is left as it is: "
+            "choose another study.dir=DIR and study.name=NAME, or repeat its command"
+        )
+
+
 def check(plan: Plan, trials: Iterable[Trial]) -> None:
     """Find out whether the run of any arm would be refused, without weights and without training.
 

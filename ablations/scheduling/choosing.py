@@ -1,12 +1,59 @@
-"""The level that tuning chooses for an arm, from the trials that have ended."""
+"""What is known of a trial only when it starts: the level that tuning has chosen, or what a sampler proposes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ablations.plan import Plan
-from ablations.scheduling.ledger import TrialEntry
-from ablations.trials import TUNING, Trial
+from ablations.scheduling.entries import TrialEntry
+from ablations.scheduling.ledger import Claim, StudyLedger
+from ablations.scheduling.storage import guard
+from ablations.scheduling.trial import samplers
+from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
+from tasks.config.composition import compose
+
+
+@dataclass
+class Choice:
+    """Overrides of run.py for the trial, what the table says of them, and what may end its run early."""
+
+    overrides: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+    pruning: samplers.Pruning | None = None
+
+
+def ready(plan: Plan, trial: Trial, entries: Sequence[TrialEntry]) -> bool:
+    """Whether the trials that decide over this one have ended."""
+    first = plan.tuning is None or (trial.stage == TUNING and trial.beyond is None)
+    return first or best_level(plan, trial, entries) is not None
+
+
+def choose(plan: Plan, ledger: StudyLedger, claim: Claim) -> Choice | None:
+    """What the claimed trial runs with; None if the results of others have made it needless.
+
+    Raises:
+        StorageError: the storage has failed.
+    """
+    trial = claim.planned
+    choice = Choice(
+        (*trial.overrides, f"seed={trial.seed}"), {"tuned": trial.stage == MAIN and plan.tuning is not None}
+    )
+    if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
+        return None
+    if plan.searches:
+        proposed = ledger.trial(claim, samplers.sampler(plan, trial), samplers.pruner(plan))
+        with guard(ledger.url):
+            params = samplers.suggest(proposed, search_space(plan, compose(choice.overrides)))
+        choice.overrides = merge(choice.overrides, [f"{key}={literal(value)}" for key, value in params.items()])
+        choice.facts["params"] = params
+        choice.pruning = None if plan.pruner == "none" else samplers.Pruning(proposed, plan.select)
+    elif choice.facts["tuned"]:
+        assert plan.tuning is not None
+        best = best_level(plan, trial, ledger.entries())
+        choice.overrides = merge(choice.overrides, [f"{plan.tuning.key}={literal(best)}"])
+    return choice
 
 
 def best_level(plan: Plan, trial: Trial, entries: Sequence[TrialEntry]) -> float | None:

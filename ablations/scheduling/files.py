@@ -19,7 +19,8 @@ from ablations import plan as plans
 from ablations.layout import CHOSEN, DESIGN, FACTOR, PARAMETER, PLAN, PLANNED, TABLE, run_directory
 from ablations.plan import Plan
 from ablations.registration import analysis_plan, environment_lock, keeping
-from ablations.scheduling.ledger import StudyLedger, TrialEntry
+from ablations.scheduling.entries import TrialEntry
+from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import guard
 from ablations.trials import Trial, lay_out, sections
 from operators.errors import InputError

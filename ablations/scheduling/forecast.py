@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from ablations.scheduling.ledger import TrialEntry
+from ablations.scheduling.entries import TrialEntry
 from ablations.trials import MAIN, TUNING, Trial
 
 RAN = ("complete", "diverged", "pruned")

@@ -14,7 +14,8 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablations.layout import FAILED, RESULTS
 from ablations.plan import Objective
+from ablations.scheduling import entries
+from ablations.scheduling.entries import DUPLICATE, LOST, RELEASED, RESULT, TrialEntry, attributes
 from ablations.scheduling.lock import try_lock
 from ablations.scheduling.optuna_private import storage_id
 from ablations.scheduling.storage import guard
-from ablations.trials import SEARCH, Trial
-from operators.errors import InputError
+from ablations.trials import SEARCH, Trial, refuse_other
 
-LOST, RELEASED, DUPLICATE = "lost", "released", "duplicate"
-"""How attempts end that leave the trial without a result."""
 BEAT = 15.0
 """Seconds between beats."""
 GRACE = 120.0
@@ -43,45 +43,7 @@ GRACE = 120.0
 LIMIT = 3
 """Attempts in a row that may die before the trial counts as failed."""
 
-_PLANNED, _RESULT, _BEAT, _HOST, _WORKER, _SECTIONS = "planned", "result", "beat", "host", "worker", "sections"
-
-
-@dataclass(frozen=True)
-class TrialEntry:
-    """A planned trial and its attempts, in order of their creation."""
-
-    planned: Trial
-    attempts: tuple[FrozenTrial, ...]
-
-    @property
-    def running(self) -> list[FrozenTrial]:
-        return [one for one in self.attempts if one.state is TrialState.RUNNING]
-
-    @property
-    def waiting(self) -> list[FrozenTrial]:
-        return [one for one in self.attempts if one.state is TrialState.WAITING]
-
-    @property
-    def result(self) -> Mapping[str, Any] | None:
-        """What came out: `state`, `metrics`, `seconds`, `reason` and more; None as long as nothing has."""
-        results = [_result(one) for one in self.attempts]
-        good = [one for one in results if one.get("state") in RESULTS]
-        if good:
-            return good[0]
-        failed = [one for one in results if one.get("state") == FAILED]
-        return failed[-1] if failed and not self.running and not self.waiting else None
-
-    @property
-    def state(self) -> str:
-        """`complete`, `diverged`, `pruned`, `skipped`, `failed`, `running` or `waiting`."""
-        result = self.result
-        return str(result["state"]) if result else "running" if self.running else "waiting"
-
-    @property
-    def started(self) -> int:
-        """How often it was begun."""
-        begun = [one for one in self.attempts if one.state is not TrialState.WAITING]
-        return sum(_result(one).get("state") != DUPLICATE for one in begun)
+_BEAT, _HOST, _WORKER, _SECTIONS = "beat", "host", "worker", "sections"
 
 
 @dataclass
@@ -138,24 +100,20 @@ class StudyLedger:
                     study.set_metric_names([one.metric for one in objectives])  # for optuna-dashboard
             except DuplicatedStudyError:
                 study = optuna.load_study(study_name=name, storage=storage)
-            recorded = study.user_attrs.get(_SECTIONS)
             for _ in range(20):  # its creator may be about to say what it is
-                if recorded is not None:
+                if recorded := study.user_attrs.get(_SECTIONS):
                     break
                 time.sleep(0.25)
-                recorded = study.user_attrs.get(_SECTIONS)
         refuse_other(f"study {name!r}", recorded or {}, sections)
         return cls(storage, url, name, locks)
 
     def enroll(self, trials: Sequence[Trial]) -> None:
         """Add those of the planned `trials` that are not in the book, and let those that failed wait again."""
         known = {entry.planned.number: entry for entry in self.entries()}
-        labels: dict[str, list[str]] = {}
-        for trial in trials:
-            for name, level in _params(trial).items():
-                if level not in labels.setdefault(name, []):
-                    labels[name].append(level)
-        spaces: dict[str, BaseDistribution] = {name: CategoricalDistribution(of) for name, of in labels.items()}
+        labels: dict[str, dict[str, None]] = {}
+        for name, level in (pair for trial in trials for pair in _params(trial).items()):
+            labels.setdefault(name, {})[level] = None
+        spaces: dict[str, BaseDistribution] = {name: CategoricalDistribution(list(of)) for name, of in labels.items()}
         for trial in trials:
             entry = known.get(trial.number)
             if entry is None:
@@ -165,36 +123,29 @@ class StudyLedger:
 
     def entries(self) -> list[TrialEntry]:
         """All planned trials, in their order."""
-        found: dict[int, list[FrozenTrial]] = {}
         with guard(self.url):
-            trials = self.study.get_trials(deepcopy=False)
-        for one in sorted(trials, key=lambda trial: trial.number):
-            if _PLANNED in one.user_attrs:
-                found.setdefault(one.user_attrs[_PLANNED]["number"], []).append(one)
-        return [TrialEntry(_planned(found[number][0]), tuple(found[number])) for number in sorted(found)]
+            return entries.read(self.study.get_trials(deepcopy=False))
 
     def mend(self) -> None:
         """Close attempts whose process is dead, and let their trials wait again."""
-        entries = self.entries()
-        for entry in entries:
+        for entry in self.entries():
             for attempt in entry.running:
                 if self._dead(entry.planned, attempt):
                     self._bury(entry, attempt)
-        if any(entry.running or not entry.waiting for entry in entries if entry.result is None):
-            for entry in self.entries():
-                if entry.result is None and not entry.running and not entry.waiting:
-                    self._again(entry)
+        for entry in self.entries():
+            if entry.result is None and not entry.running and not entry.waiting:
+                self._again(entry)
 
     def claim(self, ready: Callable[[Trial, Sequence[TrialEntry]], bool]) -> Claim | None:
         """Take the first trial that waits and is `ready`; None if there is none."""
-        entries = self.entries()
-        for entry in entries:
+        known = self.entries()
+        for entry in known:
             if entry.result is not None or entry.running:
                 for spare in entry.waiting:  # two machines let the trial wait again at the same moment
                     if self._take(spare):
                         self._close(spare, TrialState.FAIL, {"state": DUPLICATE})
                 continue
-            if not entry.waiting or not ready(entry.planned, entries):
+            if not entry.waiting or not ready(entry.planned, known):
                 continue
             lock = try_lock(self._lock_file(entry.planned))
             if lock is None:
@@ -241,11 +192,9 @@ class StudyLedger:
         claim.lock.release()
 
     def _take(self, attempt: FrozenTrial) -> bool:
-        try:
-            with guard(self.url):
-                return self._storage.set_trial_state_values(storage_id(attempt), TrialState.RUNNING)
-        except UpdateFinishedTrialError:
-            return False
+        with guard(self.url), suppress(UpdateFinishedTrialError):
+            return self._storage.set_trial_state_values(storage_id(attempt), TrialState.RUNNING)
+        return False
 
     def _close(
         self,
@@ -254,47 +203,36 @@ class StudyLedger:
         result: Mapping[str, Any],
         values: Sequence[float] | None = None,
     ) -> None:
-        try:
-            with guard(self.url):
-                self._storage.set_trial_user_attr(storage_id(attempt), _RESULT, dict(result))
-                self._storage.set_trial_state_values(storage_id(attempt), state, values)
-        except UpdateFinishedTrialError:
-            return  # another process thought this one dead, and its attempt is the one that counts
+        """End an attempt, unless another process thought this one dead: then its attempt is the one that counts."""
+        with guard(self.url), suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(storage_id(attempt), RESULT, dict(result))
+            self._storage.set_trial_state_values(storage_id(attempt), state, values)
 
-    def _add(self, planned: Trial, spaces: Mapping[str, BaseDistribution]) -> None:
-        attrs = {_PLANNED: asdict(planned)}
+    def _add(
+        self, planned: Trial, spaces: Mapping[str, BaseDistribution], fixed: Mapping[str, Any] | None = None
+    ) -> None:
+        """Let a trial wait: a search's with parameters that are `fixed`, any other with its levels."""
         with guard(self.url):
             if planned.stage == SEARCH:
-                self.study.enqueue_trial({}, user_attrs=attrs)
-                return
-            self.study.add_trial(
-                create_trial(
-                    state=TrialState.WAITING, params=_params(planned), distributions=dict(spaces), user_attrs=attrs
+                self.study.enqueue_trial(dict(fixed or {}), user_attrs=attributes(planned))
+            else:
+                params, attrs = _params(planned), attributes(planned)
+                trial = create_trial(
+                    state=TrialState.WAITING, params=params, distributions=dict(spaces), user_attrs=attrs
                 )
-            )
+                self.study.add_trial(trial)
 
     def _again(self, entry: TrialEntry) -> None:
         """Let a trial wait once more, a search's with the parameters that were proposed."""
-        planned = entry.planned
         with guard(self.url):
-            trials = {one.number: one for one in self.study.get_trials(deepcopy=False)}
-        latest = trials[entry.attempts[-1].number]
-        if planned.stage == SEARCH:
-            fixed = latest.params or latest.system_attrs.get("fixed_params", {})
-            with guard(self.url):
-                self.study.enqueue_trial(fixed, user_attrs={_PLANNED: asdict(planned)})
-        else:
-            self._add(planned, latest.distributions)
+            latest = self._storage.get_trial(storage_id(entry.attempts[-1]))
+        self._add(entry.planned, latest.distributions, latest.params or latest.system_attrs.get("fixed_params"))
 
     def _bury(self, entry: TrialEntry, attempt: FrozenTrial) -> None:
-        in_a_row = 1
-        for one in reversed([one for one in entry.attempts if one.number < attempt.number]):
-            if _result(one).get("state") != LOST:
-                break
-            in_a_row += 1
+        deaths = entry.deaths(attempt)
         result: dict[str, Any] = {"state": LOST}
-        if in_a_row >= LIMIT:
-            result = {"state": FAILED, "reason": f"its process died {in_a_row} times, perhaps for lack of memory"}
+        if deaths >= LIMIT:
+            result = {"state": FAILED, "reason": f"its process died {deaths} times, perhaps for lack of memory"}
         self._close(attempt, TrialState.FAIL, result)
 
     def _dead(self, planned: Trial, attempt: FrozenTrial) -> bool:
@@ -316,28 +254,9 @@ class StudyLedger:
         return self._locks / f"{planned.number:05d}.lock"
 
 
-def refuse_other(what: str, recorded: Mapping[str, str], sections: Mapping[str, str]) -> None:
-    """Raise `InputError` unless the recorded design is the one of `sections`."""
-    differing = sorted(name for name in {*recorded, *sections} if recorded.get(name) != sections.get(name))
-    if differing:
-        raise InputError(
-            f"{what} exists with another design (other {', '.join(differing)}) and is left as it is: "
-            "choose another study.dir=DIR and study.name=NAME, or repeat its command"
-        )
-
-
-def _planned(trial: FrozenTrial) -> Trial:
-    recorded = dict(trial.user_attrs[_PLANNED])
-    return Trial(**{**recorded, "overrides": tuple(recorded["overrides"])})
-
-
 def _params(planned: Trial) -> dict[str, str]:
     """As Optuna shows them; with the block in its name, a factor may have other levels in another block."""
     return {f"{planned.block}/{name}": level for name, level in planned.factors.items()}
-
-
-def _result(trial: FrozenTrial) -> Mapping[str, Any]:
-    return trial.user_attrs.get(_RESULT, {}) if trial.state.is_finished() else {}
 
 
 def _boot() -> str:

@@ -1,55 +1,32 @@
-"""Carrying out a study: workers, progress, and the report at the end."""
+"""Carrying out a study: the plan and the storage agree, an engine has workers, and the table says how far they are."""
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ablations import plan as plans
 from ablations.plan import Plan
 from ablations.scheduling import engines, files, storage
 from ablations.scheduling.engines import Engine
 from ablations.scheduling.engines.process import Instructions
-from ablations.scheduling.engines.settings import EngineSettings
-from ablations.scheduling.forecast import time_left
-from ablations.scheduling.ledger import StudyLedger, TrialEntry, refuse_other
-from ablations.trials import check, expand, sections
+from ablations.scheduling.ledger import StudyLedger
+from ablations.scheduling.progress import ProgressBar, conclude
+from ablations.scheduling.request import Request
+from ablations.scheduling.urls import shown
+from ablations.trials import check, expand, refuse_other, sections
 from operators.errors import InputError
-from tasks.system.atomic_files import asides
 
-OK, FAILED = 0, 1
 LOOK = 5.0
 """Seconds between looks at the storage."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A study as the command line asks for it: `node` is its YAML in plain containers, `given` overrides of run.py."""
-
-    node: Mapping[str, Any]
-    given: tuple[str, ...]
-    directory: Path
-    storage: str
-    engine: EngineSettings
-
-    @property
-    def locks(self) -> Path:
-        """Beside an SQLite file, which several directories may share; else in the study's directory."""
-        if self.storage.startswith("sqlite:///"):
-            file = Path(self.storage.removeprefix("sqlite:///") or "study.db")
-            return file.with_name(f"{file.name}.locks")
-        return self.directory / "locks"
 
 
 def run(request: Request, report: Callable[[Path], Path]) -> int:
@@ -82,7 +59,7 @@ def run(request: Request, report: Callable[[Path], Path]) -> int:
         )
         with storage.guard(request.storage):
             plan = _agree(ledger, plan)
-        files.write_plan(directory, plan, request.given, storage.shown(request.storage), ledger)
+        files.write_plan(directory, plan, request.given, shown(request.storage), ledger)
         ledger.enroll(expand(plan, request.given))
         troubles = _Crew(request, plan, ledger, console).carry_out()
         entries = ledger.entries()
@@ -90,35 +67,6 @@ def run(request: Request, report: Callable[[Path], Path]) -> int:
         storage.close(opened)
     files.write_table(directory, entries)
     return conclude(directory, entries, troubles, console, report)
-
-
-def conclude(
-    directory: Path,
-    entries: Sequence[TrialEntry],
-    troubles: Sequence[str],
-    console: Console,
-    report: Callable[[Path], Path],
-) -> int:
-    """Say how it went, and have the report written if all has ended."""
-    for trouble in troubles:
-        console.print(trouble, soft_wrap=True, highlight=False, markup=False)
-    states = Counter(entry.state for entry in entries)
-    for entry in entries:
-        if entry.state == "failed" and entry.result:
-            trial = entry.planned
-            line = f"failed: {trial.block}, {trial.arm}, seed {trial.seed}: {entry.result['reason']}"
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
-    said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    console.print(f"{len(entries)} trials: {said}", highlight=False)
-    if kept := asides(directory):
-        line = f"{len(kept)} kept of what could not be continued: {', '.join(map(str, kept))}"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    ended = not troubles and all(entry.result for entry in entries)
-    if ended:
-        console.print(f"report: {os.path.relpath(report(directory))}", soft_wrap=True, highlight=False, markup=False)
-    else:
-        console.print("The same command goes on where it stands.", highlight=False)
-    return OK if ended and not states["failed"] else FAILED
 
 
 def _agree(ledger: StudyLedger, plan: Plan) -> Plan:
@@ -154,19 +102,15 @@ class _Crew:
         with _stoppable():
             try:
                 engine.start(range(self._request.engine.workers))
-                troubles = self._watch(engine, entries)
+                return self._watch(engine)
             except KeyboardInterrupt:
-                troubles = ["stopped"]
+                return ["stopped"]
             finally:
                 engine.stop()
-        return troubles
 
-    def _watch(self, engine: Engine, entries: list[TrialEntry]) -> list[str]:
-        known = [entry.state for entry in entries]
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console) as progress:
-            bar = progress.add_task(self._name, total=len(entries), completed=_ended(entries), left=time_left(entries))
-            looked = time.monotonic()
+    def _watch(self, engine: Engine) -> list[str]:
+        known, looked = None, 0.0
+        with ProgressBar(self._name, self._console) as progress:
             while True:
                 busy, troubles = self._tend(engine)
                 if time.monotonic() - looked < LOOK and busy and not troubles:
@@ -179,16 +123,12 @@ class _Crew:
                     if not busy:
                         raise
                     continue  # the workers are patient too, and the first that gives up says why
-                done, left = _ended(entries), time_left(entries)
-                progress.update(bar, completed=done, total=len(entries), left=left)
                 states = [entry.state for entry in entries]
+                progress.show(entries, changed=states != known)
                 if states != known:
                     known = states
                     files.write_table(self._request.directory, entries)
-                    if not self._console.is_terminal:
-                        line = f"{self._name}: {done} of {len(entries)} trials  {left}"
-                        self._console.print(line, highlight=False, markup=False)
-                if done == len(entries) or troubles or not busy:
+                if all(entry.result for entry in entries) or troubles or not busy:
                     return troubles
 
     def _tend(self, engine: Engine) -> tuple[bool, list[str]]:
@@ -213,7 +153,3 @@ def _stoppable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _ended(entries: Sequence[TrialEntry]) -> int:
-    return sum(entry.result is not None for entry in entries)

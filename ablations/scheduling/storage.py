@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import URL, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.exc import SQLAlchemyError
 
-from ablations.masking import MASK, SECRET, masked
 from ablations.scheduling.optuna_private import engine_of
+from ablations.scheduling.urls import JOURNAL, kind_of, parsed, shown, without_secrets
 from operators.errors import InputError
+from tasks.system.atomic_files import full
 from tasks.system.reading import check_file
 
-JOURNAL = "journal:"
 PATIENCE = 60.0
 """Seconds that a transaction waits for others to let go of an SQLite file."""
 CONNECTING = 5
@@ -35,7 +32,6 @@ _FATAL = re.compile(
 )
 """What trying again does not change, as PostgreSQL says it."""
 _FAILURES = (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError, RuntimeError, AssertionError)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageError(RuntimeError):
@@ -48,29 +44,6 @@ class StorageError(RuntimeError):
     fatal = False
 
 
-def default_url(directory: Path) -> str:
-    """The SQLite file of a study."""
-    return f"sqlite:///{os.path.realpath(directory / 'study.db')}"
-
-
-def shown(url: str) -> str:
-    """`url` without passwords, wherever in it they are."""
-    if url.startswith(JOURNAL):
-        return url
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        scheme, _, rest = url.partition(":")
-        return masked(f"{scheme}:{MASK}@{rest.rpartition('@')[2]}" if "@" in rest else url)
-    options = {name: MASK if SECRET.search(name) else value for name, value in parsed.query.items()}
-    hidden = parsed.set(
-        query=options,
-        password=None if parsed.password is None else MASK,
-        host=parsed.host and parsed.host.rpartition("@")[2],  # a password with an @ that is not encoded
-    )
-    return hidden.render_as_string(hide_password=False).replace(quote(MASK), MASK)
-
-
 def reach(url: str) -> None:
     """Connect once to a database server, before anything that takes long; what is kept in files is left alone.
 
@@ -78,18 +51,9 @@ def reach(url: str) -> None:
         InputError: as `open_storage`.
         StorageError: it does not answer, or refuses.
     """
-    if url.startswith((JOURNAL, "sqlite")):
-        return
-    engine = None
-    try:
-        with guard(url):
-            engine = create_engine(_parsed(url), connect_args=_waiting(url))
-            engine.connect().close()
-    except (ImportError, SQLAlchemyError) as error:
-        raise _no_driver(url) from error
-    finally:
-        if engine is not None:
-            engine.dispose()
+    if not url.startswith((JOURNAL, "sqlite")):
+        with _connecting(url):
+            _check_owner(url)
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -108,22 +72,17 @@ def open_storage(url: str) -> BaseStorage:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             message = f"study.storage={url} is damaged, or no journal of Optuna; it is left as it is"
             raise InputError(message) from error
-    kind = _kind(url)
-    if kind == "sqlite" and _parsed(url).database in (None, "", ":memory:"):
+    kind = kind_of(url)
+    if kind == "sqlite" and parsed(url).database in (None, "", ":memory:"):
         raise InputError(f"study.storage={url} is in memory, which workers cannot share: give sqlite:///FILE")
-    if kind == "sqlite" and (options := _parsed(url).query):
+    if kind == "sqlite" and (options := parsed(url).query):
         raise InputError(f"study.storage={shown(url)} has the option {next(iter(options))}: allowed is sqlite:///FILE")
     engine_kwargs = {"connect_args": _waiting(url), "pool_pre_ping": kind != "sqlite"}
     for left in reversed(range(_ATTEMPTS)):
         try:
-            with guard(url):
+            with _connecting(url):
                 _check_owner(url)
-                storage = RDBStorage(url, engine_kwargs=engine_kwargs)
-                if kind == "sqlite":
-                    _make_atomic(storage.engine)
-                return get_storage(storage)
-        except (ImportError, SQLAlchemyError) as error:
-            raise _no_driver(url) from error
+                return get_storage(RDBStorage(url, engine_kwargs=engine_kwargs))
         except StorageError:
             # Two processes that open an empty database at once both create its tables, and one of them fails.
             if not left or kind != "sqlite":
@@ -168,78 +127,52 @@ def guard(url: str) -> Iterator[None]:
         raise
     except _FAILURES as error:
         reason = _reason(error)
-        problem = StorageError(f"study.storage={shown(url)} {_without(url, reason)}")
+        problem = StorageError(f"study.storage={shown(url)} {without_secrets(url, reason)}")
         problem.fatal = _FATAL.search(reason) is not None
         raise problem from error
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether that is what `error` comes from."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if (isinstance(seen, OSError) and seen.errno in _FULL) or "disk is full" in str(seen):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+    """Whether that is what `error` comes from, also where SQLite says so."""
+    return full(error) is not None or "disk is full" in str(error)
 
 
-def _parsed(url: str) -> URL:
+@contextmanager
+def _connecting(url: str) -> Iterator[None]:
+    """As `guard`; a driver that is not there is wrong input."""
     try:
-        parsed = make_url(url)
-        if parsed.host and "@" in parsed.host:
-            raise ArgumentError("an @ in a password is written %40")
-        return parsed
-    except (ArgumentError, ValueError) as error:
-        allowed = "sqlite:///FILE, postgresql://… and journal:FILE"
+        with guard(url):
+            yield
+    except ImportError as error:
+        driver = "psycopg[binary]" if kind_of(url) == "postgresql" else "its driver"
         raise InputError(
-            f"study.storage={shown(url)!r} is no storage: allowed are {allowed}, with %40 for an @"
+            f"study.storage={shown(url)} needs a driver that is not there: pip install {driver}"
         ) from error
-
-
-def _kind(url: str) -> str:
-    return _parsed(url).get_backend_name()
 
 
 def _waiting(url: str) -> dict[str, float]:
     """How long its driver waits, as arguments of `connect`."""
-    kind = _kind(url)
-    if kind == "postgresql" and "connect_timeout" not in _parsed(url).query:
+    kind = kind_of(url)
+    if kind == "postgresql" and "connect_timeout" not in parsed(url).query:
         return {"connect_timeout": CONNECTING}
     return {"timeout": PATIENCE} if kind == "sqlite" else {}
 
 
 def _check_owner(url: str) -> None:
     """Refuse a database of another program, to which Optuna would add its tables."""
-    engine = create_engine(_parsed(url), connect_args=_waiting(url))
+    engine = create_engine(parsed(url), connect_args=_waiting(url))
     try:
         inspector = inspect(engine)
         names = inspector.get_table_names()
         if "studies" in names:  # the first table that Optuna makes
             foreign = "study_name" not in {column["name"] for column in inspector.get_columns("studies")}
         else:
-            foreign = _kind(url) == "sqlite" and bool(names)
+            foreign = kind_of(url) == "sqlite" and bool(names)
     finally:
         engine.dispose()
     if foreign:
         tables = ", ".join(sorted(names)[:3])
         raise InputError(f"study.storage={shown(url)} belongs to another program (tables: {tables}); it is left alone")
-
-
-def _no_driver(url: str) -> InputError:
-    driver = "psycopg[binary]" if _kind(url) == "postgresql" else "its driver"
-    return InputError(f"study.storage={shown(url)} needs a driver that is not there: pip install {driver}")
-
-
-def _without(url: str, text: str) -> str:
-    """`text` without the passwords that `url` holds, as they are or percent-encoded."""
-    if not url.startswith(JOURNAL):
-        parsed = _parsed(url)
-        secrets = [parsed.password, *(value for name, value in parsed.query.items() if SECRET.search(name))]
-        for secret in secrets:
-            for value in (secret,) if isinstance(secret, str) else secret or ():
-                for spelling in {value, quote(value), quote_plus(value)} - {""}:
-                    text = text.replace(spelling, MASK)
-    return masked(text)
 
 
 def _reason(error: BaseException) -> str:
@@ -248,24 +181,8 @@ def _reason(error: BaseException) -> str:
         root = root.__cause__
     lines = [line.strip() for line in str(root).splitlines() if line.strip()]
     text = re.sub(r"^\(\S+\)\s*", "", lines[0]) if lines else type(root).__name__
-    if disk_is_full(error):
+    if full(error) is not None or disk_is_full(root):
         return f"cannot be written, the disk is full: {text}"
     if "locked" in text:
         return f"is locked by another program: {text}"
     return f"does not answer: {text}"
-
-
-def _make_atomic(engine: Engine) -> None:
-    """Let every transaction take SQLite's write lock when it begins.
-
-    Otherwise two workers can both read that a trial waits before either of them writes that it has taken it.
-    """
-    engine.dispose()
-
-    @event.listens_for(engine, "connect")
-    def connect(connection, _record) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-        connection.isolation_level = None  # the driver's own BEGIN would come too late
-
-    @event.listens_for(engine, "begin")
-    def begin(connection) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -6,6 +6,8 @@ import multiprocessing
 import multiprocessing.util
 import signal
 import threading
+import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Self
 
@@ -27,17 +29,21 @@ class StoppedError(Exception):
 class Stop:
     """Notes a request to stop while it is entered, which only the main thread can do; elsewhere it hears nothing.
 
+    Args:
+        signals: that ask for it.
+
     Attributes:
         name: of the signal that came; None as long as there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
         self.name: str | None = None
+        self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            handlers = {number: signal.getsignal(number) for number in self._signals}
             # Who starts a process in the background has it ignore SIGINT: that wish holds.
             self._before = {
                 number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)
@@ -54,6 +60,17 @@ class Stop:
         """Take the signals back from a library that has put its own handlers in place."""
         for number in self._before if self.name is None else ():
             signal.signal(number, self._note)
+
+    def ask(self) -> None:
+        """Stop as SIGTERM does, from any thread."""
+        self.name = self.name or signal.SIGTERM.name
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, no longer than until a request comes; whether there was one."""
+        limit = time.monotonic() + seconds
+        while self.name is None and (left := limit - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+        return self.name is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = self.name or signal.Signals(number).name

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -19,11 +18,13 @@ import pytest
 
 from ablations import plan as plans
 from ablations.plan import Plan
-from ablations.scheduling import worker
+from ablations.scheduling import choosing, worker
 from ablations.scheduling.ledger import StudyLedger
-from ablations.scheduling.storage import close, default_url, open_storage
+from ablations.scheduling.storage import close, open_storage
+from ablations.scheduling.urls import default_url
 from ablations.trials import expand, sections
 from tasks.system import results
+from tasks.system.signals import Stop
 
 TINY = (
     "mixer=pool",
@@ -76,7 +77,7 @@ class Runs:
         self.acts: dict[str, Callable[[], Any]] = {}
 
     def __call__(
-        self, config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Any] = (), tuned: bool = False
+        self, config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Any], stop: Stop, tuned: bool
     ) -> dict[str, Any]:
         self.begun.append(run_dir.name)
         self.tuned[run_dir.name] = tuned
@@ -99,6 +100,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     stand_in = Runs()
     monkeypatch.setattr(worker, "execute", stand_in)
     monkeypatch.setattr(worker, "compose", fake_config)
+    monkeypatch.setattr(choosing, "compose", fake_config)
     monkeypatch.setattr(worker, "PAUSE", 0.05)
     return stand_in
 
@@ -126,9 +128,9 @@ class Bench:
         ledger.enroll(expand(plan, given))
         return plan, ledger
 
-    def work(self, node: Mapping[str, Any], stop: threading.Event | None = None) -> StudyLedger:
+    def work(self, node: Mapping[str, Any], stop: Stop | None = None) -> StudyLedger:
         plan, ledger = self.join(node)
-        worker.work(plan, ledger, self.directory, stop or threading.Event())
+        worker.work(plan, ledger, self.directory, stop or Stop())
         return ledger
 
 

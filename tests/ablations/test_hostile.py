@@ -21,7 +21,7 @@ from ablations import __main__ as cli
 from ablations import compare, nodes, report
 from ablations import plan as plans
 from ablations.analysis import runs
-from ablations.scheduling import runner, storage
+from ablations.scheduling import runner, storage, urls
 from ablations.scheduling.storage import open_storage
 from ablations.trials import expand, sections
 from operators import InputError
@@ -209,7 +209,7 @@ def test_no_password_is_told(
     assert said.splitlines()
     for spelling in (SECRET, "s3cr", "t%2F"):
         assert spelling not in said
-        assert spelling not in storage.shown(given)
+        assert spelling not in urls.shown(given)
 
 
 @pytest.mark.parametrize("argument", ["--storage={}", "storage={}", "study.storge={}", "+x={}", "{}"])
@@ -229,7 +229,7 @@ def test_failures_of_the_storage_hold_no_password() -> None:
 def test_what_a_study_writes_holds_no_password(tmp_path: Path) -> None:
     from ablations.scheduling import files
 
-    url = storage.shown("postgresql://me:s3cret@h/db?password=s3cret")
+    url = urls.shown("postgresql://me:s3cret@h/db?password=s3cret")
     files.write_plan(tmp_path, plans.read(NODE), [], url, empty_ledger())
     assert "s3cret" not in (tmp_path / "study.yaml").read_text()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablations.scheduling import runner, worker
+from ablations.scheduling import worker
+from ablations.scheduling.progress import conclude
 from ablations.scheduling.storage import StorageError, guard
 from tasks.system import checkpoint, results
 from tasks.system.atomic_files import LAST, PREVIOUS
 from tasks.system.reading import UnreadableError
+from tasks.system.resuming import continued, earlier_result
+from tasks.system.signals import Stop
 from tests.ablations.conftest import Bench, Runs
 from tests.tasks.system.test_reading import bare, failing
 
@@ -46,9 +48,9 @@ def test_trial_that_cannot_be_read_now_is_kept(trial: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         failing(patch, OSError(number, os.strerror(number)), LAST)
         with pytest.raises(UnreadableError):
-            worker.continued(trial, CONFIG)
+            continued(trial, CONFIG)
     assert tree(trial) == before
-    assert worker.continued(trial, CONFIG)["ckpt"] == str(trial / "checkpoints" / LAST)
+    assert continued(trial, CONFIG)["ckpt"] == str(trial / "checkpoints" / LAST)
 
 
 def test_trial_is_kept_where_there_is_no_memory_for_its_checkpoint(
@@ -60,7 +62,7 @@ def test_trial_is_kept_where_there_is_no_memory_for_its_checkpoint(
     before = tree(trial)
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(UnreadableError):
-        worker.continued(trial, CONFIG)
+        continued(trial, CONFIG)
     assert tree(trial) == before
 
 
@@ -74,7 +76,7 @@ def test_folder_that_cannot_be_listed_is_kept(trial: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(os, "listdir", listdir)
         with pytest.raises(UnreadableError):
-            worker.continued(trial, CONFIG)
+            continued(trial, CONFIG)
     assert (trial / "checkpoints" / "best.ckpt").exists()
 
 
@@ -101,12 +103,12 @@ def test_what_cannot_be_continued_is_set_aside_said_and_counted(
 ) -> None:
     change(trial)
     before = tree(trial)
-    assert worker.continued(trial, CONFIG) == CONFIG
+    assert continued(trial, CONFIG) == CONFIG
     assert not trial.exists()
     assert tree(trial.with_name("00000.aside-1")) == before
     (line,) = capsys.readouterr().err.splitlines()
     assert "kept as 00000.aside-1" in line
-    runner.conclude(trial.parent.parent, [], ["stopped"], Console(stderr=True), lambda folder: folder)
+    conclude(trial.parent.parent, [], ["stopped"], Console(stderr=True), lambda folder: folder)
     assert "1 kept of what could not be continued: trials/00000.aside-1" in capsys.readouterr().err
 
 
@@ -114,7 +116,7 @@ def test_folder_without_checkpoint_and_result_makes_room(trial: Path) -> None:
     for path in (trial / "checkpoints").iterdir():
         path.unlink()
     (trial / "metrics.json").write_text('{"status": "failed"}')
-    assert worker.continued(trial, CONFIG) == CONFIG
+    assert continued(trial, CONFIG) == CONFIG
     assert list(trial.parent.iterdir()) == []
 
 
@@ -125,11 +127,11 @@ def test_result_that_cannot_be_read_now_is_not_absent(trial: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         failing(patch, OSError(errno.EIO, "I/O"), name)
         with pytest.raises(UnreadableError):
-            worker.earlier_result(trial, CONFIG)
-    assert worker.earlier_result(trial, CONFIG) == {"status": "ok"}
+            earlier_result(trial, CONFIG)
+    assert earlier_result(trial, CONFIG) == {"status": "ok"}
     for damage in (b"\xff\xfe\0", b"[1]", b"", b"{"):
         (trial / name).write_bytes(damage)
-        assert worker.earlier_result(trial, CONFIG) is None
+        assert earlier_result(trial, CONFIG) is None
 
 
 def test_worker_waits_for_a_file_and_goes_on(
@@ -150,10 +152,10 @@ def test_worker_waits_for_a_file_and_goes_on(
 def test_worker_that_is_stopped_while_it_waits_gives_the_trial_back(
     bench: Bench, node: dict[str, Any], runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop = threading.Event()
+    stop = Stop()
 
     def read(*_: Any) -> None:
-        stop.set()
+        stop.ask()
         raise UnreadableError("not now")
 
     monkeypatch.setattr(worker, "earlier_result", read)
@@ -191,5 +193,5 @@ def test_storage_that_will_not_let_anybody_in_is_not_asked_again(monkeypatch: py
 
     for reason, times in (('FATAL: password authentication failed for user "me"', 1), ("starting up", worker.TRIES)):
         with pytest.raises(StorageError):
-            worker._patiently(threading.Event(), ask(reason))
+            worker._patiently(Stop(), ask(reason))
         assert asked.count(reason) == times

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from ablations.scheduling.entries import TrialEntry
 from ablations.scheduling.forecast import Forecast, time_left
-from ablations.scheduling.ledger import TrialEntry
 from ablations.trials import MAIN, SEARCH, TUNING, Trial
 
 

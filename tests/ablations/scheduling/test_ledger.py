@@ -16,6 +16,7 @@ from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import StorageError, close, open_storage
 from ablations.trials import expand
 from operators import InputError
+from tasks.system.signals import Stop, StoppedError
 from tests.ablations.conftest import Bench, Runs, metrics_of
 
 NAMES = [f"{number:05d}" for number in range(10)]
@@ -25,8 +26,7 @@ def together(bench: Bench, node: dict[str, Any], count: int) -> None:
     """Several workers at once, each with a storage of its own."""
     joined = [bench.join(node) for _ in range(count)]
     workers = [
-        threading.Thread(target=worker.work, args=(plan, ledger, bench.directory, threading.Event()))
-        for plan, ledger in joined
+        threading.Thread(target=worker.work, args=(plan, ledger, bench.directory, Stop())) for plan, ledger in joined
     ]
     for thread in workers:
         thread.start()
@@ -142,6 +142,18 @@ def test_attempt_of_another_machine_dies_when_its_beat_stands_still(
     assert other.entries()[0].state == "waiting"
 
 
+def test_attempt_of_a_worker_that_begins_again_elsewhere_is_dead(bench: Bench, node: dict[str, Any]) -> None:
+    _, ledger = bench.join(node)
+    ledger._worker = "crew 0"
+    assert ledger.claim(lambda *_: True) is not None
+    _, other = bench.join(node)
+    other._host = "another machine"
+    for name, state in (("crew 1", "running"), ("", "running"), ("crew 0", "waiting")):
+        other._worker = name
+        other.mend()
+        assert other.entries()[0].state == state
+
+
 def test_other_design_is_refused_and_left_alone(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
     before = metrics_of(bench.work(node))
     with pytest.raises(InputError, match=r"another design \(other overrides\)"):
@@ -186,11 +198,11 @@ def test_missing_objective_is_a_failure_that_says_so(bench: Bench, node: dict[st
 
 
 def test_stopped_worker_gives_its_trial_back(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
-    stop = threading.Event()
+    stop = Stop()
 
     def interrupted() -> None:
-        stop.set()
-        raise worker.WorkerStoppedError
+        stop.ask()
+        raise StoppedError("SIGTERM")
 
     runs.acts["00004"] = interrupted
     ledger = bench.work(node, stop)
@@ -306,11 +318,11 @@ def test_search_of_several_objectives_goes_on_with_what_was_proposed(bench: Benc
         "trials": 8,
         "space": {"optimizer.lr": {"low": 1e-4, "high": 1e-1, "log": True}},
     }
-    stop = threading.Event()
+    stop = Stop()
 
     def interrupted() -> None:
-        stop.set()
-        raise worker.WorkerStoppedError
+        stop.ask()
+        raise StoppedError("SIGTERM")
 
     runs.acts["00005"] = interrupted
     proposed = bench.work(node, stop).entries()[5].attempts[0].params

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ablations import __main__ as cli
 from ablations import plan as plans
 from ablations.scheduling import runner, worker
 from ablations.scheduling.engines.local import local_environment
+from tasks.system.signals import Stop
 from tests.ablations.conftest import TINY, Bench, Runs
 
 ROOT = Path(ablations.__file__).parent.parent
@@ -42,7 +42,7 @@ def crew(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> Runs:
 
     def carry_out(self: Any) -> list[str]:
         plan = plans.read(self._request.node)
-        worker.work(plan, self._ledger, self._request.directory, threading.Event())
+        worker.work(plan, self._ledger, self._request.directory, Stop())
         return []
 
     monkeypatch.setattr(runner._Crew, "carry_out", carry_out)
@@ -189,35 +189,31 @@ def test_interrupted_trial_goes_on_from_its_checkpoint_and_ends_the_same(
     block["factors"] = {"size": block["factors"]["size"]}
     block["also"] = []
     ends = {}
-    stop, stopped_at = threading.Event(), []
+    stop, begun = Stop(), []
 
-    class Later(worker.StopWatch):
+    class Later(Callback):
         """Stops the first trial in its second epoch."""
 
-        def on_train_batch_start(self, *arguments: Any) -> None:
-            if arguments[0].global_step == 3 and not stopped_at:
-                stopped_at.append(3)
-                stop.set()
-            super().on_train_batch_start(*arguments)
-
-    monkeypatch.setattr(worker, "StopWatch", Later)
-    ledger = bench.work(node, stop)
-    assert [entry.state for entry in ledger.entries()] == ["waiting"] * 2
-    assert (bench.directory / "trials" / "00000" / "checkpoints" / "last.ckpt").exists()
-    begun: list[int] = []
-
-    class Begin(Callback):
         def on_train_start(self, trainer: Any, *_: Any) -> None:
             begun.append(trainer.global_step)
+
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 2 and begun == [0]:
+                stop.ask()
 
     execute = worker.execute
     monkeypatch.setattr(
         worker,
         "execute",
-        lambda config, folder, callbacks, tuned: execute(config, folder, callbacks=[*callbacks, Begin()], tuned=tuned),
+        lambda config, folder, callbacks, **options: execute(
+            config, folder, callbacks=[*callbacks, Later()], **options
+        ),
     )
+    ledger = bench.work(node, stop)
+    assert [entry.state for entry in ledger.entries()] == ["waiting"] * 2
+    assert (bench.directory / "trials" / "00000" / "checkpoints" / "last.ckpt").exists()
     ends["interrupted"] = bench.work(node)
-    assert begun == [2, 0]
+    assert begun == [0, 3, 0]
     undisturbed = Bench(bench.directory.with_name("undisturbed"))
     ends["undisturbed"] = undisturbed.work(node)
     bench.opened += undisturbed.opened

@@ -1,0 +1,1 @@
+"""What one trial of a study adds to an ordinary run."""
