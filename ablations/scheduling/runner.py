@@ -1,32 +1,23 @@
-"""Carrying out a study: the plan and the storage agree, an engine has workers, and the table says how far they are."""
+"""Carrying out a study: its plan, what its storage knows, its workers, and the report at the end."""
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 from rich.console import Console
 
 from ablations import plan as plans
 from ablations.plan import Plan
-from ablations.scheduling import engines, files, storage
-from ablations.scheduling.engines import Engine
-from ablations.scheduling.engines.process import Instructions
+from ablations.scheduling import files, storage
+from ablations.scheduling.crew import Crew
 from ablations.scheduling.ledger import StudyLedger
-from ablations.scheduling.progress import ProgressBar, conclude
+from ablations.scheduling.progress import conclude
 from ablations.scheduling.request import Request
 from ablations.scheduling.urls import shown
 from ablations.trials import check, expand, refuse_other, sections
 from operators.errors import InputError
-
-LOOK = 5.0
-"""Seconds between looks at the storage."""
 
 
 def run(request: Request, report: Callable[[Path], Path]) -> int:
@@ -61,7 +52,7 @@ def run(request: Request, report: Callable[[Path], Path]) -> int:
             plan = _agree(ledger, plan)
         files.write_plan(directory, plan, request.given, shown(request.storage), ledger)
         ledger.enroll(expand(plan, request.given))
-        troubles = _Crew(request, plan, ledger, console).carry_out()
+        troubles = Crew(request, plan, ledger, console).carry_out()
         entries = ledger.entries()
     finally:
         storage.close(opened)
@@ -75,81 +66,3 @@ def _agree(ledger: StudyLedger, plan: Plan) -> Plan:
     most = max(int(ledger.study.user_attrs.get(size, 0)), getattr(plan, size))
     ledger.study.set_user_attr(size, most)
     return replace(plan, **{size: most})
-
-
-class _Crew:
-    """The workers that this call has, and what is seen of them."""
-
-    def __init__(self, request: Request, plan: Plan, ledger: StudyLedger, console: Console) -> None:
-        self._request, self._ledger, self._console = request, ledger, console
-        self._name = plan.name
-        task = {
-            "directory": str(request.directory),
-            "storage": request.storage,
-            "locks": str(request.locks),
-            "name": plan.name,
-            "plan": request.node,
-        }
-        self._instructions = Instructions(task, uuid4().hex, request.directory / "logs")
-
-    def carry_out(self) -> list[str]:
-        """Run workers until all trials have ended; what stood in the way, a line each."""
-        entries = self._ledger.entries()
-        files.write_table(self._request.directory, entries)
-        if all(entry.result for entry in entries):
-            return []
-        engine = engines.create(self._request.engine, self._instructions)
-        with _stoppable():
-            try:
-                engine.start(range(self._request.engine.workers))
-                return self._watch(engine)
-            except KeyboardInterrupt:
-                return ["stopped"]
-            finally:
-                engine.stop()
-
-    def _watch(self, engine: Engine) -> list[str]:
-        known, looked = None, 0.0
-        with ProgressBar(self._name, self._console) as progress:
-            while True:
-                busy, troubles = self._tend(engine)
-                if time.monotonic() - looked < LOOK and busy and not troubles:
-                    time.sleep(0.2)
-                    continue
-                looked = time.monotonic()
-                try:
-                    entries = self._ledger.entries()
-                except storage.StorageError:
-                    if not busy:
-                        raise
-                    continue  # the workers are patient too, and the first that gives up says why
-                states = [entry.state for entry in entries]
-                progress.show(entries, changed=states != known)
-                if states != known:
-                    known = states
-                    files.write_table(self._request.directory, entries)
-                if all(entry.result for entry in entries) or troubles or not busy:
-                    return troubles
-
-    def _tend(self, engine: Engine) -> tuple[bool, list[str]]:
-        """Replace workers that died; whether any is at work, and why others gave up."""
-        endings = {place: engine.ending(place) for place in range(self._request.engine.workers)}
-        died = [place for place, ending in endings.items() if ending and ending.status < 0]
-        if died:
-            engine.start(died)
-        busy = bool(died) or None in endings.values()
-        return busy, [ending.words for ending in endings.values() if ending and ending.status > 0]
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM stops as Ctrl-C does."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

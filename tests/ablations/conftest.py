@@ -18,9 +18,10 @@ import pytest
 
 from ablations import plan as plans
 from ablations.plan import Plan
-from ablations.scheduling import choosing, worker
+from ablations.scheduling import patience, worker
 from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import close, open_storage
+from ablations.scheduling.trial import attempt, choosing
 from ablations.scheduling.urls import default_url
 from ablations.trials import expand, sections
 from tasks.system import results
@@ -98,10 +99,10 @@ class Runs:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     stand_in = Runs()
-    monkeypatch.setattr(worker, "execute", stand_in)
-    monkeypatch.setattr(worker, "compose", fake_config)
+    monkeypatch.setattr(attempt, "execute", stand_in)
+    monkeypatch.setattr(attempt, "compose", fake_config)
     monkeypatch.setattr(choosing, "compose", fake_config)
-    monkeypatch.setattr(worker, "PAUSE", 0.05)
+    monkeypatch.setattr(patience, "PAUSE", 0.05)
     return stand_in
 
 

@@ -13,9 +13,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablations.scheduling import worker
+from ablations.scheduling import patience
 from ablations.scheduling.progress import conclude
 from ablations.scheduling.storage import StorageError, guard
+from ablations.scheduling.trial import attempt
 from tasks.system import checkpoint, results
 from tasks.system.atomic_files import LAST, PREVIOUS
 from tasks.system.reading import UnreadableError
@@ -143,7 +144,7 @@ def test_worker_waits_for_a_file_and_goes_on(
         if answers:
             raise answers.pop()
 
-    monkeypatch.setattr(worker, "earlier_result", read)
+    monkeypatch.setattr(attempt, "earlier_result", read)
     ledger = bench.work(node)
     assert [entry.state for entry in ledger.entries()] == ["complete"] * 10
     assert [entry.started for entry in ledger.entries()] == [1] * 10
@@ -158,7 +159,7 @@ def test_worker_that_is_stopped_while_it_waits_gives_the_trial_back(
         stop.ask()
         raise UnreadableError("not now")
 
-    monkeypatch.setattr(worker, "earlier_result", read)
+    monkeypatch.setattr(attempt, "earlier_result", read)
     ledger = bench.work(node, stop)
     assert {entry.state for entry in ledger.entries()} == {"waiting"}
 
@@ -166,21 +167,21 @@ def test_worker_that_is_stopped_while_it_waits_gives_the_trial_back(
 def test_reason_of_a_trial_that_stays_unreadable_is_told(
     bench: Bench, node: dict[str, Any], runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "PAUSE", 0.001)
-    monkeypatch.setattr(worker, "TRIES", 2)
+    monkeypatch.setattr(patience, "PAUSE", 0.001)
+    monkeypatch.setattr(patience, "TRIES", 2)
 
     def read(folder: Path, config: Any) -> None:
         if folder.name == "00001":
             raise UnreadableError("not now")
 
-    monkeypatch.setattr(worker, "earlier_result", read)
+    monkeypatch.setattr(attempt, "earlier_result", read)
     entries = bench.work(node).entries()
     assert [entry.state for entry in entries].count("failed") == 1
     assert "not now" in json.dumps((entries[1].result or {})["reason"])
 
 
 def test_storage_that_will_not_let_anybody_in_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "PAUSE", 0.001)
+    monkeypatch.setattr(patience, "PAUSE", 0.001)
     asked: list[str] = []
 
     def ask(reason: str) -> Callable[[], None]:
@@ -191,7 +192,7 @@ def test_storage_that_will_not_let_anybody_in_is_not_asked_again(monkeypatch: py
 
         return answer
 
-    for reason, times in (('FATAL: password authentication failed for user "me"', 1), ("starting up", worker.TRIES)):
+    for reason, times in (('FATAL: password authentication failed for user "me"', 1), ("starting up", patience.TRIES)):
         with pytest.raises(StorageError):
-            worker._patiently(Stop(), ask(reason))
+            patience.patiently(Stop(), ask(reason))
         assert asked.count(reason) == times

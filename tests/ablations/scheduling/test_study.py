@@ -17,8 +17,10 @@ from lightning.pytorch import Callback
 import ablations
 from ablations import __main__ as cli
 from ablations import plan as plans
-from ablations.scheduling import runner, worker
+from ablations.scheduling import crew as crews
+from ablations.scheduling import worker
 from ablations.scheduling.engines.local import local_environment
+from ablations.scheduling.trial import attempt
 from tasks.system.signals import Stop
 from tests.ablations.conftest import TINY, Bench, Runs
 
@@ -45,7 +47,7 @@ def crew(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> Runs:
         worker.work(plan, self._ledger, self._request.directory, Stop())
         return []
 
-    monkeypatch.setattr(runner._Crew, "carry_out", carry_out)
+    monkeypatch.setattr(crews.Crew, "carry_out", carry_out)
     monkeypatch.setattr("ablations.report.build", lambda directory: Path(directory, "report.html"))
     return runs
 
@@ -201,7 +203,7 @@ def test_interrupted_trial_goes_on_from_its_checkpoint_and_ends_the_same(
             if trainer.global_step == 2 and begun == [0]:
                 stop.ask()
 
-    execute = worker.execute
+    execute = attempt.execute
     monkeypatch.setattr(
         worker,
         "execute",

@@ -1,0 +1,102 @@
+"""The workers of one call of a study, and what is seen of them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from rich.console import Console
+
+from ablations.plan import Plan
+from ablations.scheduling import engines, files
+from ablations.scheduling.engines import Engine
+from ablations.scheduling.engines.process import Instructions
+from ablations.scheduling.ledger import StudyLedger
+from ablations.scheduling.progress import ProgressBar
+from ablations.scheduling.request import Request
+from ablations.scheduling.storage import StorageError
+
+LOOK = 5.0
+"""Seconds between looks at the storage."""
+
+
+class Crew:
+    """Workers that an engine has placed, for as long as trials are left."""
+
+    def __init__(self, request: Request, plan: Plan, ledger: StudyLedger, console: Console) -> None:
+        self._request, self._ledger, self._console = request, ledger, console
+        self._name = plan.name
+        task = {
+            "directory": str(request.directory),
+            "storage": request.storage,
+            "locks": str(request.locks),
+            "name": plan.name,
+            "plan": request.node,
+        }
+        self._instructions = Instructions(task, uuid4().hex, request.directory / "logs")
+
+    def carry_out(self) -> list[str]:
+        """Run workers until all trials have ended; what stood in the way, a line each."""
+        entries = self._ledger.entries()
+        files.write_table(self._request.directory, entries)
+        if all(entry.result for entry in entries):
+            return []
+        engine = engines.create(self._request.engine, self._instructions)
+        with _stoppable():
+            try:
+                engine.start(range(self._request.engine.workers))
+                return self._watch(engine)
+            except KeyboardInterrupt:
+                return ["stopped"]
+            finally:
+                engine.stop()
+
+    def _watch(self, engine: Engine) -> list[str]:
+        known, looked = None, 0.0
+        with ProgressBar(self._name, self._console) as progress:
+            while True:
+                busy, troubles = self._tend(engine)
+                if time.monotonic() - looked < LOOK and busy and not troubles:
+                    time.sleep(0.2)
+                    continue
+                looked = time.monotonic()
+                try:
+                    entries = self._ledger.entries()
+                except StorageError:
+                    if not busy:
+                        raise
+                    continue  # the workers are patient too, and the first that gives up says why
+                states = [entry.state for entry in entries]
+                progress.show(entries, changed=states != known)
+                if states != known:
+                    known = states
+                    files.write_table(self._request.directory, entries)
+                if all(entry.result for entry in entries) or troubles or not busy:
+                    return troubles
+
+    def _tend(self, engine: Engine) -> tuple[bool, list[str]]:
+        """Replace workers that died; whether any is at work, and why others gave up."""
+        endings = {place: engine.ending(place) for place in range(self._request.engine.workers)}
+        died = [place for place, ending in endings.items() if ending and ending.status < 0]
+        if died:
+            engine.start(died)
+        busy = bool(died) or None in endings.values()
+        return busy, [ending.words for ending in endings.values() if ending and ending.status > 0]
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
