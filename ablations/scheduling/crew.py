@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from ablations.plan import Plan
 from ablations.scheduling import engines, files
 from ablations.scheduling.engines import Engine
 from ablations.scheduling.engines.process import Instructions
+from ablations.scheduling.entries import TrialEntry
 from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.progress import ProgressBar
 from ablations.scheduling.request import Request
@@ -22,6 +24,8 @@ from ablations.scheduling.storage import StorageError
 
 LOOK = 5.0
 """Seconds between looks at the storage."""
+DEATHS = 6
+"""Deaths of one worker after which it is not replaced, if no trial has come any further meanwhile."""
 
 
 class Crew:
@@ -37,6 +41,7 @@ class Crew:
             "name": plan.name,
             "plan": request.node,
         }
+        self._deaths: Counter[int] = Counter()
         self._instructions = Instructions(task, uuid4().hex, request.directory / "logs")
 
     def carry_out(self) -> list[str]:
@@ -49,15 +54,16 @@ class Crew:
         with _stoppable():
             try:
                 engine.start(range(self._request.engine.workers))
-                return self._watch(engine)
+                return self._watch(engine, entries)
             except KeyboardInterrupt:
                 return ["stopped"]
             finally:
                 engine.stop()
 
-    def _watch(self, engine: Engine) -> list[str]:
-        known, looked = None, 0.0
+    def _watch(self, engine: Engine, entries: list[TrialEntry]) -> list[str]:
+        known, looked = [entry.state for entry in entries], time.monotonic()
         with ProgressBar(self._name, self._console) as progress:
+            progress.show(entries, changed=False)
             while True:
                 busy, troubles = self._tend(engine)
                 if time.monotonic() - looked < LOOK and busy and not troubles:
@@ -74,6 +80,7 @@ class Crew:
                 progress.show(entries, changed=states != known)
                 if states != known:
                     known = states
+                    self._deaths.clear()
                     files.write_table(self._request.directory, entries)
                 if all(entry.result for entry in entries) or troubles or not busy:
                     return troubles
@@ -82,10 +89,13 @@ class Crew:
         """Replace workers that died; whether any is at work, and why others gave up."""
         endings = {place: engine.ending(place) for place in range(self._request.engine.workers)}
         died = [place for place, ending in endings.items() if ending and ending.status < 0]
-        if died:
+        self._deaths.update(died)
+        troubles = [ending.words for ending in endings.values() if ending and ending.status > 0]
+        if any(self._deaths[place] >= DEATHS for place in died):
+            troubles.append(f"error: a worker died {DEATHS} times in a row: see {self._instructions.logs}")
+        elif died:
             engine.start(died)
-        busy = bool(died) or None in endings.values()
-        return busy, [ending.words for ending in endings.values() if ending and ending.status > 0]
+        return bool(died) or None in endings.values(), troubles
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from operators.errors import InputError
 _TIMEOUTS = 1000
 """How often the time of a job may be over before it is no longer queued again."""
 _LOOK = 2.0
-"""Seconds between looks at jobs that are cancelled."""
+"""Seconds between looks at a job, which ask the file system."""
 
 
 class SlurmEngine:
@@ -45,6 +45,7 @@ class SlurmEngine:
             slurm_additional_parameters=options,
         )
         self._jobs: dict[int, submitit.Job[Ending]] = {}
+        self._looked: dict[int, float] = {}
 
     def start(self, places: Sequence[int]) -> None:
         """Submit an array of jobs, one for each of the places."""
@@ -57,6 +58,9 @@ class SlurmEngine:
     def ending(self, place: int) -> Ending | None:
         """What the job at `place` returned; that it died, where it left nothing."""
         job = self._jobs[place]
+        if monotonic() - self._looked.get(place, 0.0) < _LOOK:
+            return None
+        self._looked[place] = monotonic()
         if not job.done():
             return None
         try:

@@ -8,19 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import yaml
+from rich.console import Console
 
 from ablations import __main__ as cli
+from ablations.scheduling import crew, engines
 from ablations.scheduling.engines import settings
-from ablations.scheduling.engines.process import Instructions
+from ablations.scheduling.engines.process import Ending, Instructions
+from ablations.scheduling.request import Request
 from operators import InputError
-from tests.ablations.conftest import NODE, TINY
+from tests.ablations.conftest import NODE, TINY, Bench
 from tests.ablations.scheduling.test_study import ROOT, TIMES, rows
 
 T = TypeVar("T")
@@ -119,6 +123,30 @@ def test_workers_on_other_machines_need_another_storage_than_sqlite(
     assert cli.main(["study=my.yaml", "study.engine=ray", "study.address=auto"]) == 2
     assert "cannot share an SQLite file" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
+
+
+def test_workers_that_die_as_they_begin_are_not_begun_for_ever(
+    bench: Bench, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+
+    class Deadly:
+        def start(self, places: Sequence[int]) -> None:
+            begun.extend(places)
+
+        def ending(self, place: int) -> Ending:
+            return Ending(-9)
+
+        def stop(self) -> None:
+            begun.append(-1)
+
+    monkeypatch.setattr(engines, "create", lambda *_: Deadly())
+    monkeypatch.setattr(crew, "LOOK", 0.0)
+    plan, ledger = bench.join(node)
+    request = Request(node, (), bench.directory, bench.url, settings.EngineSettings(workers=2))
+    (trouble,) = crew.Crew(request, plan, ledger, Console(file=StringIO())).carry_out()
+    assert "a worker died 6 times in a row" in trouble
+    assert begun == [0, 1] * 6 + [-1]
 
 
 @pytest.fixture
