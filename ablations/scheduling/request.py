@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,6 @@ class Request:
     def locks(self) -> Path:
         """Beside an SQLite file, which several directories may share; else in the study's directory."""
         if self.storage.startswith("sqlite:///"):
-            file = Path(self.storage.removeprefix("sqlite:///") or "study.db")
+            file = Path(os.path.realpath(self.storage.removeprefix("sqlite:///")))
             return file.with_name(f"{file.name}.locks")
         return self.directory / "locks"
