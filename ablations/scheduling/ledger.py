@@ -2,8 +2,8 @@
 
 Each planned trial is an Optuna trial that waits until one worker takes it. A worker that has taken it holds a lock on a
 file, which its machine lets go of when the process dies, and counts up a beat in the storage, for other machines. An
-attempt is closed and the trial waits again where the lock is free, where the engine has begun the worker again, or where
-the beat stands still: Optuna's own heartbeats, which journals do not have, are not used.
+attempt is closed, and the trial waits again, where the lock is free, where the engine has begun the worker again, or
+where the beat stands still: Optuna's own heartbeats, which journals do not have, are not used.
 
 Workers that share an SQLite file are on one machine: of those who see a trial wait, the one with the lock takes it.
 """
