@@ -7,12 +7,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ablations.masking import masked
-from ablations.scheduling.engines import settings
-from ablations.scheduling.request import Request
 from operators.command_line import begin, conclude
 from operators.errors import InputError, check_names
+
+if TYPE_CHECKING:
+    from ablations.scheduling.request import Request
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 LONGEST = 1000
@@ -85,6 +87,8 @@ def read(given: Sequence[str]) -> Request:
         InputError: an option that is unknown, or its value.
     """
     from ablations import nodes, plan, studyfile
+    from ablations.scheduling.engines import settings
+    from ablations.scheduling.request import Request
 
     options: dict[str, str] = {}
     overrides = []
