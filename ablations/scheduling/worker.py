@@ -24,12 +24,12 @@ from typing import Any
 
 from ablations import plan as plans
 from ablations.plan import Plan
-from ablations.scheduling import patience
 from ablations.scheduling.ledger import Claim, StudyLedger
-from ablations.scheduling.patience import patiently
 from ablations.scheduling.storage import StorageError, close, disk_is_full, open_storage
+from ablations.scheduling.trial import patience
 from ablations.scheduling.trial.attempt import attempt, one_line
 from ablations.scheduling.trial.choosing import ready
+from ablations.scheduling.trial.patience import patiently
 from operators.errors import InputError
 from tasks.system.signals import SIGNALS, Stop
 

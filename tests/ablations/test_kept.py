@@ -13,10 +13,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablations.scheduling import patience
 from ablations.scheduling.progress import conclude
 from ablations.scheduling.storage import StorageError, guard
-from ablations.scheduling.trial import attempt
+from ablations.scheduling.trial import attempt, patience
 from tasks.system import checkpoint, results
 from tasks.system.atomic_files import LAST, PREVIOUS
 from tasks.system.reading import UnreadableError

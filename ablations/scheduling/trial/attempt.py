@@ -17,10 +17,10 @@ from ablations.layout import run_directory
 from ablations.plan import Plan
 from ablations.scheduling import ledger as ledgers
 from ablations.scheduling.ledger import Claim, StudyLedger
-from ablations.scheduling.patience import patiently
 from ablations.scheduling.storage import StorageError, disk_is_full
 from ablations.scheduling.trial.choosing import choose
 from ablations.scheduling.trial.hparams import log_settings
+from ablations.scheduling.trial.patience import patiently
 from ablations.scheduling.trial.peak_memory import PeakMemory
 from ablations.trials import TUNING
 from operators.errors import InputError
