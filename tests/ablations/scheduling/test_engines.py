@@ -197,10 +197,11 @@ def ray_cluster() -> Iterator[tuple[Any, Any]]:
     """Two Ray nodes of two CPUs each on this machine, and the second of them."""
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 2, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster = Cluster()
     try:
-        yield cluster, cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+        for _ in range(2):
+            node = cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False)
+        yield cluster, node
     finally:
         cluster.shutdown()
 
