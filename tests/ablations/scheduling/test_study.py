@@ -204,13 +204,11 @@ def test_interrupted_trial_goes_on_from_its_checkpoint_and_ends_the_same(
                 stop.ask()
 
     execute = attempt.execute
-    monkeypatch.setattr(
-        worker,
-        "execute",
-        lambda config, folder, callbacks, **options: execute(
-            config, folder, callbacks=[*callbacks, Later()], **options
-        ),
-    )
+
+    def watched(config: Any, folder: Path, *, callbacks: list[Callback], **options: Any) -> dict[str, Any]:
+        return execute(config, folder, callbacks=[*callbacks, Later()], **options)
+
+    monkeypatch.setattr(attempt, "execute", watched)
     ledger = bench.work(node, stop)
     assert [entry.state for entry in ledger.entries()] == ["waiting"] * 2
     assert (bench.directory / "trials" / "00000" / "checkpoints" / "last.ckpt").exists()
