@@ -18,9 +18,10 @@ import pytest
 
 from ablations import plan as plans
 from ablations.plan import Plan
+from ablations.scheduling import worker
 from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import close, open_storage
-from ablations.scheduling.trial import attempt, choosing, patience, worker
+from ablations.scheduling.trial import attempt, choosing, patience
 from ablations.scheduling.urls import default_url
 from ablations.trials import expand, sections
 from tasks.system import results
