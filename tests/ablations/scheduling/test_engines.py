@@ -197,6 +197,7 @@ def ray_cluster() -> Iterator[tuple[Any, Any]]:
     """Two Ray nodes of two CPUs each on this machine, and the second of them."""
     from ray.cluster_utils import Cluster
 
+    before = signal.getsignal(signal.SIGTERM)
     cluster = Cluster()
     try:
         for _ in range(2):
@@ -204,6 +205,7 @@ def ray_cluster() -> Iterator[tuple[Any, Any]]:
         yield cluster, node
     finally:
         cluster.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.slow
