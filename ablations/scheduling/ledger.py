@@ -168,20 +168,15 @@ class StudyLedger:
 
     def beat(self, claim: Claim, count: int) -> bool:
         """Say that the attempt is alive; False if it has been taken away meanwhile."""
-        try:
-            with guard(self.url):
-                self._storage.set_trial_user_attr(storage_id(claim.attempt), _BEAT, count)
-        except UpdateFinishedTrialError:
-            return False
-        return True
+        with guard(self.url), suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(storage_id(claim.attempt), _BEAT, count)
+            return True
+        return False
 
     def finish(self, claim: Claim, result: Mapping[str, Any], values: Sequence[float] | None = None) -> None:
         """Enter what came out. `values` are those of the objectives, for a complete trial."""
-        single = len(self.study.directions) == 1
-        state = TrialState.FAIL
-        if values is not None:
-            state = TrialState.COMPLETE
-        elif single and result["state"] in RESULTS:
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        if values is None and result["state"] in RESULTS and len(self.study.directions) == 1:
             state = TrialState.PRUNED  # Optuna's word for what has ended well and has no value of the objective
         self._close(claim.attempt, state, result, values)
         claim.lock.release()
@@ -209,18 +204,14 @@ class StudyLedger:
             self._storage.set_trial_user_attr(storage_id(attempt), RESULT, dict(result))
             self._storage.set_trial_state_values(storage_id(attempt), state, values)
 
-    def _add(
-        self, planned: Trial, spaces: Mapping[str, BaseDistribution], fixed: Mapping[str, Any] | None = None
-    ) -> None:
+    def _add(self, planned: Trial, spaces: dict[str, BaseDistribution], fixed: Any = None) -> None:
         """Let a trial wait: a search's with parameters that are `fixed`, any other with its levels."""
+        attrs, params, waiting = attributes(planned), _params(planned), TrialState.WAITING
         with guard(self.url):
             if planned.stage == SEARCH:
-                self.study.enqueue_trial(dict(fixed or {}), user_attrs=attributes(planned))
+                self.study.enqueue_trial(dict(fixed or {}), user_attrs=attrs)
             else:
-                params, attrs = _params(planned), attributes(planned)
-                trial = create_trial(
-                    state=TrialState.WAITING, params=params, distributions=dict(spaces), user_attrs=attrs
-                )
+                trial = create_trial(state=waiting, params=params, distributions=spaces, user_attrs=attrs)
                 self.study.add_trial(trial)
 
     def _again(self, entry: TrialEntry) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
@@ -102,13 +103,10 @@ def open_for_reading(url: str) -> BaseStorage:
         return open_storage(url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options = {"connect_args": _waiting(url)}
-    if _kind(url) == "sqlite":
-        url = f"sqlite:///file:{quote(_parsed(url).database or '')}?mode=ro&uri=true"
-    try:
-        with guard(url):
-            return get_storage(RDBStorage(url, engine_kwargs=options, skip_table_creation=True))
-    except (ImportError, SQLAlchemyError) as error:
-        raise _no_driver(url) from error
+    if kind_of(url) == "sqlite":
+        url = f"sqlite:///file:{quote(parsed(url).database or '')}?mode=ro&uri=true"
+    with _connecting(url):
+        return get_storage(RDBStorage(url, engine_kwargs=options, skip_table_creation=True))
 
 
 def close(storage: BaseStorage) -> None:
