@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from ablations.registration.environment_lock import Environment
 from ablations.scheduling import files, worker
 from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import close, open_storage
+from ablations.scheduling.trial import attempt, choosing
 from ablations.trials import expand, sections
 from tasks.system import results
+from tasks.system.signals import Stop
 from tests.ablations.fake_study import REVISION, predictions, provenance
 
 IMAGES = 40
@@ -51,7 +52,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def execute(
-    config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Any] = (), tuned: bool = False
+    config: Mapping[str, Any], run_dir: Path, *, callbacks: Sequence[Any], stop: Stop, tuned: bool
 ) -> dict[str, Any]:
     """Stands for a run: the larger window is better, and so is, at most seeds, the larger rate."""
     draw = np.random.default_rng(config["seed"])
@@ -78,8 +79,9 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stand-ins in place."""
     git = {"revision": REVISION, "dirty": False}
     monkeypatch.setattr(environment_lock, "collect", lambda: Environment("# Python: 3\nnumpy==2\n", "", git))
-    monkeypatch.setattr(worker, "execute", execute)
-    monkeypatch.setattr(worker, "compose", compose)
+    monkeypatch.setattr(attempt, "execute", execute)
+    monkeypatch.setattr(attempt, "compose", compose)
+    monkeypatch.setattr(choosing, "compose", compose)
     monkeypatch.setattr(setting_checks, "compose", compose)
 
 
@@ -93,7 +95,7 @@ def build(directory: Path, seeds: int = 3, storage: str = "journal:{}/study.log"
     ledger = StudyLedger.join(opened, url, plan.name, directory / "locks", sections=design, objectives=plan.objectives)
     files.write_plan(directory, plan, GIVEN, url, ledger)
     ledger.enroll(expand(plan, GIVEN))
-    worker.work(plan, ledger, directory, threading.Event())
+    worker.work(plan, ledger, directory, Stop())
     files.write_table(directory, ledger.entries())
     close(opened)
     report.build(directory)
