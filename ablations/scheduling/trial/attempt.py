@@ -16,12 +16,12 @@ from ablations import layout
 from ablations.layout import run_directory
 from ablations.plan import Plan
 from ablations.scheduling import ledger as ledgers
+from ablations.scheduling import matches
 from ablations.scheduling.ledger import Claim, StudyLedger
 from ablations.scheduling.storage import StorageError, disk_is_full
 from ablations.scheduling.trial.choosing import choose
 from ablations.scheduling.trial.hparams import log_settings
 from ablations.scheduling.trial.patience import patiently
-from ablations.scheduling.trial.peak_memory import PeakMemory
 from ablations.trials import TUNING
 from operators.errors import InputError
 from tasks.config.composition import compose
@@ -29,9 +29,6 @@ from tasks.run.execute import execute
 from tasks.system.reading import UnreadableError
 from tasks.system.resuming import continued, earlier_result
 from tasks.system.signals import Stop, StoppedError
-
-PEAK = "train/memory_mb"
-"""What a study adds to the metrics of a run: see `PeakMemory`."""
 
 
 @contextmanager
@@ -97,17 +94,21 @@ def _carry_out(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, s
     choice = choose(plan, ledger, claim)
     if choice is None:
         return {"state": "skipped", "reason": f"{trial.beyond:g} is not the best level"}
-    config = compose(choice.overrides)
+
+    def look() -> None:
+        if stop.name is not None:
+            raise StoppedError(stop.name)
+
+    others = [] if plan.searches else ledger.entries()
+    planned = [entry.planned.overrides for entry in others]
+    config = matches.settled(compose(choice.overrides), directory, planned, look)
     facts = {**choice.facts, "learning_rate": config["optimizer"]["lr"]}
     metrics = patiently(stop, lambda: earlier_result(folder, config))
     if metrics is None:
         begun = patiently(stop, lambda: continued(folder, config))
         rate = facts["tuned"] and plan.tuning is not None and plan.tuning.key == "optimizer.lr"
-        memory = PeakMemory()
-        callbacks = [memory, *filter(None, [choice.pruning])]
+        callbacks = [] if choice.pruning is None else [choice.pruning]
         metrics = execute(begun, folder, callbacks=callbacks, stop=stop, tuned=rate)
-        if memory.megabytes is not None:
-            metrics = {**metrics, PEAK: memory.megabytes}
         if config["logger"]["name"] == "tensorboard":
             log_settings(folder, {"lr": facts["learning_rate"], "seed": trial.seed, **trial.factors}, metrics)
     pruned = choice.pruning is not None and choice.pruning.pruned

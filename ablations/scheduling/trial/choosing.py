@@ -14,6 +14,9 @@ from ablations.scheduling.trial import samplers
 from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
 from tasks.config.composition import compose
 
+COSTS = "trainer.costs=true"
+"""What a study asks of trials that do more than tune, unless it, or its owner, says otherwise."""
+
 
 @dataclass
 class Choice:
@@ -37,9 +40,9 @@ def choose(plan: Plan, ledger: StudyLedger, claim: Claim) -> Choice | None:
         StorageError: the storage has failed.
     """
     trial = claim.planned
-    choice = Choice(
-        (*trial.overrides, f"seed={trial.seed}"), {"tuned": trial.stage == MAIN and plan.tuning is not None}
-    )
+    costs = [] if trial.stage == TUNING else [COSTS]
+    facts = {"tuned": trial.stage == MAIN and plan.tuning is not None}
+    choice = Choice(merge(costs, trial.overrides, [f"seed={trial.seed}"]), facts)
     if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
         return None
     if plan.searches:

@@ -10,8 +10,8 @@ from optuna.pruners import BasePruner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ablations.plan import Objective
-from ablations.scheduling.hparams import log_settings
-from ablations.scheduling.samplers import Pruning
+from ablations.scheduling.trial.hparams import log_settings
+from ablations.scheduling.trial.samplers import Pruning
 from tasks.config.composition import compose
 from tasks.costs.peak_memory import PeakMemory
 from tasks.run.execute import execute
