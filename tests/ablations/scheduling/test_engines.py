@@ -62,7 +62,10 @@ def in_trial(locks: Path) -> list[int]:
 
 
 def parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has just ended
+        return 0
 
 
 def metrics(directory: Path) -> list[dict[str, Any]]:
@@ -218,7 +221,8 @@ def test_trials_of_a_ray_node_that_is_killed_are_done_by_another(
         options = ("study.engine=ray", f"study.address={cluster.address}", "study.workers=4", storage)
         study = begin(tmp_path, "disturbed", *options)
         locks = tmp_path / "disturbed" / "locks"
-        wait_for(lambda: len(in_trial(locks)) == 4)
+        raylet = second.all_processes["raylet"][0].process.pid
+        wait_for(lambda: raylet in [parent(parent(worker)) for worker in in_trial(locks)])
         cluster.remove_node(second, allow_graceful=False)
         assert study.wait(900) == 0, (tmp_path / "disturbed.out").read_text()
     assert metrics(tmp_path / "disturbed") == undisturbed
