@@ -185,7 +185,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "results": results.read,
     "settings": lambda path: userfiles.check([str(path.parent)]),
     "study": studyfile.read,
-    "predictions": image_differences._read,
+    "predictions": image_differences.read_predictions,
     "curves": lambda path: curves.read(path.parent, "val/loss"),
     "weights": lambda path: networks.create("efficientnet_lite0", str(path)),
     "samples": read_html,
