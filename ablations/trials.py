@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TUNING, MAIN, SEARCH = "tuning", "main", "search"
 RESERVED = ("seed", "mode", "ckpt", "init", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+COSTS = "trainer.costs=true"
+"""What a study asks of trials that do more than tune, unless it, or its owner, says otherwise."""
 SELECTING = "trainer.test=false"
 """Trials that only select do not read the test split."""
 
@@ -170,6 +172,11 @@ def _check_run(overrides: Sequence[str]) -> None:
 def _data(settings: str) -> ImageData:
     """The data of these settings, which most arms share with the arm before."""
     return tasks.data.create(**json.loads(settings))
+
+
+def carried_out(trial: Trial) -> tuple[str, ...]:
+    """The overrides of a trial's run, but for its seed and what is known only when it starts."""
+    return trial.overrides if trial.stage == TUNING else merge([COSTS], trial.overrides)
 
 
 def search_space(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:

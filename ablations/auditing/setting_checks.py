@@ -14,7 +14,8 @@ from ablations.auditing.evidence import ORIGIN, SETTINGS, AuditedTrial, Evidence
 from ablations.auditing.trial_checks import at
 from ablations.layout import COMPLETE, ENDED, PARAMETER, SKIPPED, TABLE
 from ablations.registration import environment_lock
-from ablations.trials import MAIN, TUNING, literal, merge
+from ablations.scheduling import matches
+from ablations.trials import MAIN, TUNING, carried_out, literal, merge
 from operators.errors import InputError
 from tasks.config.composition import compose
 from tasks.config.overrides import parse
@@ -37,7 +38,8 @@ def configurations(evidence: Evidence) -> Check:
         else:
             try:
                 stated = _overrides(evidence, trial)
-                expected = {**_composed(stated), "seed": trial.planned.seed}
+                composed = {**_composed(stated), "seed": trial.planned.seed}
+                expected = matches.recalled(composed, evidence.study.path)
             except InputError as error:
                 check.skip(f"this version cannot compose it: {' '.join(str(error).split())}")
                 continue
@@ -63,7 +65,7 @@ def _compare(
 
 def _overrides(evidence: Evidence, trial: AuditedTrial) -> tuple[str, ...]:
     assert trial.planned is not None
-    plan, own = evidence.study.plan, trial.planned.overrides
+    plan, own = evidence.study.plan, carried_out(trial.planned)
     if plan.searches:
         chosen = {key.removeprefix(PARAMETER): text for key, text in trial.row.items() if key.startswith(PARAMETER)}
         values = {key: _proposed(evidence, key, text) for key, text in chosen.items() if text}

@@ -58,6 +58,20 @@ def settled(
             continue
 
 
+def recalled(config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """The configuration with the width that was measured for it in this study.
+
+    Raises:
+        InputError: none was.
+    """
+    if not match.wanted(config):
+        return dict(config)
+    found = _known(directory).get(key(config))
+    if found is None:
+        raise InputError(f"{FILE} has no width for a budget of time")
+    return {**config, "model": {**config["model"], **found}}
+
+
 def key(config: Mapping[str, Any]) -> str:
     """Digest of what the time of a training step depends on: not the seed, the rate, or how long a run is."""
     parts = {name: config.get(name) for name in ("task", "mixer", "shell", "pde", "model")}

@@ -11,11 +11,8 @@ from ablations.scheduling.entries import TrialEntry
 from ablations.scheduling.ledger import Claim, StudyLedger
 from ablations.scheduling.storage import guard
 from ablations.scheduling.trial import samplers
-from ablations.trials import MAIN, TUNING, Trial, literal, merge, search_space
+from ablations.trials import MAIN, TUNING, Trial, carried_out, literal, merge, search_space
 from tasks.config.composition import compose
-
-COSTS = "trainer.costs=true"
-"""What a study asks of trials that do more than tune, unless it, or its owner, says otherwise."""
 
 
 @dataclass
@@ -40,9 +37,8 @@ def choose(plan: Plan, ledger: StudyLedger, claim: Claim) -> Choice | None:
         StorageError: the storage has failed.
     """
     trial = claim.planned
-    costs = [] if trial.stage == TUNING else [COSTS]
     facts = {"tuned": trial.stage == MAIN and plan.tuning is not None}
-    choice = Choice(merge(costs, trial.overrides, [f"seed={trial.seed}"]), facts)
+    choice = Choice(merge(carried_out(trial), [f"seed={trial.seed}"]), facts)
     if trial.beyond is not None and best_level(plan, trial, ledger.entries()) != trial.beyond:
         return None
     if plan.searches:

@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
         "mixer": mixer,
         "model": {"dim": int(given["model.dim"])},
         "optimizer": {"lr": float(given["optimizer.lr"])},
-        "trainer": {"test": given.get("trainer.test") != "false"},
+        "trainer": {"test": given.get("trainer.test") != "false", "costs": given.get("trainer.costs") == "true"},
         "logger": {"name": "none"},
     }
 
