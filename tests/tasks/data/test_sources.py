@@ -16,7 +16,7 @@ from PIL import Image
 
 from operators.errors import InputError
 from tasks import data
-from tasks.data.sources import cifar10, fashion_mnist
+from tasks.data.sources import cifar10, fashion_mnist, hugging_face
 
 debian = pytest.mark.skipif(not fashion_mnist.DEBIAN.exists(), reason="Debian's dataset-fashion-mnist is not installed")
 
@@ -279,3 +279,16 @@ def test_real_cifar10_splits():
     splits = data.create("cifar10", root=str(Path(os.environ["OPERATOR_ZOO_DATA"]) / "cifar10")).splits
     assert (len(splits.train), len(splits.val), len(splits.test)) == (45_000, 5_000, 10_000)
     assert np.bincount(splits.val.labels).tolist() == [500] * 10
+
+
+def test_progress_bars_of_datasets_are_no_lines_where_there_is_no_terminal(monkeypatch):
+    """Between the beginning and the end of a bar, wrong files would be refused in three lines instead of one."""
+    datasets = hugging_face.library()
+    assert datasets.are_progress_bars_disabled()
+    datasets.enable_progress_bars()
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", terminal)
+        assert not hugging_face.library().are_progress_bars_disabled()
+    assert hugging_face.library().are_progress_bars_disabled()
