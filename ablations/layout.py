@@ -11,7 +11,7 @@ ENDED = (COMPLETE, DIVERGED, FAILED, PRUNED, SKIPPED)
 STATES = (*ENDED, "running", "waiting")
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Probability with which every interval of a study is to hold what it is about."""
 
 REQUIRED = ("number", "block", "arm", "seed", "state")
 PLANNED = (*REQUIRED, "run_dir", "attempts", "seconds", "begun")
