@@ -102,11 +102,13 @@ def _transform(cosine: Any, sine: Any, waves: Any, even: Any, odd: Any) -> None:
     waves: see `MatricesForward`. The map is its own transpose.
     """
     period = len(waves) // 2
+    cosines, sines = waves[:period], waves[period:]
     for n in range(len(even)):
         even[n], odd[n] = 0, 0
+        turn = 0  # k n modulo the period
         for k in range(len(cosine)):
-            turn = k * n % period
-            _add_both(even[n], odd[n], cosine[k], sine[k], waves[turn], waves[period + turn])
+            _add_both(even[n], odd[n], cosine[k], sine[k], cosines[turn], sines[turn])
+            turn += n if turn + n < period else n - period
 
 
 @inner(fastmath={"contract"})
