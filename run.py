@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,7 @@ from operators.errors import InputError
 from tasks.config import mixers
 from tasks.config.overrides import check, normalise, parse
 from tasks.system import environment
-from tasks.system.hydra_private import arguments_parser
+from tasks.system.hydra_private import arguments_parser, mode_by_flag
 from tasks.system.signals import Stop
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 OK, FAILED = 0, 1
 _TRACEBACK = "HYDRA_FULL_ERROR"
+_USERS = ("hydra", "experiment")
+"""Groups of options that a user's own files serve."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,11 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = [text for text in given[first:] if text not in overrides]
         sys.argv = [program[0], *given[:first], *changed, *flags]
         # Hydra reports errors in a way of its own, and exits with 1, unless it is told to raise them.
-        with _environment(_TRACEBACK, "1"), stop:
+        with _environment(_TRACEBACK, "1"), stop, nullcontext() if _may_set_mode(parsed, changed) else mode_by_flag():
             hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(job)()
         _compare(results)
     except Exception as error:  # noqa: BLE001 - nobody else sees it; `_complain` tells wrong input from a bug
-        from tasks.config.composition import refuses, translate
+        from tasks.config.hydra_errors import refuses, translate
 
         problem = error
         if refuses(error):
@@ -76,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         sys.argv = program
     return max(statuses)
+
+
+def _may_set_mode(parsed: Namespace, overrides: Sequence[str]) -> bool:
+    """Whether `hydra.mode` may be set other than by a flag: by an override, or in a file of the user's."""
+    groups = {override.key_or_group.split(".")[0] for override in parse(overrides)}
+    return parsed.config_dir is not None or parsed.config_name is not None or not groups.isdisjoint(_USERS)
 
 
 def _job(config: DictConfig, stop: Stop, done: dict[Path, Mapping[str, Any]], given: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import operators
 from ablations import nodes
+from models import targets
 from operators.errors import InputError, check_choice, check_number
 
 REGISTRY = "registry"
@@ -116,8 +117,6 @@ def _check_budget(factor: Factor) -> None:
 
 def _amount(key: str, level: Any) -> float:
     if isinstance(level, Mapping):
-        from models import match  # imports torch, for which other studies need not wait
-
-        return float(next(iter(match.parse(level).values())))
+        return float(next(iter(targets.parse(level).values())))
     check_number(f"{key} as a budget", level)
     return float(level)

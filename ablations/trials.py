@@ -18,7 +18,8 @@ from ablations.layout import tuned_block, tuning_block
 from ablations.plan import Extra, FactorialBlock, Plan
 from ablations.tuning import Tuning
 from operators.errors import InputError
-from tasks.config.composition import REFUSALS, compose, read, translate
+from tasks.config.composition import compose, read
+from tasks.config.hydra_errors import REFUSALS, translate
 from tasks.config.overrides import parse
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from operators.runtime.lazy import attributes
 
 if TYPE_CHECKING:
-    from models.cost import ModelCost
     from models.dit import DiffusionTransformer
     from models.factory import create
     from models.initialisation import seeded
-    from models.spec import DiTSpec, MixerSpec, TrunkSpec, ViTSpec, names
+    from models.spec import DiTSpec, MixerSpec, ModelCost, TrunkSpec, ViTSpec, names
     from models.trunk import Trunk
     from models.vit import VisionTransformer
 
@@ -42,7 +41,7 @@ __getattr__ = attributes(
     {
         **dict.fromkeys(("DiTSpec", "MixerSpec", "TrunkSpec", "ViTSpec", "names"), "models.spec"),
         "DiffusionTransformer": "models.dit",
-        "ModelCost": "models.cost",
+        "ModelCost": "models.spec",
         "Trunk": "models.trunk",
         "VisionTransformer": "models.vit",
         "create": "models.factory",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from models import match as matching
+from models import targets
 from models.dit import DiffusionTransformer
 from models.spec import DiTSpec, MixerSpec, shaped
 from models.trunk import Trunk
@@ -50,10 +51,10 @@ def create(
 
     if match is None:
         return build(spec.hidden)
-    budget, _ = matching.asked(matching.parse(match))
-    if budget == matching.STATE:
+    budget, _ = targets.asked(targets.parse(match))
+    if budget == targets.STATE:
         model = build(spec.hidden, matching.solve_state(match, mixers, lambda solved: build(spec.hidden, solved)))
-    elif budget != matching.TIME and spec.hidden is None:
+    elif budget != targets.TIME and spec.hidden is None:
         model = build(matching.solve(match, build))
     else:
         model = build(spec.hidden)

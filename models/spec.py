@@ -1,4 +1,4 @@
-"""The shapes of models, and the published ones by name: data that needs no torch."""
+"""The shapes of models, what they cost, and the published ones by name: data that needs no torch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ GELUS = ("exact", "tanh")
 POOLINGS = ("mean", "class")
 MOST_BLOCKS = 10_000
 """Every block is a tree of Python objects, made one after the other, whatever its size."""
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """Cost of a model for one image, by the rules of `operators.Cost` (element-wise work is not counted).
+
+    Attributes:
+        parameters: learnable numbers, mixers included.
+        macs: multiply-accumulates of everything: stem, mixers, feed-forward networks, head.
+        mixer_macs: the mixers' share of `macs` (their projections and their mixing).
+    """
+
+    parameters: int
+    macs: int
+    mixer_macs: int
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.blocks import Block, PatchEmbedding, check_patch
 from models.conditioning import ModulatedBlock
-from models.cost import ModelCost
-from models.spec import TrunkSpec
+from models.spec import ModelCost, TrunkSpec
 from operators import InputError, Mixer
 from operators.errors import check_number
 

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from models import targets
 from models.spec import MixerSpec
 from operators.errors import InputError
 from tasks.config.overrides import PDE_MIXER, parse
@@ -25,10 +26,8 @@ def in_numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     node = config["model"]
     if not isinstance(node, Mapping) or node.get("match") is None:
         return dict(config)
-    from models import match  # imports torch
-
-    wanted = match.parse(node["match"])
-    if node.get("hidden") is not None and match.STATE not in wanted and match.MEASURED not in wanted:
+    wanted = targets.parse(node["match"])
+    if node.get("hidden") is not None and targets.STATE not in wanted and targets.MEASURED not in wanted:
         raise InputError(f"model.hidden={node['hidden']} and model.match exclude each other: the budget decides it")
     return {**config, "model": {**node, "match": wanted}}
 
@@ -49,14 +48,13 @@ def settle(run: RunConfig, overrides: Sequence[str] = ()) -> RunConfig:
     if run.model.get("match") is None:
         return run
     import tasks.data
-    from models import match
 
     run = run.changed("model", in_numbers(run.plain)["model"])
-    budget, _ = match.asked(run.model["match"])
-    if budget == match.TIME:
+    budget, _ = targets.asked(run.model["match"])
+    if budget == targets.TIME:
         return run
     images = run.images(tasks.data.describe(**run.data))
-    if budget == match.STATE:
+    if budget == targets.STATE:
         return _with_state(run, images, overrides)
     return run.changed("model", {**run.model, "hidden": run.build(images, device="meta").spec.hidden})
 

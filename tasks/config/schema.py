@@ -106,7 +106,7 @@ class RunConfig:
         """
         import torch
 
-        from models.match import unmeasured
+        from models.targets import unmeasured
 
         self.check_purpose()
         model = {**self.model, **changed}
@@ -219,7 +219,7 @@ def check(run: RunConfig) -> None:
     run.check_purpose()
     for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
-    unread = {"root": None} if run.mode == "plan" else {}  # a plan needs no data
+    unread = {"root": None, "num_workers": 0} if run.mode == "plan" else {}  # a plan may be for another machine
     tasks.data.check(**{**run.data, **unread})
     run.logger.check_installed()
     if run.init is not None:

@@ -18,7 +18,8 @@ import torch
 from lightning.pytorch import Trainer
 
 import tasks.data
-from models.match import ALIGNMENT, MEASURED, TIME, WIDEST, asked, parse, unmeasured
+from models.match import ALIGNMENT, WIDEST
+from models.targets import MEASURED, TIME, asked, parse, unmeasured
 from operators.benchmark.measuring.statistics import quartiles
 from operators.errors import InputError
 from tasks.config.schema import RunConfig

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import math
 import struct
 import warnings
 import zlib
@@ -16,16 +15,12 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from tasks.data.bounds import MOST_PIXELS
+
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the upright image at its full size."""
 Place = Callable[[int, int], Box]
 """Where the crop lies in an image of (width, height) pixels."""
-
-MOST_PIXELS = 178_956_970
-"""Most pixels that are ever held in memory: the bound at which Pillow itself refuses. JPEGs are scaled before."""
-
-MOST_SIDE = math.isqrt(MOST_PIXELS)
-"""Largest resolution in pixels."""
 
 _RATIO = 4 / 3
 _MARGIN = 2

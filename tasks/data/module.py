@@ -16,10 +16,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
+from tasks.data import bounds, workers
 from tasks.data import subset as subsets
-from tasks.data import workers
 from tasks.data.augment import Augment, Transform
-from tasks.data.decode import MOST_SIDE
 from tasks.data.files import identical
 from tasks.data.files.corrupt import Corrupt
 from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
@@ -101,31 +100,22 @@ class ImageData(lightning.LightningDataModule):
         augment: Augment | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_number("data.batch_size", batch_size, least=1, integer=True)
-        check_number("data.num_workers", num_workers, least=0, most=workers.MOST, integer=True)
         check_number("seed", seed, integer=True)
-        if resolution is not None:
-            check_number("data.resolution", resolution, least=1, most=MOST_SIDE, integer=True)
-        if val_size is not None:
-            check_number("data.val_size", val_size, least=1, integer=True)
-            if source.val_size is None:
-                raise InputError(f"data.val_size={val_size} is refused: {source.name} has a validation split")
-        subsets.check(subset)
+        bounds.check_numbers(
+            batch_size=batch_size, num_workers=num_workers, resolution=resolution, val_size=val_size, subset=subset
+        )
+        self.augment = Augment.parse(augment)
+        bounds.check_source(source, self.augment, val_size)
         root = None if root is None else str(Path(root).expanduser())
         source.require(root)
         self._source, self._root, self._val_size = source, root, val_size or source.val_size
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.subset = subset
-        self.augment = Augment.parse(augment)
-        other = "crop_pad" if source.crop == "crop_scale" else "crop_scale"
-        if getattr(self.augment, other):
-            raise InputError(f"data.augment.{other} is refused: data={source.name} is cropped by {source.crop}")
         self.corrupt: dict[str, Corrupt] = {}
         self.name, self.class_names = source.name, source.class_names
         self.mean, self.std = source.mean, source.std
         self.num_classes = len(source.class_names)
         self.channels, height, width = source.shape
-        check_number("data.augment.crop_pad", self.augment.crop_pad, most=min(height, width))
         self.image_size = (resolution, resolution) if resolution else (height, width)
 
     @cached_property

@@ -6,17 +6,9 @@ import math
 
 import numpy as np
 
-from operators.errors import InputError, check_number
+from operators.errors import InputError
 from tasks.data import keyed
 from tasks.data.splits import Split
-
-
-def check(share: float | None) -> None:
-    """Raise `InputError` unless `share` is a number above 0 and at most 1, or None."""
-    if share is not None:
-        check_number("data.subset", share, most=1)
-        if share <= 0:
-            raise InputError(f"data.subset={share:g} must be above 0, the share of the train images to learn from")
 
 
 def take(train: Split, share: float | None, seed: int) -> Split:

@@ -27,8 +27,6 @@ from operators.runtime.torch_private import take_workers
 from tasks.data.decode import EXHAUSTED
 from tasks.system.failure import WorkerError
 
-MOST = max(32, 4 * (os.cpu_count() or 1))
-"""Most workers of a process: beyond a few for each core they only wait for one another."""
 AHEAD = 2
 """Batches that PyTorch lets each worker prepare."""
 SHARED = Path("/dev/shm")

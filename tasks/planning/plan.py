@@ -13,7 +13,7 @@ from rich.table import Table
 
 import models
 import tasks.data
-from models.match import TIME, unmeasured
+from models.targets import TIME, unmeasured
 from operators.command_line import console
 from operators.errors import InputError
 from tasks.config import bounds

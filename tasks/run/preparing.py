@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 import tasks.data
-from models import match
+from models import match, targets
 from operators.errors import InputError
 from tasks.autoencoder import Autoencoder
 from tasks.base import Task
@@ -145,7 +145,7 @@ def prepare(
         "backend": model.backend,
     }
     budget = settings.model.get("match")
-    if budget is not None and not match.unmeasured(budget):
+    if budget is not None and not targets.unmeasured(budget):
         facts |= match.verify(budget, model).record()
     loop.callbacks.insert(0, Header(settings, run_dir, facts))  # type: ignore[attr-defined] # before a progress bar
     return Run(settings, run_dir, data, ckpt, coder, module, loop, clock, facts)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import match
+from models import targets
 from operators.errors import InputError
 from tasks.config import schema
 from tasks.config.overrides import parse, run_directory
@@ -245,8 +245,8 @@ def _comparable(value: Any) -> Any:
     """What was asked for: a group's option by its name, since what it holds may have been overridden key by key; a
     budget of time without what was measured for it.
     """
-    if isinstance(value, Mapping) and match.MEASURED in value:
-        return {key: part for key, part in value.items() if key != match.MEASURED}
+    if isinstance(value, Mapping) and targets.MEASURED in value:
+        return {key: part for key, part in value.items() if key != targets.MEASURED}
     return value["name"] if isinstance(value, Mapping) and "name" in value else value
 
 

@@ -7,7 +7,7 @@ import torch
 
 import models
 import operators
-from models import match
+from models import match, targets
 from operators import InputError
 
 SHAPE: dict[str, Any] = {"image_size": (28, 28), "in_channels": 1, "num_classes": 10}
@@ -24,7 +24,7 @@ def test_every_mixer_meets_a_budget_by_the_width_alone(preset: str, mixer: str) 
     with torch.device("meta"):
         model = create(preset, mixer, match=wanted, depth=2)
         again = create(preset, mixer, hidden=model.spec.hidden, depth=2)
-    ((budget, target),) = match.parse(wanted).items()
+    ((budget, target),) = targets.parse(wanted).items()
     # Counted here, and not by what solved it.
     value = sum(p.numel() for p in model.parameters()) if budget == "params" else model.cost().macs
     assert abs(value / target - 1) <= 0.01
@@ -88,7 +88,7 @@ def test_hybrid_meets_a_budget() -> None:
     ],
 )
 def test_budget_is_read(given: dict[str, Any], expected: dict[str, int]) -> None:
-    assert match.parse(given) == expected
+    assert targets.parse(given) == expected
 
 
 @pytest.mark.parametrize(

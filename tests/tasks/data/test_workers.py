@@ -23,7 +23,7 @@ from PIL import Image
 from operators.errors import InputError
 from tasks import data
 from tasks.config.composition import compose
-from tasks.data import workers
+from tasks.data import bounds, workers
 from tasks.data.sampler import Loader
 from tasks.run.execute import execute
 from tasks.system.failure import FAILED, WorkerError, explain
@@ -169,8 +169,8 @@ def failure_without_processes():
 
 def test_too_many_workers_are_refused(tree):
     line = refusal(lambda: data.create("image_folder", root=str(tree), num_workers=100_000))
-    assert line == f"data.num_workers=100000 must be an integer >= 0 and <= {workers.MOST}"
-    described = data.describe("image_folder", root=str(tree), num_workers=workers.MOST + 1)
+    assert line == f"data.num_workers=100000 must be an integer >= 0 and <= {bounds.MOST_WORKERS}"
+    described = data.describe("image_folder", root=str(tree), num_workers=bounds.MOST_WORKERS + 1)
     assert described.num_classes == 2, "a plan may be for another machine"
 
 

@@ -99,6 +99,15 @@ def test_a_multirun_without_a_test_is_compared_on_validation(capsys: pytest.Capt
     assert re.match(r"\| fashion_mnist_mini \| \S+ \| 2 \| 0\.\d+ ± ", out.splitlines()[-1])
 
 
+@pytest.mark.parametrize("given", [["hydra.mode=MULTIRUN"], ["--config-dir=mine", "+own=several"]], ids=["key", "file"])
+def test_jobs_may_be_asked_for_by_hydras_mode(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/own").mkdir(parents=True)
+    Path("mine/own/several.yaml").write_text("# @package _global_\nhydra:\n  mode: MULTIRUN\n")
+    status, out, _ = main(capsys, *TINY, *given, "model.patch=5,6")
+    assert status == 2
+    assert "job 1 of 2" in out
+
+
 def test_one_run_says_no_job_and_compares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = main(capsys, *TINY)
     assert "job " not in out

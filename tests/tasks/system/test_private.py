@@ -6,11 +6,13 @@ import inspect
 
 import pytest
 import torch
+from hydra._internal import utils
+from hydra._internal.hydra import Hydra
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch.utils.data import DataLoader
 
-from tasks.system.hydra_private import arguments_parser
+from tasks.system.hydra_private import arguments_parser, mode_by_flag
 from tasks.system.lightning_private import OpenAveraging, validation_is_due
 
 
@@ -77,3 +79,11 @@ def test_device_of_the_average() -> None:
 def test_parser_of_hydras_command_line() -> None:
     given = arguments_parser().parse_args(["a=1", "--multirun"])
     assert (given.overrides, given.multirun) == (["a=1"], True)
+
+
+def test_mode_by_flag_composes_nothing_and_is_undone() -> None:
+    before = Hydra.get_mode
+    with mode_by_flag():
+        assert Hydra.get_mode(None, config_name="nope", overrides=[]) is None
+    assert Hydra.get_mode is before
+    assert "hydra.get_mode(" in inspect.getsource(utils._run_hydra), "Hydra composes elsewhere to see the mode"
