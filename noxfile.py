@@ -23,7 +23,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def slow(session: nox.Session) -> None:
     """Full option products, inductor, training thresholds, the site."""
-    session.install("-e", ".[docs,test]")
+    session.install("-e", ".[docs,ray,test]")
     session.run("pytest", "-m", "slow", *session.posargs)
 
 

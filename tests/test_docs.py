@@ -19,6 +19,7 @@ import ablations.__main__ as studies
 import operators
 import operators.__main__ as listing
 from ablations import plan
+from ablations.scheduling.engines import settings as engines
 from operators.benchmark import options as benchmark
 from operators.pages import page, timing
 from tasks.config.composition import compose
@@ -60,6 +61,7 @@ def test_commands(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.Mo
     if program == "-m":
         program, *arguments = arguments
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engines, "find_spec", lambda name: name)  # the packages of engines are extras
     for folder in ("DIR", "FOLDER", "RUN/checkpoints"):
         Path(folder).mkdir(parents=True)
     for file in ("FILE", "DIR/images.parquet", "RUN/checkpoints/best.ckpt"):
