@@ -108,10 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = parser.parse_args(arguments)
         check_choice("--format", given.format, NOTE)
-        found = runs.find(given.runs)
-        notes = [f"not the same for all: {line}" for line in runs.warnings(found)]
+        ended = runs.find(given.runs)
+        notes = [f"not the same for all: {line}" for line in runs.warnings(ended)]
         form = _aggregated if given.aggregate else _formatted
-        text = form(found, given.metric, given.reference, given.format)
+        text = form(ended, given.metric, given.reference, given.format)
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -123,19 +123,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _formatted(found: Sequence[runs.EndedRun], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
+def _formatted(ended: Sequence[runs.EndedRun], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
     from ablations.analysis import comparison  # here, since the statistics take a second to import
     from ablations.reporting import formats
 
-    metrics = asked or comparison.headline(found)
-    arms = comparison.compare(found, metrics, reference)
+    metrics = asked or comparison.headline(ended)
+    arms = comparison.compare(ended, metrics, reference)
     if form == "csv":
         return formats.csv_text(number_table(arms, reference))
     header, rows = text_table(arms, metrics, reference)
     return formats.latex(header, rows) if form == "latex" else formats.markdown(header, rows)
 
 
-def _aggregated(found: Sequence[runs.EndedRun], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
+def _aggregated(ended: Sequence[runs.EndedRun], asked: Sequence[str] | None, reference: str | None, form: str) -> str:
     from ablations.analysis import comparison
     from ablations.analysis.summary import finite
     from ablations.analysis.words import Scale
@@ -145,8 +145,8 @@ def _aggregated(found: Sequence[runs.EndedRun], asked: Sequence[str] | None, ref
     if reference is None:
         raise InputError("--aggregate needs --reference, the arm that others are compared with")
     texts, numbers = [], []
-    for metric in asked or comparison.headline(found):
-        result = finite(comparison.over_data(found, metric, reference))
+    for metric in asked or comparison.headline(ended):
+        result = finite(comparison.over_data(ended, metric, reference))
         numbers += tables.over_data(result, {"metric": metric})
         halves = [row["high"] - row["gain"] for row in result["arms"] if row["high"] is not None]
         header, rows = sections.data_table(result, Scale.of(metric, halves, [row["middle"] for row in result["arms"]]))

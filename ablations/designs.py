@@ -158,7 +158,7 @@ def _checked(factors: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, ...]]
     if not factors:
         raise InputError("a design needs at least one factor")
     for name, levels in factors.items():
-        if len(levels) < 2 or any(one in levels[:place] for place, one in enumerate(levels)):
+        if len(levels) < 2 or any(level in levels[:place] for place, level in enumerate(levels)):
             raise InputError(f"factor {name} has levels {list(levels)}: it needs two or more, all different")
     return {name: tuple(levels) for name, levels in factors.items()}
 
@@ -176,7 +176,7 @@ def _defining_words(grid: Mapping[str, Any], generators: Mapping[str, tuple[str,
     for size in range(1, len(own) + 1):
         for chosen in combinations(own, size):
             word = frozenset[str]()
-            for one in chosen:
-                word ^= one
+            for row in chosen:
+                word ^= row
             words.append(tuple(name for name in grid if name in word))
     return tuple(sorted(words, key=len))

@@ -49,14 +49,14 @@ class Factor:
         levels = given["levels"]
         if isinstance(levels, str) and levels.split("/")[0] == REGISTRY:
             preset = levels.partition("/")[2]
-            levels = [one for one in operators.names() if not preset or preset in operators.describe(one).shells]
+            levels = [name for name in operators.names() if not preset or preset in operators.describe(name).shells]
         if not isinstance(levels, Sequence) or isinstance(levels, str) or len(levels) < 2:
             raise InputError(f"factor {name} has levels {levels!r}: it needs a list of two or more")
         named = given.get("labels")
         labels = (
-            [nodes.label(one) for one in levels]
+            [nodes.label(level) for level in levels]
             if named is None
-            else [nodes.switch_label(one) for one in nodes.items(name, named)]
+            else [nodes.switch_label(item) for item in nodes.items(name, named)]
         )
         if len(levels) > nodes.MOST_LEVELS:
             raise InputError(f"factor {name} has {len(levels):,} levels: at most {nodes.MOST_LEVELS:,} are allowed")
@@ -64,10 +64,10 @@ class Factor:
             raise InputError(
                 f"factor {name} has labels {labels}: one for each of its {len(levels)} levels, no two alike"
             )
-        for one in labels:
-            if not one.isprintable() or not 0 < len(one.strip()) <= 2 * nodes.LONGEST_NAME:
+        for label in labels:
+            if not label.isprintable() or not 0 < len(label.strip()) <= 2 * nodes.LONGEST_NAME:
                 raise InputError(
-                    f"factor {name} has the label {one!r}: give labels of 1 to {2 * nodes.LONGEST_NAME} letters"
+                    f"factor {name} has the label {label!r}: give labels of 1 to {2 * nodes.LONGEST_NAME} letters"
                 )
         if given.get("role") is not None:
             check_choice(f"role of factor {name}", given["role"], ROLES)

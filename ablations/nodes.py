@@ -26,7 +26,7 @@ def label(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(label, value)) or "[]"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {label(one)}" for key, one in value.items()) or "{}"
+        return ", ".join(f"{key}: {label(item)}" for key, item in value.items()) or "{}"
     return str(value)
 
 
@@ -99,19 +99,19 @@ def items(what: str, node: Any) -> list[Any]:
 
 def strings(what: str, node: Any) -> tuple[str, ...]:
     """`node`, which must be a list of texts; nothing is the empty list."""
-    found = items(what, node)
-    if not all(isinstance(one, str) for one in found):
-        raise InputError(f"{what} must be a list of texts, such as [model.dim=48], not {short(found)}")
-    return tuple(found)
+    texts = items(what, node)
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{what} must be a list of texts, such as [model.dim=48], not {short(texts)}")
+    return tuple(texts)
 
 
 def terms(what: str, node: Any, factors: Mapping[str, Any]) -> tuple[str, ...]:
     """`node`, which must be a list of terms such as `a` or `a:b`; each with its factors in the order of `factors`."""
-    found = []
+    seen = []
     for text in strings(what, node):
         names = [name.strip() for name in text.split(":")]
         check_names(what, names, factors)
         if len(set(names)) < len(names) or len(names) > 3:
             raise InputError(f"{what} has {text!r}: give a factor, or two or three different ones as a:b")
-        found.append(":".join(name for name in factors if name in names))
-    return tuple(found)
+        seen.append(":".join(name for name in factors if name in names))
+    return tuple(seen)

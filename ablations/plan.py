@@ -76,11 +76,11 @@ class FactorialBlock:
     @classmethod
     def read(cls, node: Any) -> FactorialBlock:
         """From an entry of the study's `blocks`."""
-        names = [one.name for one in fields(cls)]
+        names = [field.name for field in fields(cls)]
         given = nodes.mapping("a block", node, names, ("name", "factors"))
         name = nodes.check_name("block", given["name"])
         what = f"factors of block {name}"
-        factors = tuple(Factor.read(str(one), of) for one, of in nodes.mapping(what, given["factors"]).items())
+        factors = tuple(Factor.read(str(name), of) for name, of in nodes.mapping(what, given["factors"]).items())
         by_name = {factor.name: factor for factor in factors}
         if not factors:
             raise InputError(f"block {name} has no factors")
@@ -95,10 +95,13 @@ class FactorialBlock:
         controls = nodes.strings(f"negative_controls of block {name}", given.get("negative_controls"))
         check_names(f"block {name}", controls, by_name)
         asked = nodes.mapping(f"reference of block {name}", given.get("reference") or {}, by_name)
-        reference = {one.name: one.label(asked[one.name]) if one.name in asked else one.labels[0] for one in factors}
+        reference = {
+            factor.name: factor.label(asked[factor.name]) if factor.name in asked else factor.labels[0]
+            for factor in factors
+        }
         also = [
-            nodes.mapping(f"also of block {name}", one, ("name", "overrides"), ("name", "overrides"))
-            for one in nodes.items("also", given.get("also"))
+            nodes.mapping(f"also of block {name}", extra, ("name", "overrides"), ("name", "overrides"))
+            for extra in nodes.items("also", given.get("also"))
         ]
         budget = given.get("budget")
         if budget is not None:
@@ -115,7 +118,8 @@ class FactorialBlock:
             negative_controls=controls,
             reference=reference,
             also=tuple(
-                Extra(nodes.check_name("arm", one["name"]), nodes.strings("also", one["overrides"])) for one in also
+                Extra(nodes.check_name("arm", extra["name"]), nodes.strings("also", extra["overrides"]))
+                for extra in also
             ),
             margin=margin,
             asks=nodes.terms(f"asks of block {name}", given.get("asks"), by_name),
@@ -157,7 +161,7 @@ class FactorialBlock:
         grid = {factor.name: factor.labels for factor in self.factors}
         try:
             if self.design == "one_at_a_time":
-                varied = [{**self.reference, name: one} for name, labels in grid.items() for one in labels]
+                varied = [{**self.reference, name: label} for name, labels in grid.items() for label in labels]
                 others = [cell for cell in varied if cell != self.reference]
                 return Design(grid, (dict(self.reference), *others), {}, ())
             return designs.choose(grid, self.budget if self.design == "fraction" else None, seeds)
@@ -210,7 +214,7 @@ def read(node: Any) -> Plan:
     Raises:
         InputError: what is missing, unknown or impossible.
     """
-    given = nodes.mapping("study", node, [one.name for one in fields(Plan)], ("name", "question", "objectives"))
+    given = nodes.mapping("study", node, [field.name for field in fields(Plan)], ("name", "question", "objectives"))
     kind = check_choice("kind", given.get("kind", "factorial"), KINDS)
     other = (
         ("blocks", "tuning", "seeds")
@@ -220,7 +224,7 @@ def read(node: Any) -> Plan:
     for key in other:
         if key in given:
             raise InputError(f"a study of kind {kind} has no {key!r}")
-    objectives = tuple(_objective("objectives", one) for one in nodes.items("objectives", given["objectives"]))
+    objectives = tuple(_objective("objectives", item) for item in nodes.items("objectives", given["objectives"]))
     if not objectives or (len(objectives) > 1) != (kind == "pareto"):
         raise InputError(
             f"a study of kind {kind} needs {'two or more objectives' if kind == 'pareto' else 'one objective'}"
@@ -238,7 +242,7 @@ def read(node: Any) -> Plan:
     }
     if kind == "factorial":
         check_number("seeds", given.get("seeds", 1), least=1, most=MOST_TRIALS, integer=True)
-        blocks = tuple(FactorialBlock.read(one) for one in nodes.items("blocks", given.get("blocks")))
+        blocks = tuple(FactorialBlock.read(block) for block in nodes.items("blocks", given.get("blocks")))
         if not blocks or len({block.name for block in blocks}) != len(blocks):
             raise InputError("a factorial study needs blocks, no two of one name")
         tuning = None if given.get("tuning") is None else Tuning.read(given["tuning"])
@@ -270,7 +274,7 @@ def written(plan: Plan) -> dict[str, Any]:
         "question": plan.question,
         "kind": plan.kind,
         "overrides": list(plan.overrides),
-        "objectives": [vars(one) for one in plan.objectives],
+        "objectives": [vars(objective) for objective in plan.objectives],
         "select": vars(plan.select),
     }
     if plan.searches:
@@ -299,7 +303,7 @@ def _mixer_space(node: Any) -> dict[str, dict[str, Dimension]]:
 
 
 def _space(what: str, node: Any) -> dict[str, Dimension]:
-    found = {nodes.key(key): Dimension.read(key, one) for key, one in nodes.mapping(what, node).items()}
-    if not found:
+    space = {nodes.key(key): Dimension.read(key, dimension) for key, dimension in nodes.mapping(what, node).items()}
+    if not space:
         raise InputError(f"{what} is empty")
-    return found
+    return space

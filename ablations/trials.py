@@ -155,7 +155,7 @@ def _proposed(plan: Plan, trial: Trial) -> tuple[str, ...]:
     own = [*trial.overrides, f"seed={trial.seed}"]
     if plan.searches:
         space = search_space(plan, compose(own))
-        return merge(own, [f"{key}={literal(one.first)}" for key, one in space.items()])
+        return merge(own, [f"{key}={literal(dimension.first)}" for key, dimension in space.items()])
     if plan.tuning and trial.stage == MAIN:
         return merge(own, [f"{plan.tuning.key}={literal(plan.tuning.levels[0])}"])
     return tuple(own)
@@ -187,12 +187,12 @@ def search_space(plan: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def merge(*layers: Iterable[str]) -> tuple[str, ...]:
     """Overrides of several layers: of those with the same key the last counts."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in (text for layer in layers for text in layer):
         key = _parse(text).key_or_group
-        found.pop(key, None)
-        found[key] = text
-    return tuple(found.values())
+        values.pop(key, None)
+        values[key] = text
+    return tuple(values.values())
 
 
 def literal(value: Any) -> str:
@@ -204,7 +204,7 @@ def literal(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(literal, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}: {literal(one)}' for key, one in value.items())}}}"
+        return f"{{{','.join(f'{key}: {literal(item)}' for key, item in value.items())}}}"
     if isinstance(value, str):
         plain = (
             value.replace("_", "").isalnum() and not value[0].isdigit() and parse([f"x={value}"])[0].value() == value
@@ -216,10 +216,10 @@ def literal(value: Any) -> str:
 def _arms(plan: Plan, block: FactorialBlock, given: Sequence[str]) -> list[Trial]:
     arms = []
     for cell in block.lay_out(plan.seeds).cells:
-        name = " ".join(f"{factor}={one}" for factor, one in cell.items())
+        name = " ".join(f"{factor}={level}" for factor, level in cell.items())
         overrides = merge(plan.overrides, given, block.overrides, _settings(block, cell))
         arms.append(Trial(0, MAIN, block.name, name, 0, dict(cell), overrides))
-    arms += [Trial(0, MAIN, block.name, one.name, 0, {}, _outside(plan, block, given, one)) for one in block.also]
+    arms += [Trial(0, MAIN, block.name, extra.name, 0, {}, _outside(plan, block, given, extra)) for extra in block.also]
     for name, count in Counter(arm.arm for arm in arms).items():
         if count > 1:
             raise InputError(f"block {block.name} has two arms {name!r}")

@@ -33,7 +33,7 @@ class Tuning:
     @classmethod
     def read(cls, node: Any) -> Tuning:
         """From the study's `tuning`."""
-        given = nodes.mapping("tuning", node, [one.name for one in fields(cls)], ("key", "levels"))
+        given = nodes.mapping("tuning", node, [field.name for field in fields(cls)], ("key", "levels"))
         levels = nodes.items("levels of tuning", given["levels"])
         if len(levels) > nodes.MOST_LEVELS:
             raise InputError(f"tuning has {len(levels):,} levels: at most {nodes.MOST_LEVELS:,} are allowed")
@@ -82,11 +82,11 @@ class Tuning:
         if not self.extend:
             return ()
         ordered = sorted(set(self.levels))
-        found = []
+        pairs = []
         for end, inner in ((ordered[0], ordered[1]), (ordered[-1], ordered[-2])):
             steps = [float(f"{end * (end / inner) ** count:.12g}") for count in range(self.extend + 1)]
-            found += list(zip(steps[1:], steps[:-1], strict=True))
-        return tuple(found)
+            pairs += list(zip(steps[1:], steps[:-1], strict=True))
+        return tuple(pairs)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Dimension:
     @classmethod
     def read(cls, key: str, node: Any) -> Dimension:
         """From the study's `space.KEY`."""
-        given = nodes.mapping(f"space of {key}", node, [one.name for one in fields(cls)])
+        given = nodes.mapping(f"space of {key}", node, [field.name for field in fields(cls)])
         if ("choices" in given) == ("low" in given or "high" in given):
             raise InputError(f"space of {key} needs either low and high, or choices")
         if "choices" in given:

@@ -173,13 +173,13 @@ def verify(match: Any, model: Trunk) -> Match:
             raise InputError(
                 f"model.match.time={target:g} is met by measuring, which a run does: give model.hidden here"
             )
-        found = dict(given[MEASURED])
-        if found.pop("hidden") != hidden:
+        measured = dict(given[MEASURED])
+        if measured.pop("hidden") != hidden:
             raise InputError(
                 f"model.hidden={hidden} is not the width that was measured for model.match.time={target:g}: leave "
                 "model.hidden out, and it is measured"
             )
-        return Match(budget, target, hidden, found.pop("seconds"), found)
+        return Match(budget, target, hidden, measured.pop("seconds"), measured)
     if budget == STATE:
         states = _states(model)
         value = max(states, key=lambda state: abs(state - target))
@@ -233,6 +233,6 @@ def _nearest(target: int, near: Mapping[str, int]) -> str:
     below = max(((size, setting) for setting, size in near.items() if size <= target), default=None)
     above = min(((size, setting) for setting, size in near.items() if size > target), default=None)
     return " and ".join(
-        f"{side} {found[0]:,} ({found[1]})" if found else f"none {side}"
-        for side, found in (("below", below), ("above", above))
+        f"{side} {width[0]:,} ({width[1]})" if width else f"none {side}"
+        for side, width in (("below", below), ("above", above))
     )

@@ -37,14 +37,14 @@ def parse(match: Any) -> dict[str, Any]:
     if budget == TIME:
         seconds = _quantity(budget, target, _SECONDS, _UNITS, "a time, with s, ms or us if need be: 20ms, 0.5s")
         check_number(f"model.match.{budget}", seconds, least=1e-6, most=3600)
-        found = match.get(MEASURED)
-        if found is None:
+        measured = match.get(MEASURED)
+        if measured is None:
             return {budget: seconds}
-        if not isinstance(found, Mapping) or sorted(found) != sorted(_FACTS):
-            raise InputError(f"model.match.{MEASURED}={found!r} is what a run has found: leave it out")
-        check_number(f"model.match.{MEASURED}.hidden", found["hidden"], least=1, integer=True)
-        check_number(f"model.match.{MEASURED}.seconds", found["seconds"], least=0)
-        return {budget: seconds, MEASURED: dict(found)}
+        if not isinstance(measured, Mapping) or sorted(measured) != sorted(_FACTS):
+            raise InputError(f"model.match.{MEASURED}={measured!r} is what a run has found: leave it out")
+        check_number(f"model.match.{MEASURED}.hidden", measured["hidden"], least=1, integer=True)
+        check_number(f"model.match.{MEASURED}.seconds", measured["seconds"], least=0)
+        return {budget: seconds, MEASURED: dict(measured)}
     number = _quantity(budget, target, _NUMBER, _SUFFIXES, "a number, with K, M or G if need be: 5M, 1.2G")
     check_number(f"model.match.{budget}", number, least=1)
     return {budget: round(number)}
@@ -66,7 +66,7 @@ def _quantity(
 ) -> int | float | Any:
     if not isinstance(given, str):
         return given
-    found = pattern.fullmatch(given.strip())
-    if found is None:
+    parts = pattern.fullmatch(given.strip())
+    if parts is None:
         raise InputError(f"model.match.{budget}={given!r} must be {allowed}")
-    return float(found[1]) * units[found[2].upper() if found[2].upper() in units else found[2]]
+    return float(parts[1]) * units[parts[2].upper() if parts[2].upper() in units else parts[2]]

@@ -88,8 +88,8 @@ def allowed_values(name: str, parameter: str) -> str:
         try:
             registry.create(name, EXAMPLE_DIM, grid=EXAMPLE_GRID, cond_dim=EXAMPLE_DIM, **params)
         except InputError as error:
-            said = re.search(r"(?:allowed are|must be) (.*)", str(error))
-            words = said[1] if said else words
+            allowed = re.search(r"(?:allowed are|must be) (.*)", str(error))
+            words = allowed[1] if allowed else words
         except Exception:  # noqa: BLE001 - a stranger's mixer may fail in any way; the annotation says enough
             continue
     optional = not any(word in words for word in ("null", "?")) and "null" in value_types.word(annotation)
@@ -201,19 +201,19 @@ def print_verdict(console: Console, name: str, *, slow: bool, trace: bool) -> in
         from operators.testing import verdict
     except ModuleNotFoundError as error:
         raise InputError(f'the contract needs {error.name}: pip install "operator-zoo[contract]"') from error
-    found, output = verdict.judge(name, () if slow else ("-m", "not slow"))
+    judged, output = verdict.judge(name, () if slow else ("-m", "not slow"))
     rows = []
-    for promise, one in sorted(found.promises.items(), key=lambda item: (item[1].state != verdict.BROKEN, item[0])):
-        reasons = dict.fromkeys(one.reasons.values())
-        rows.append((promise.replace("_", " "), one.state, str(one.runs), "\n".join(reasons)))
+    for promise, state in sorted(judged.promises.items(), key=lambda item: (item[1].state != verdict.BROKEN, item[0])):
+        reasons = dict.fromkeys(state.reasons.values())
+        rows.append((promise.replace("_", " "), state.state, str(state.runs), "\n".join(reasons)))
     console.print(table(f"Promises of {name}", ("promise", "state", "cases", "why"), rows, right=("cases",)))
     if trace:
         console.print(output)
-    broken = sum(one.state == verdict.BROKEN for one in found.promises.values())
-    if not found.promises:
+    broken = sum(state.state == verdict.BROKEN for state in judged.promises.values())
+    if not judged.promises:
         raise InputError(f"the contract could not be run on {name}: {' '.join(output.split())[-500:]}")
     console.print(
-        f"{broken} of {len(found.promises)} promises of {name} are broken"
+        f"{broken} of {len(judged.promises)} promises of {name} are broken"
         if broken
         else f"{name} keeps all its promises"
     )

@@ -40,14 +40,14 @@ class Entry:
 @cache
 def entries() -> Mapping[str, Entry]:
     """The mixers of `operators.mixers` by name."""
-    found = {}
+    cards = {}
     for path in sorted(_ROOT.rglob("*.py")):
         place = path.relative_to(_ROOT)
         text = path.read_text(encoding="utf-8")
         if f"\n{_MARK}" in text:
             module = ".".join(("operators.mixers", *place.with_suffix("").parts))
-            found.update({entry.card.name: entry for entry in _read(ast.parse(text, str(path)), module)})
-    return found
+            cards.update({entry.card.name: entry for entry in _read(ast.parse(text, str(path)), module)})
+    return cards
 
 
 def keyword_parameters(path: Path, name: str) -> dict[str, tuple[str, ast.expr | None]]:

@@ -114,13 +114,15 @@ class Autoencoder:
         with full_precision(images):
             for first in range(0, len(images), _CHUNK):
                 rows = slice(first, first + _CHUNK)
-                found = net.encode(images[rows].float())
+                latents = net.encode(images[rows].float())
                 if not self.stochastic:
-                    parts.append(found.latents)
+                    parts.append(latents.latents)
                 elif noise is None:
-                    parts.append(found.latent_dist.mean)
+                    parts.append(latents.latent_dist.mean)
                 else:
-                    parts.append(found.latent_dist.mean + found.latent_dist.std * noise[rows].to(images.device).float())
+                    parts.append(
+                        latents.latent_dist.mean + latents.latent_dist.std * noise[rows].to(images.device).float()
+                    )
             return (torch.cat(parts) - self._shift) * self._scale
 
     @torch.no_grad()

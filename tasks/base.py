@@ -216,11 +216,11 @@ class Task(LightningModule):
 
     def gathered(self, own: Any) -> list[Any]:
         """`own` of every process, in order of rank. Every process has to call it."""
-        found: list[Any] = [own]
+        parts: list[Any] = [own]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            found = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(found, own)
-        return found
+            parts = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, own)
+        return parts
 
 
 def survivors(seed: int, epoch: Tensor, index: Tensor, layers: Mapping[str, DropPath]) -> Tensor:

@@ -277,7 +277,7 @@ class Generation(Task):
     def conclude(self, run_dir: Path) -> dict[str, float]:
         """Write `samples/`: a sheet and a film of some, and all of them in `samples.npz`, see `samples.NAME`."""
         own = tuple(torch.cat(column).numpy() for column in zip(*self._drawn, strict=True))
-        found = [part for part in self.gathered(own) if part]
+        parts = [part for part in self.gathered(own) if part]
         if self.trainer.is_global_zero:
             folder = run_dir / "samples"
             folder.mkdir(exist_ok=True)
@@ -286,7 +286,7 @@ class Generation(Task):
                 ranks = [self._batches(rank).ranges for rank in range(self.trainer.world_size)]
                 self._unfinished.collect(self.classes, self.sample.n, ranks)
                 return {}
-            index, labels, images = (np.concatenate(column) for column in zip(*found, strict=True))
+            index, labels, images = (np.concatenate(column) for column in zip(*parts, strict=True))
             order = np.argsort(index)
             labels, images = labels[order], images[order]
             pictures.write_sheet(folder / "sheet.png", images, labels)

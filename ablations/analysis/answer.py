@@ -21,8 +21,8 @@ def sentence(study: Study, summary: Mapping[str, Any]) -> str:
         return _search(study, summary["search"], summary["level"])
     parts = []
     for block in summary["blocks"]:
-        said = _block(block["objectives"][0], objective, block, summary["level"])
-        parts.append(f"block {block['name']}: {said}" if len(summary["blocks"]) > 1 else said)
+        sentences = _block(block["objectives"][0], objective, block, summary["level"])
+        parts.append(f"block {block['name']}: {sentences}" if len(summary["blocks"]) > 1 else sentences)
     text = "; ".join(parts)
     # A name of code keeps its case: pde_ssm.
     return f"{text[0].upper() if text.partition(' ')[0].strip(':').isalpha() else text[0]}{text[1:]}."
@@ -31,7 +31,7 @@ def sentence(study: Study, summary: Mapping[str, Any]) -> str:
 def scale_of(result: Mapping[str, Any]) -> Scale:
     """Digits by the intervals of the block: of effects and differences first, of means where there are none."""
     arms = result["arms"]
-    halves = [one["half"] for one in result["effects"]] + [row["difference_half"] for row in arms]
+    halves = [effect["half"] for effect in result["effects"]] + [row["difference_half"] for row in arms]
     known = [half for half in halves if half is not None]
     return Scale.of(result["metric"], known or [row["half"] for row in arms], [row["mean"] for row in arms])
 
@@ -40,12 +40,12 @@ def _block(result: Mapping[str, Any], objective: Objective, block: Mapping[str, 
     scale = scale_of(result)
     if all(row["mean"] is None for row in result["arms"]):
         return f"no trial has a {scale.title} yet"
-    asked = [one for one in result["effects"] if one["asked"]]
+    asked = [effect for effect in result["effects"] if effect["asked"]]
     if result["budgets"] and not asked:
         return budgets.sentence(result["budgets"], objective, scale)
     if result["datasets"] and not asked:
         return datasets.sentence(result["datasets"], objective, scale, level)
-    effects = [one for one in result["effects"] if one["kind"] == "main" and not one["asked"]]
+    effects = [effect for effect in result["effects"] if effect["kind"] == "main" and not effect["asked"]]
     if asked or (effects and len(effects) == len(block["factors"])):
         return _effects(result, asked, effects, objective, scale, level)
     return _winner(result, scale, level, objective)
@@ -60,20 +60,23 @@ def _effects(
     level: float,
 ) -> str:
     """First what the study asks, in its order; then the largest other effects, the negative controls, interactions."""
-    plain = sorted((one for one in effects if not one["control"]), key=lambda one: -abs(one["estimate"]))
-    told = [*asked, *plain[:MOST_EFFECTS], *(one for one in effects if one["control"])]
+    plain = sorted((effect for effect in effects if not effect["control"]), key=lambda effect: -abs(effect["estimate"]))
+    chosen_effects = [*asked, *plain[:MOST_EFFECTS], *(effect for effect in effects if effect["control"])]
     seeds = plural(result["fit"]["seeds"], "seed")
     first = f", a {100 * level:g} % interval{_together(len(asked) or result['family'])}", f", {seeds}"
-    notes = [first, *[("", "")] * len(told)]
-    parts = [effect_finding(one, objective, scale, level, note) for one, note in zip(told, notes, strict=False)]
+    notes = [first, *[("", "")] * len(chosen_effects)]
+    parts = [
+        effect_finding(effect, objective, scale, level, note)
+        for effect, note in zip(chosen_effects, notes, strict=False)
+    ]
     rest = plain[MOST_EFFECTS:]
     if rest:
-        shown = sum(one["p_together"] < 1 - level for one in rest)
+        shown = sum(effect["p_together"] < 1 - level for effect in rest)
         parts.append(f"of {len(rest)} further factors, all smaller, {shown} have an effect that is shown")
-    others = [one for one in result["effects"] if one["kind"] == "interaction" and not one["asked"]]
-    joint = [one for one in others if one["p_together"] < 1 - level]
+    others = [effect for effect in result["effects"] if effect["kind"] == "interaction" and not effect["asked"]]
+    joint = [effect for effect in others if effect["p_together"] < 1 - level]
     if joint:
-        most = max(joint, key=lambda one: abs(one["estimate"]))
+        most = max(joint, key=lambda effect: abs(effect["estimate"]))
         where = scale.interval(most["low_together"], most["high_together"])
         parts.append(f"they interact ({most['subject']} {scale.signed(most['estimate'])}{scale.points}, {where})")
     return "; ".join(parts)
@@ -94,28 +97,28 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
     if chosen is None:
         return f"no arm can be called the best: each of {len(scored)} diverged at a seed"
     ranked = sum(not row["diverged"] for row in scored)
-    said = [f"the {which} {scale.title} is that of {best['title']}: {_chosen(scale, chosen, best['n'], level)}"]
-    pairs = {one["arm"]: one for one in result["against_best"]}
+    sentences = [f"the {which} {scale.title} is that of {best['title']}: {_chosen(scale, chosen, best['n'], level)}"]
+    pairs = {row["arm"]: row for row in result["against_best"]}
     reference = next((row for row in scored if row["reference"]), None)
     if best["reference"] and len(scored) > 1:
-        said.append("it is the reference")
+        sentences.append("it is the reference")
     elif reference is not None:
         pair = pairs[reference["arm"]]
         where = scale.interval(_negative(pair["high"]), _negative(pair["low"]))
         shown = "" if pair["low"] is None else f", {p_said(pair['p'])} for all pairs"
         size = f"{scale.signed(_negative(pair['difference']))}{scale.points}"
-        said.append(f"{size} against {reference['title']} ({where}{shown})")
-    close = [one["title"] for one in pairs.values() if not one["told_apart"]]
+        sentences.append(f"{size} against {reference['title']} ({where}{shown})")
+    close = [row["title"] for row in pairs.values() if not row["told_apart"]]
     if close:
         more = f" and {len(close) - MOST_CLOSE} more" if len(close) > MOST_CLOSE else ""
-        said.append(f"not told apart from {', '.join(close[:MOST_CLOSE])}{more}")
+        sentences.append(f"not told apart from {', '.join(close[:MOST_CLOSE])}{more}")
     elif len(scored) > 1:
-        said.append(f"told apart from each of the {len(scored) - 1} others")
+        sentences.append(f"told apart from each of the {len(scored) - 1} others")
     if ranked < len(scored):
         unsafe = [f"{row['title']} ({row['diverged']} of {row['diverged'] + row['n']})" for row in scored[ranked:]]
         more = f" and {len(unsafe) - MOST_CLOSE} more" if len(unsafe) > MOST_CLOSE else ""
-        said.append(f"not ranked, since runs diverged: {', '.join(unsafe[:MOST_CLOSE])}{more}")
-    return "; ".join(said)
+        sentences.append(f"not ranked, since runs diverged: {', '.join(unsafe[:MOST_CLOSE])}{more}")
+    return "; ".join(sentences)
 
 
 def _chosen(scale: Scale, chosen: Mapping[str, Any], seeds: int, level: float) -> str:
@@ -132,8 +135,8 @@ def _negative(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def _search(study: Study, found: Mapping[str, Any], level: float) -> str:
-    candidates = found["candidates"]
+def _search(study: Study, result: Mapping[str, Any], level: float) -> str:
+    candidates = result["candidates"]
     if not candidates:
         return "No trial has ended with a score yet."
     first, *others = study.objectives
@@ -141,10 +144,10 @@ def _search(study: Study, found: Mapping[str, Any], level: float) -> str:
     if study.plan.kind == "pareto" and others:
         members = [row for row in candidates if row["front"]]
         ends = [members[0], members[-1]] if len(members) > 1 else members
-        told = " to ".join(f"{row['arm']} ({_values(study, candidates, row)})" for row in ends)
+        listed = " to ".join(f"{row['arm']} ({_values(study, candidates, row)})" for row in ends)
         each = "one run each, no interval" if all(row["n"] == 1 for row in members) else "means over seeds"
         number = f"{len(members)} of {plural(len(candidates), 'candidate')}"
-        return f"{number} are on the front of {_titles(study)}, from {told}; {each}."
+        return f"{number} are on the front of {_titles(study)}, from {listed}; {each}."
     best = candidates[0]
     settings = ", ".join(f"{name} = {_short(value)}" for name, value in best["parameters"].items())
     value = _with_unit(scale, best["values"][first.metric])
@@ -160,14 +163,14 @@ def _search(study: Study, found: Mapping[str, Any], level: float) -> str:
 
 
 def _titles(study: Study) -> str:
-    return " against ".join(title(one.metric) for one in study.objectives)
+    return " against ".join(title(objective.metric) for objective in study.objectives)
 
 
 def _values(study: Study, candidates: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> str:
     texts = []
-    for one in study.objectives:
-        scale = Scale.of(one.metric, (), [other["values"][one.metric] for other in candidates])
-        texts.append(f"{scale.title} {_with_unit(scale, row['values'][one.metric])}")
+    for objective in study.objectives:
+        scale = Scale.of(objective.metric, (), [other["values"][objective.metric] for other in candidates])
+        texts.append(f"{scale.title} {_with_unit(scale, row['values'][objective.metric])}")
     return ", ".join(texts)
 
 

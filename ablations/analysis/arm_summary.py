@@ -33,7 +33,7 @@ def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[s
     arms, reference = block.arms, block.reference
     judged = outcomes(block, objective)
     differences = _differences(block, objective, level)
-    found = []
+    rows = []
     for name, trials in arms.items():
         values = scores(trials, objective.metric)
         states = Counter(trial.state for trial in trials)
@@ -52,8 +52,8 @@ def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[s
             "learning_rates": sorted({rate for t in trials if math.isfinite(rate := t.score("learning_rate"))}),
             "metrics": _means(trials),
         }
-        found.append(row)
-    return sorted(found, key=partial(_rank, objective.sign))
+        rows.append(row)
+    return sorted(rows, key=partial(_rank, objective.sign))
 
 
 def _rank(sign: int, row: Mapping[str, Any]) -> tuple[bool, bool, float]:
@@ -82,10 +82,10 @@ def costs(trials: Sequence[Record]) -> dict[str, float | None]:
 
 def tuning(trials: Sequence[Record]) -> str:
     """Whether the learning rate was `tuned` on validation, `untuned`, `mixed`, or `unknown` where nothing says it."""
-    said = {told for trial in trials if (told := _tuned(trial)) is not None}
-    if len(said) != 1:
-        return "mixed" if said else "unknown"
-    return "tuned" if said.pop() else "untuned"
+    labels = {label for trial in trials if (label := _tuned(trial)) is not None}
+    if len(labels) != 1:
+        return "mixed" if labels else "unknown"
+    return "tuned" if labels.pop() else "untuned"
 
 
 def _tuned(trial: Record) -> bool | None:
@@ -134,29 +134,29 @@ def against_best(rows: Sequence[Mapping[str, Any]], level: float, step: float) -
     best, titles = scored[0]["arm"], {row["arm"]: row["title"] for row in scored}
     return [
         {
-            "arm": one.arm,
-            "title": titles[one.arm],
+            "arm": difference.arm,
+            "title": titles[difference.arm],
             "best": best,
-            "difference": one.interval.mean,
-            "low": one.interval.low,
-            "high": one.interval.high,
-            "p": one.p,
-            "told_apart": one.p < 1 - level,
+            "difference": difference.interval.mean,
+            "low": difference.interval.low,
+            "high": difference.interval.high,
+            "p": difference.p,
+            "told_apart": difference.p < 1 - level,
         }
-        for one in compare_with({row["arm"]: _by_seed(row) for row in scored}, best, level, step)
+        for difference in compare_with({row["arm"]: _by_seed(row) for row in scored}, best, level, step)
     ]
 
 
 def uneven(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
     """An arm whose scores vary more over seeds than those of others, for which pooled intervals are too short."""
-    found = loudest({row["arm"]: _by_seed(row) for row in rows if row["n"]})
-    if found is None or found.p >= 1 - level:
+    noisiest = loudest({row["arm"]: _by_seed(row) for row in rows if row["n"]})
+    if noisiest is None or noisiest.p >= 1 - level:
         return []
-    name = next(row["title"] for row in rows if row["arm"] == found.arm)
+    name = next(row["title"] for row in rows if row["arm"] == noisiest.arm)
     return [
-        f"the scores of {name} vary more over seeds than those of other arms ({found.ratio:.2g} times their standard "
-        f"deviation; Cochran's test, {p_said(found.p)}): with few seeds it is told apart from others more often than "
-        "the intervals promise; paired differences are not concerned"
+        f"the scores of {name} vary more over seeds than those of other arms ({noisiest.ratio:.2g} times their "
+        f"standard deviation; Cochran's test, {p_said(noisiest.p)}): with few seeds it is told apart from others more "
+        "often than the intervals promise; paired differences are not concerned"
     ]
 
 
@@ -166,25 +166,25 @@ def _by_seed(row: Mapping[str, Any]) -> dict[int, float]:
 
 def learning_curves(block: BlockRecords, metric: str, level: float) -> list[dict[str, Any]]:
     """Per arm, the metric step by step with its band over seeds; arms without a log are left out."""
-    found = []
+    rows = []
     for name, trials in block.arms.items():
         logged = [curves.read(trial.run_dir, metric) for trial in trials if trial.run_dir is not None]
         points = curves.band([curve for curve in logged if curve], level)
         if points:
-            found.append({"arm": name, "title": title(block, trials), "metric": metric, "points": points})
-    return found
+            rows.append({"arm": name, "title": title(block, trials), "metric": metric, "points": points})
+    return rows
 
 
 def sheets(block: BlockRecords) -> list[dict[str, Any]]:
     """Of each arm that draws samples, the sheet of its first seed that has one."""
-    found = []
+    rows = []
     for name, trials in block.arms.items():
         for trial in sorted(trials, key=lambda trial: trial.seed):
             if trial.run_dir is not None and (trial.run_dir / "samples" / "sheet.png").is_file():
                 path = str(trial.run_dir / "samples" / "sheet.png")
-                found.append({"arm": name, "title": title(block, trials), "seed": trial.seed, "path": path})
+                rows.append({"arm": name, "title": title(block, trials), "seed": trial.seed, "path": path})
                 break
-    return found
+    return rows
 
 
 def _differences(block: BlockRecords, objective: Objective, level: float) -> dict[str, PairedDifference]:
@@ -193,11 +193,11 @@ def _differences(block: BlockRecords, objective: Objective, level: float) -> dic
     if reference is None or len(values) < 2 or not values[reference]:
         return {}
     # An arm that has not ended yet is no hypothesis yet: it would only make Holm's adjustment harder.
-    compared = {name: found for name, found in values.items() if name == reference or found}
+    compared = {name: by_seed for name, by_seed in values.items() if name == reference or by_seed}
     if len(compared) < 2:
         return {}
     step = resolution(block, objective)
-    return {one.arm: one for one in paired_differences(compared, reference, level, step)}
+    return {difference.arm: difference for difference in paired_differences(compared, reference, level, step)}
 
 
 def _mean(values: list[float], level: float) -> dict[str, Any]:
@@ -213,16 +213,16 @@ def _mean(values: list[float], level: float) -> dict[str, Any]:
     }
 
 
-def _difference(one: PairedDifference | None, level: float) -> dict[str, Any]:
+def _difference(paired: PairedDifference | None, level: float) -> dict[str, Any]:
     names = ("difference", "difference_half", "difference_low", "difference_high", "p", "p_holm", "g_z")
-    if one is None:
+    if paired is None:
         return {**dict.fromkeys(names), "pairs": 0, "unmatched": []}
-    interval = one.interval
-    values = (interval.mean, interval.half, interval.low, interval.high, one.p, one.p_holm, one.g_z)
+    interval = paired.interval
+    values = (interval.mean, interval.half, interval.low, interval.high, paired.p, paired.p_holm, paired.g_z)
     return {
         **dict(zip(names, values, strict=True)),
         "pairs": interval.n,
-        "unmatched": list(one.unmatched),
+        "unmatched": list(paired.unmatched),
     }
 
 

@@ -24,17 +24,17 @@ Curve = Mapping[int, float]
 
 def read(run_dir: Path, metric: str) -> dict[int, float]:
     """The metric at every step at which the run logged it, in order; empty if it did not."""
-    found: dict[int, float] = {}
+    points: dict[int, float] = {}
     for path in sorted(run_dir.glob("events.out.tfevents.*")):
         check_file(path)
-        found.update(_scalars(path, metric))
-    text = None if found else results.read(run_dir / "metrics.csv")
+        points.update(_scalars(path, metric))
+    text = None if points else results.read(run_dir / "metrics.csv")
     for row in csv.DictReader(io.StringIO(text or "", newline="")):
         step, value = row.get("step") or "", row.get(metric)
         if value and step.isdecimal():
             with suppress(ValueError):  # a row that is cut off, or damaged
-                found[int(step)] = float(value)
-    return dict(sorted(found.items()))
+                points[int(step)] = float(value)
+    return dict(sorted(points.items()))
 
 
 def band(curves: Sequence[Curve], level: float) -> list[dict[str, Any]]:

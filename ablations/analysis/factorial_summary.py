@@ -37,7 +37,7 @@ POWER = 0.8
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Tested:
     """An effect to be told: of a factor or an interaction, or of one level against the reference's.
 
     `asked`: of how many effects the study's question is, if this is one of them; else 0.
@@ -67,26 +67,26 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
     observations = _observations(block, objective)
     step = resolution(block, objective)
     factors = {factor.name: factor.labels for factor in block.plan.factors}
-    if not any(math.isfinite(one.value) for one in observations):
+    if not any(math.isfinite(observation.value) for observation in observations):
         return nothing()
     # One at a time shows no interaction; what would be aliased is not asked for.
     order = 1 if block.plan.design == "one_at_a_time" else None
     fit = fit_factorial(observations, factors, order=order, level=level)
     candidates = _effects(fit, block)
-    errors = moderate(fit, [one.effect for one in candidates], step)
-    asked = [one for one in candidates if one.effect.name.partition(": ")[0] in block.plan.asks]
-    answers = moderate(fit, [one.effect for one in asked], step)
-    found = [replace(one, error=error) for one, error in zip(candidates, errors, strict=True)]
-    for one, error in zip(asked, answers, strict=True):
-        place = candidates.index(one)
-        found[place] = replace(found[place], error=error, asked=len(asked))
-    sizes = [_findable(fit, one, one.asked or len(found), level) for one in found]
-    effects = [_effect_row(one, size) for one, size in zip(found, sizes, strict=True)]
+    errors = moderate(fit, [candidate.effect for candidate in candidates], step)
+    asked = [candidate for candidate in candidates if candidate.effect.name.partition(": ")[0] in block.plan.asks]
+    answers = moderate(fit, [candidate.effect for candidate in asked], step)
+    tested = [replace(candidate, error=error) for candidate, error in zip(candidates, errors, strict=True)]
+    for candidate, error in zip(asked, answers, strict=True):
+        place = candidates.index(candidate)
+        tested[place] = replace(tested[place], error=error, asked=len(asked))
+    sizes = [_findable(fit, each, each.asked or len(tested), level) for each in tested]
+    effects = [_effect_row(each, size) for each, size in zip(tested, sizes, strict=True)]
     return {
         "fit": {
             "mean": fit.mean,
             "runs": fit.model.runs,
-            "seeds": len({one.seed for one in observations}),
+            "seeds": len({observation.seed for observation in observations}),
             "residual_sd": fit.residual.sd,
             "residual_df": fit.residual.df,
             "order": fit.model.order,
@@ -106,13 +106,13 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
             }
             for term in fit.terms
         ],
-        "controls": [_control(one, level, block.plan.margin) for one in found if one.control],
+        "controls": [_control(each, level, block.plan.margin) for each in tested if each.control],
         "interactions": _interactions(fit, observations, level),
-        "power": _power(fit, found, level),
-        "family": len(found),
+        "power": _power(fit, tested, level),
+        "family": len(tested),
         "dropped": list(fit.dropped),
         "missing": list(fit.missing),
-        "notes": [*_notes(fit, effects), *_unseen_controls(block, found)],
+        "notes": [*_notes(fit, effects), *_unseen_controls(block, tested)],
     }
 
 
@@ -124,17 +124,17 @@ def nothing() -> dict[str, Any]:
 
 def _observations(block: BlockRecords, objective: Objective) -> list[Observation]:
     scores = outcomes(block, objective)
-    found = []
+    candidates = []
     for trial in block.records:
         cell = block.cell(trial)
         if cell is not None and trial.state in ENDED:
-            found.append(Observation(cell, trial.seed, scores[trial.arm].get(trial.seed, math.nan)))
-    return found
+            candidates.append(Observation(cell, trial.seed, scores[trial.arm].get(trial.seed, math.nan)))
+    return candidates
 
 
-def _effects(fit: FactorialFit, block: BlockRecords) -> list[_Found]:
+def _effects(fit: FactorialFit, block: BlockRecords) -> list[_Tested]:
     """Two-level effects and interactions as the model has them; more levels as differences to the reference's."""
-    found, controls = [], block.plan.negative_controls
+    candidates, controls = [], block.plan.negative_controls
     base = next((cell for trial in block.records if trial.arm == block.reference and (cell := block.cell(trial))), {})
     for term in fit.terms:
         names = term.factors
@@ -142,23 +142,23 @@ def _effects(fit: FactorialFit, block: BlockRecords) -> list[_Found]:
             kind = "main" if len(names) == 1 else "interaction"
             levels = fit.model.factors[names[0]]
             what = subject(names[0], str(levels[1]), str(levels[0])) if kind == "main" else " × ".join(names)
-            found.append(_Found(term.effects[0], kind, what, kind == "main" and names[0] in controls))
+            candidates.append(_Tested(term.effects[0], kind, what, kind == "main" and names[0] in controls))
         elif len(names) == 1 and term.effects:
             first = str(base.get(names[0], fit.model.factors[names[0]][0]))
             for other in (level for level in fit.model.factors[names[0]] if level != first):
                 effect = fit.difference(names[0], other, first)
-                found.append(_Found(effect, "level", subject(names[0], other, first), names[0] in controls))
-    return found
+                candidates.append(_Tested(effect, "level", subject(names[0], other, first), names[0] in controls))
+    return candidates
 
 
-def _effect_row(one: _Found, findable: float | None) -> dict[str, Any]:
-    effect, moderated = one.effect, one.moderated
+def _effect_row(tested: _Tested, findable: float | None) -> dict[str, Any]:
+    effect, moderated = tested.effect, tested.moderated
     return {
         "name": effect.name,
-        "kind": one.kind,
-        "subject": one.subject,
-        "control": one.control,
-        "asked": bool(one.asked),
+        "kind": tested.kind,
+        "subject": tested.subject,
+        "control": tested.control,
+        "asked": bool(tested.asked),
         "estimate": effect.interval.mean,
         "low": moderated.interval.low,
         "high": moderated.interval.high,
@@ -182,45 +182,47 @@ def _test(test: FTest | None) -> dict[str, Any]:
     return {"df": test.df, "f": test.f, "p": test.p}
 
 
-def _control(one: _Found, level: float, margin: float | None) -> dict[str, Any]:
+def _control(tested: _Tested, level: float, margin: float | None) -> dict[str, Any]:
     """Whether zero lies within the interval, and below what size the effect is shown to be."""
-    effect, moderated = one.effect, one.moderated
-    said = equivalence(effect.interval.mean, moderated.error, moderated.df, margin or math.inf, level)
+    effect, moderated = tested.effect, tested.moderated
+    verdict = equivalence(effect.interval.mean, moderated.error, moderated.df, margin or math.inf, level)
     return {
         "name": effect.name,
-        "subject": one.subject,
+        "subject": tested.subject,
         "estimate": effect.interval.mean,
-        "low": said.low,
-        "high": said.high,
-        "zero_inside": said.zero_inside,
+        "low": verdict.low,
+        "high": verdict.high,
+        "zero_inside": verdict.zero_inside,
         "margin": margin,
-        "equivalent": said.equivalent if margin else None,
-        "p": said.p if margin else None,
-        "smallest_margin": said.smallest_margin,
+        "equivalent": verdict.equivalent if margin else None,
+        "p": verdict.p if margin else None,
+        "smallest_margin": verdict.smallest_margin,
     }
 
 
 def _notes(fit: FactorialFit, effects: Sequence[Mapping[str, Any]]) -> list[str]:
     """The fit's own notes, aliases (which the report lists) and missing runs in short."""
-    said = []
+    notes = []
     if fit.missing:
         more = f" and {len(fit.missing) - MOST_NAMED} more" if len(fit.missing) > MOST_NAMED else ""
         named = "; ".join(fit.missing[:MOST_NAMED])
-        said.append(f"no score (the effects are those among runs that ended): {named}{more}")
-    aliased = sum(bool(one["aliases"]) for one in effects)
+        notes.append(f"no score (the effects are those among runs that ended): {named}{more}")
+    aliased = sum(bool(effect["aliases"]) for effect in effects)
     if aliased:
-        said.append(f"{aliased} of {len(effects)} effects cannot be told apart from others, which are listed with them")
+        notes.append(
+            f"{aliased} of {len(effects)} effects cannot be told apart from others, which are listed with them"
+        )
     if fit.residual.df == 0:
-        said.append("no degree of freedom is left for the residual: every interval is infinite")
+        notes.append("no degree of freedom is left for the residual: every interval is infinite")
     if fit.lack_of_fit is not None and fit.lack_of_fit.p < 1 - fit.level:
-        said.append(f"interactions above the model's order are not nothing (p = {fit.lack_of_fit.p:.2g})")
-    return said
+        notes.append(f"interactions above the model's order are not nothing (p = {fit.lack_of_fit.p:.2g})")
+    return notes
 
 
-def _unseen_controls(block: BlockRecords, found: Sequence[_Found]) -> list[str]:
-    told = {one.effect.name.partition(":")[0] for one in found if one.control}
+def _unseen_controls(block: BlockRecords, tested: Sequence[_Tested]) -> list[str]:
+    shown = {each.effect.name.partition(":")[0] for each in tested if each.control}
     return [f"the negative control {name} has no effect that can be estimated" for name in block.plan.negative_controls
-            if name not in told]  # fmt: skip
+            if name not in shown]  # fmt: skip
 
 
 def _interactions(fit: FactorialFit, observations: Sequence[Observation], level: float) -> list[dict[str, Any]]:
@@ -229,44 +231,46 @@ def _interactions(fit: FactorialFit, observations: Sequence[Observation], level:
     Bars are t·s/√n from the pooled residual: for comparing the points of one plot, seeds being paired.
     """
     p_values = {term.name: term.test.p for term in fit.terms}
-    found = []
+    rows = []
     for first, second in combinations(fit.model.factors, 2):
         points = []
         for a in fit.model.factors[first]:
             for b in fit.model.factors[second]:
                 values = [
-                    one.value
-                    for one in observations
-                    if one.levels[first] == a and one.levels[second] == b and math.isfinite(one.value)
+                    observation.value
+                    for observation in observations
+                    if observation.levels[first] == a
+                    and observation.levels[second] == b
+                    and math.isfinite(observation.value)
                 ]
                 if values:
                     half = half_width(fit.residual.sd / math.sqrt(len(values)), fit.residual.df, level)
                     points.append({first: a, second: b, "mean": fmean(values), "half": half, "n": len(values)})
-        found.append({"factors": [first, second], "p": p_values.get(f"{first}:{second}"), "points": points})
-    return sorted(found, key=lambda one: 2.0 if one["p"] is None else one["p"])
+        rows.append({"factors": [first, second], "p": p_values.get(f"{first}:{second}"), "points": points})
+    return sorted(rows, key=lambda row: 2.0 if row["p"] is None else row["p"])
 
 
-def _power(fit: FactorialFit, found: Sequence[_Found], level: float) -> dict[str, Any] | None:
+def _power(fit: FactorialFit, tested: Sequence[_Tested], level: float) -> dict[str, Any] | None:
     """What the study could show, and the seeds that effects of some sizes need to be shown, all effects together.
 
     The standard deviation of a run is known as well as the residual's degrees of freedom allow: `seeds` goes by the
     estimate, `fewest` and `most` by the ends of its 80 % interval. None of them means more than 200.
     """
-    mains = [one for one in found if one.kind in ("main", "level")]
+    mains = [each for each in tested if each.kind in ("main", "level")]
     df = fit.residual.df
     if not mains or df == 0 or fit.residual.sum_of_squares == 0:
         return None
-    worst = max(mains, key=lambda one: one.effect.error)
+    worst = max(mains, key=lambda each: each.effect.error)
     low, high = (math.sqrt(df / special.chdtri(df, tail)) for tail in (0.1, 0.9))
     return {
         "power": POWER,
-        "smallest_effect": _findable(fit, worst, len(found), level),
+        "smallest_effect": _findable(fit, worst, len(tested), level),
         "seeds_for": [
             {
                 "difference": share * fit.residual.sd,
                 "share_of_sd": share,
                 **{
-                    name: shown_seeds(fit, worst.effect, share * fit.residual.sd, len(found), factor)
+                    name: shown_seeds(fit, worst.effect, share * fit.residual.sd, len(tested), factor)
                     for name, factor in (("seeds", 1.0), ("fewest", low), ("most", high))
                 },
             }
@@ -275,12 +279,12 @@ def _power(fit: FactorialFit, found: Sequence[_Found], level: float) -> dict[str
     }
 
 
-def _findable(fit: FactorialFit, one: _Found, family: int, level: float) -> float | None:
+def _findable(fit: FactorialFit, tested: _Tested, family: int, level: float) -> float | None:
     """The effect that would be shown, with the errors of equal seeds; None where nothing varies."""
-    if fit.residual.df == 0 or not one.effect.error > 0:
+    if fit.residual.df == 0 or not tested.effect.error > 0:
         return None
     df = expected_df(fit.model.seeds - 1, fit.residual.df)
-    return smallest_difference(one.effect.error, df, shown_level(level, family), POWER)
+    return smallest_difference(tested.effect.error, df, shown_level(level, family), POWER)
 
 
 def shown_level(level: float, family: int) -> float:

@@ -35,7 +35,7 @@ def of_block(
     arms = block.arms
     scores = {row["arm"]: {int(seed): value for seed, value in row["outcomes"].items()} for row in rows}
     titles = {row["arm"]: row["title"] for row in rows}
-    found = []
+    fronts = []
     for cost in COSTS:
         costs = {name: _positive(arm_summary.scores(trials, cost)) for name, trials in arms.items()}
         members = pareto_front(scores, costs, objective.sign, level, step)
@@ -43,22 +43,26 @@ def of_block(
             continue
         points: list[dict[str, Any]] = [
             {
-                "arm": one.arm,
-                "title": titles[one.arm],
-                **_ends("quality", [*scores[one.arm].values()], level),
-                **_ends("cost", [*costs[one.arm].values()], level, logarithmic=True),
-                "n": len(scores[one.arm]),
-                "stands": MEASURED if one.measured and one.beaten_by is None else BEATEN if one.beaten_by else OPEN,
-                "beaten_by": None if one.beaten_by is None else titles[one.beaten_by],
+                "arm": member.arm,
+                "title": titles[member.arm],
+                **_ends("quality", [*scores[member.arm].values()], level),
+                **_ends("cost", [*costs[member.arm].values()], level, logarithmic=True),
+                "n": len(scores[member.arm]),
+                "stands": MEASURED
+                if member.measured and member.beaten_by is None
+                else BEATEN
+                if member.beaten_by
+                else OPEN,
+                "beaten_by": None if member.beaten_by is None else titles[member.beaten_by],
             }
-            for one in members
+            for member in members
         ]
         points.sort(key=lambda point: point["cost"])
         seeds = min(point["n"] for point in points)
-        found.append(
+        fronts.append(
             {"metric": objective.metric, "sign": objective.sign, "cost": cost, "seeds": seeds, "points": points}
         )
-    return found
+    return fronts
 
 
 def of_pair(

@@ -28,7 +28,7 @@ def differences(block: BlockRecords, level: float) -> tuple[list[dict[str, Any]]
     if reference is None:
         return [], []
     notes: list[str] = []
-    base, found = _right(block.arms[reference], notes), []
+    base, rows = _right(block.arms[reference], notes), []
     for name, trials in block.arms.items():
         if name == reference:
             continue
@@ -38,35 +38,35 @@ def differences(block: BlockRecords, level: float) -> tuple[list[dict[str, Any]]
             notes.append(f"{name} and {reference} were tested on different images: not compared image by image")
         elif shared and len({len(own[seed][0]) for seed in shared}) == 1:
             ours, theirs = (np.stack([right[seed][1] for seed in shared]) for right in (own, base))
-            one = image_difference_over_seeds(ours, theirs, level)
-            found.append(
+            difference = image_difference_over_seeds(ours, theirs, level)
+            rows.append(
                 {
                     "arm": name,
                     "reference": reference,
-                    "difference": one.difference,
-                    "low": one.low,
-                    "high": one.high,
-                    "p": one.p,
-                    "images": one.images,
-                    "seeds": one.seeds,
+                    "difference": difference.difference,
+                    "low": difference.low,
+                    "high": difference.high,
+                    "p": difference.p,
+                    "images": difference.images,
+                    "seeds": difference.seeds,
                 }
             )
-    return found, notes
+    return rows, notes
 
 
 def _right(trials: Sequence[Record], notes: list[str]) -> dict[int, Right]:
     """Seed -> what the run got right, of the trials that ended well and kept their predictions; and notes on others."""
-    found = {}
+    by_run = {}
     for trial in trials:
         if trial.state == COMPLETE and trial.run_dir is not None:
             path = trial.run_dir / "predictions.npz"
             try:
                 if path.exists():
                     index, _, right = read_predictions(path)
-                    found[trial.seed] = index, right
+                    by_run[trial.seed] = index, right
             except DAMAGE:
                 notes.append(f"{path.parent.name}/{path.name} cannot be read: not compared image by image")
-    return found
+    return by_run
 
 
 def read_predictions(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

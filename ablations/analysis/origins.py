@@ -12,14 +12,14 @@ from ablations.layout import COMPLETE
 
 def facts(study: Study) -> dict[str, Any]:
     """Fact -> the values that the runs have, each with the number of runs that have it."""
-    found: dict[str, dict[str, int]] = {}
+    by_name: dict[str, dict[str, int]] = {}
     for trial in study.records:
         if trial.provenance is not None:
             for name, value in _of(trial.provenance):
-                counts = found.setdefault(name, {})
+                counts = by_name.setdefault(name, {})
                 counts[value] = counts.get(value, 0) + 1
     return {
-        name: [{"value": value, "runs": number} for value, number in counts.items()] for name, counts in found.items()
+        name: [{"value": value, "runs": number} for value, number in counts.items()] for name, counts in by_name.items()
     }
 
 
@@ -27,13 +27,13 @@ def notes(study: Study) -> list[str]:
     """Differences between runs that weaken or forbid the comparison, a line each."""
     ended = [trial for trial in study.records if trial.state == COMPLETE]
     known = [_run(trial) for trial in ended if trial.provenance is not None and "data" in trial.metrics]
-    said = [f"not the same for all runs: {line}" for line in runs.warnings(known)]
+    notes = [f"not the same for all runs: {line}" for line in runs.warnings(known)]
     absent = sum(trial.provenance is None for trial in ended)
     if absent:
-        said.append(
+        notes.append(
             f"{absent} of {len(ended)} complete trials have no provenance.json to be read: what ran there is not known"
         )
-    return said
+    return notes
 
 
 def _of(provenance: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

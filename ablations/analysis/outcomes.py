@@ -21,11 +21,11 @@ def outcomes(block: BlockRecords, objective: Objective) -> dict[str, dict[int, f
     """
     ended = [score for record in block.records if math.isfinite(score := record.score(objective.metric))]
     worst = min(ended, key=lambda score: objective.sign * score, default=math.nan)
-    found: dict[str, dict[int, float]] = {}
+    scores: dict[str, dict[int, float]] = {}
     for arm, records in block.arms.items():
         pairs = [(record.seed, outcome(record, objective, worst)) for record in records]
-        found[arm] = {seed: score for seed, score in pairs if math.isfinite(score)}
-    return found
+        scores[arm] = {seed: score for seed, score in pairs if math.isfinite(score)}
+    return scores
 
 
 def outcome(record: Record, objective: Objective, worst: float) -> float:

@@ -114,15 +114,15 @@ def find(paths: Sequence[Path]) -> list[EndedRun]:
 
 def _folders(path: Path) -> list[Path]:
     """The run directories in `path`, but for those that were set aside."""
-    found = []
+    ended = []
     with reading(str(path)):
         if not path.exists():
             raise InputError(f"{path} is not there: give run directories, or folders above them")
         for place, folders, names in os.walk(path, onerror=_raise):
             folders[:] = [name for name in folders if not is_aside(name)]
             if "metrics.json" in names:
-                found.append(Path(place))
-    return sorted(found)
+                ended.append(Path(place))
+    return sorted(ended)
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -138,8 +138,8 @@ def arms(runs: Sequence[EndedRun]) -> dict[str, list[EndedRun]]:
     named: dict[str, list[EndedRun]] = {}
     for arm, members in groups.items():
         settings = dict(arm)
-        said = [f"{key.removesuffix('.name')}={settings[key]}" for key in differing if key in settings]
-        named[" ".join(said) or str(members[0].metrics["mixer"])] = members
+        parts = [f"{key.removesuffix('.name')}={settings[key]}" for key in differing if key in settings]
+        named[" ".join(parts) or str(members[0].metrics["mixer"])] = members
     return named
 
 
@@ -170,18 +170,18 @@ def warnings(runs: Sequence[EndedRun]) -> list[str]:
         "effective batches": lambda run: str(run.provenance["effective_batch"]),
         "precisions": lambda run: str(run.provenance["precision"]),
     }
-    said = [
+    notes = [
         f"{len(kinds)} different {what}" for what, of in facts.items() if len(kinds := {of(run) for run in runs}) > 1
     ]
     for data in sorted({run.metrics["data"] for run in runs}):
         prints = {run.provenance["data"]["fingerprint"] for run in runs if run.metrics["data"] == data}
         if len(prints) > 1:
-            said.append(f"{len(prints)} different contents (fingerprints) of {data}")
+            notes.append(f"{len(prints)} different contents (fingerprints) of {data}")
         sizes = sorted({size for run in runs if run.metrics["data"] == data and (size := _test_size(run)) is not None})
         if len(sizes) > 1:
-            said.append(f"numbers of test images of {data}: {', '.join(map(str, sizes))}")
-    said += [f"{run.path}: status {run.metrics['status']}" for run in runs if run.metrics["status"] != "ok"]
-    return said
+            notes.append(f"numbers of test images of {data}: {', '.join(map(str, sizes))}")
+    notes += [f"{run.path}: status {run.metrics['status']}" for run in runs if run.metrics["status"] != "ok"]
+    return notes
 
 
 def _test_size(run: EndedRun) -> int | None:

@@ -22,13 +22,13 @@ def analyse(study: Study, level: float) -> dict[str, Any]:
     """Candidates (one per set of parameters, over its seeds), the best first; the front; importances."""
     objectives = study.objectives
     candidates = _candidates(study, level)
-    on_front = front([[row["values"][one.metric] for one in objectives] for row in candidates], objectives)
+    on_front = front([[row["values"][objective.metric] for objective in objectives] for row in candidates], objectives)
     for row, member in zip(candidates, on_front, strict=True):
         row["front"] = member
     candidates.sort(key=lambda row: -objectives[0].sign * row["values"][objectives[0].metric])
     fronts = []
-    for one in objectives[1:]:
-        pair = (objectives[0], one)
+    for objective in objectives[1:]:
+        pair = (objectives[0], objective)
         members = front([[row["values"][each.metric] for each in pair] for row in candidates], pair)
         fronts.append(of_pair(candidates, *pair, members))
     parameters = sorted({name for row in candidates for name in row["parameters"]})
@@ -37,17 +37,19 @@ def analyse(study: Study, level: float) -> dict[str, Any]:
         "candidates": candidates,
         "fronts": fronts,
         "importances": {
-            one.metric: importances(
-                [(row["parameters"], row["values"][one.metric]) for row in candidates], one, study.plan.space
+            objective.metric: importances(
+                [(row["parameters"], row["values"][objective.metric]) for row in candidates],
+                objective,
+                study.plan.space,
             )
-            for one in objectives
+            for objective in objectives
         },
     }
 
 
 def front(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[bool]:
     """Which of the points are on the front: no other is as good in everything and better in something."""
-    costs = [[-one.sign * value for one, value in zip(objectives, point, strict=True)] for point in values]
+    costs = [[-objective.sign * value for objective, value in zip(objectives, point, strict=True)] for point in values]
 
     def beaten(point: list[float]) -> bool:
         return any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in costs)
@@ -80,34 +82,37 @@ def importances(
         for place, (_, value) in enumerate(trials):
             own = {name: column[place] for name, column in columns.items()}
             again.add_trial(optuna.trial.create_trial(params=own, distributions=distributions, value=value))
-        found = optuna.importance.get_param_importances(
+        importances = optuna.importance.get_param_importances(
             again, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
         )
-    return {name: float(share) for name, share in found.items()}
+    return {name: float(share) for name, share in importances.items()}
 
 
 def history(study: Study) -> list[dict[str, Any]]:
     """The first objective in the order of trials, with the best so far."""
     objective = study.objectives[0]
-    best, found = math.nan, []
+    best, steps = math.nan, []
     for trial in sorted(study.records, key=lambda trial: trial.number):
         value = trial.score(objective.metric)
         if math.isfinite(value):
             better = math.isnan(best) or objective.sign * (value - best) > 0
             best = value if better else best
-            found.append({"number": trial.number, "value": value, "best": best})
-    return found
+            steps.append({"number": trial.number, "value": value, "best": best})
+    return steps
 
 
 def _candidates(study: Study, level: float) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for trial in study.records:
-        if all(math.isfinite(trial.score(one.metric)) for one in study.objectives):
+        if all(math.isfinite(trial.score(objective.metric)) for objective in study.objectives):
             groups.setdefault((trial.block, trial.arm, json.dumps(dict(trial.levels))), []).append(trial)
-    found = []
+    rows = []
     for (block, arm, _), trials in groups.items():
-        intervals = {one.metric: t_interval([t.score(one.metric) for t in trials], level) for one in study.objectives}
-        found.append(
+        intervals = {
+            objective.metric: t_interval([t.score(objective.metric) for t in trials], level)
+            for objective in study.objectives
+        }
+        rows.append(
             {
                 "arm": arm,
                 "block": block,
@@ -119,7 +124,7 @@ def _candidates(study: Study, level: float) -> list[dict[str, Any]]:
                 "seconds": sum(trial.seconds or 0.0 for trial in trials),
             }
         )
-    return found
+    return rows
 
 
 def _distribution(values: Sequence[Any], log: bool) -> Any:

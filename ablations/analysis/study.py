@@ -177,15 +177,15 @@ def records(path: Path, text: str) -> tuple[Record, ...]:
     absent = [name for name in REQUIRED if name not in (table.fieldnames or ())]
     if absent:
         raise InputError(f"{path / TABLE} lacks the columns {', '.join(absent)}")
-    found = []
+    trials = []
     for row in rows:
         try:
             if None in row or None in row.values():
                 raise ValueError("the row has more or fewer entries than there are columns")
-            found.append(_record(path, row))
+            trials.append(_record(path, row))
         except ValueError as error:
             raise InputError(f"{path / TABLE}, trial {row['number']}: {error}") from error
-    return tuple(found)
+    return tuple(trials)
 
 
 def _record(path: Path, row: Mapping[str, str]) -> Record:
@@ -209,7 +209,7 @@ def _record(path: Path, row: Mapping[str, str]) -> Record:
 def _run_directory(path: Path, number: int, recorded: str) -> Path | None:
     """Where the run lies, also after the study's directory has been moved."""
     known = [path / recorded, Path(recorded)] if recorded else []
-    return next((one for one in (*known, path / run_directory(number)) if one.is_dir()), None)
+    return next((candidate for candidate in (*known, path / run_directory(number)) if candidate.is_dir()), None)
 
 
 def _time(text: str) -> str | None:

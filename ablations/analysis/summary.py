@@ -54,7 +54,7 @@ def derive(study: Study) -> dict[str, Any]:
         "question": study.plan.question,
         "kind": study.plan.kind,
         "level": LEVEL,
-        "objectives": [vars(one) for one in study.objectives],
+        "objectives": [vars(objective) for objective in study.objectives],
         "progress": {
             "planned": len(study.records),
             "ended": sum(states[state] for state in ENDED),
@@ -140,7 +140,7 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
 
 
 def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[str, Any]:
-    found = factorial_summary.analyse(block, objective, LEVEL)
+    result = factorial_summary.analyse(block, objective, LEVEL)
     of_images, left_out = (
         image_differences.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
     )
@@ -151,7 +151,7 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
         "metric": objective.metric,
         "direction": objective.direction,
         "arms": rows,
-        **found,
+        **result,
         "images": of_images,
         "best": arm_summary.best(rows, objective.sign, LEVEL, step),
         "against_best": arm_summary.against_best(rows, LEVEL, step),
@@ -159,7 +159,7 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
         "budgets": curves,
         "datasets": datasets.of_block(block, objective, LEVEL),
         "notes": [
-            *found["notes"],
+            *result["notes"],
             *_diverged(rows),
             *_unpaired(rows),
             *budgets.notes(curves),
@@ -180,19 +180,19 @@ def _diverged(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _unpaired(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    found = [f"{row['title']} {', '.join(map(str, row['unmatched']))}" for row in rows if row["unmatched"]]
-    return [f"seeds without a partner, left out of paired differences: {'; '.join(found)}"] if found else []
+    unmatched = [f"{row['title']} {', '.join(map(str, row['unmatched']))}" for row in rows if row["unmatched"]]
+    return [f"seeds without a partner, left out of paired differences: {'; '.join(unmatched)}"] if unmatched else []
 
 
 def _ended_badly(study: Study) -> list[str]:
     """Trials that gave no score, by arm."""
-    said = []
+    notes = []
     if kept := asides(study.path):
         listed = ", ".join(map(str, kept[:8])) + (", …" if len(kept) > 8 else "")
-        said.append(f"{plural(len(kept), 'earlier run')} could not be continued, damaged or changed: {listed}")
+        notes.append(f"{plural(len(kept), 'earlier run')} could not be continued, damaged or changed: {listed}")
     waiting = sum(trial.state not in ENDED for trial in study.records)
     if waiting:
-        said.append(f"the study is not finished: {waiting} of {len(study.records)} trials have not ended")
+        notes.append(f"the study is not finished: {waiting} of {len(study.records)} trials have not ended")
     for state, meaning in (("diverged", "diverged, which is a result"), ("failed", "failed, which is no result")):
         named = Counter(trial.arm for trial in study.records if trial.state == state)
         if named:
@@ -200,14 +200,16 @@ def _ended_badly(study: Study) -> list[str]:
             more = f" and {len(named) - 8} more arms" if len(named) > 8 else ""
             why = dict.fromkeys(str(trial.metrics.get("reason", "")) for trial in study.records if trial.state == state)
             more += "".join(f"; {reason}" for reason in list(why)[:3] if reason)
-            said.append(f"{plural(sum(named.values()), 'trial')} {meaning}: {listed}{more}")
-    return said
+            notes.append(f"{plural(sum(named.values()), 'trial')} {meaning}: {listed}{more}")
+    return notes
 
 
 def _study_notes(summary: Mapping[str, Any]) -> list[str]:
     """The blocks' own, those that all blocks share once."""
     own = {
-        block["name"]: list(dict.fromkeys([*block["notes"], *(n for one in block["objectives"] for n in one["notes"])]))
+        block["name"]: list(
+            dict.fromkeys([*block["notes"], *(n for result in block["objectives"] for n in result["notes"])])
+        )
         for block in summary["blocks"]
     }
     shared = [line for line in dict.fromkeys(chain(*own.values())) if all(line in lines for lines in own.values())]
@@ -215,19 +217,19 @@ def _study_notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _block_notes(block: BlockRecords, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    said = []
+    notes = []
     rates = Counter(row["tuning"] for row in rows if row["tuning"] != "unknown")
     if rates["untuned"] == len(rows) and rows:
-        said.append("untuned: every arm ran at the learning rate it was given, none at one of its own")
+        notes.append("untuned: every arm ran at the learning rate it was given, none at one of its own")
     elif rates["untuned"] or rates["mixed"]:
-        said.append(f"learning rates are tuned in {rates['tuned']} of {len(rows)} arms only: not a fair comparison")
+        notes.append(f"learning rates are tuned in {rates['tuned']} of {len(rows)} arms only: not a fair comparison")
     spans = {name: _span([row[name] for row in rows]) for name in ("params", "macs")}
     budgets = {record.metrics.get("match/budget") for record in block.records if record.state == COMPLETE}
     matched = len(budgets) == 1 and None not in budgets
     if not matched and all(span is not None and span > 1 + MATCHED for span in spans.values()):
-        told = " and ".join(f"{name} by a factor of {span:.3g}" for name, span in spans.items())
-        said.append(f"the arms' budgets are not matched: they differ in {told}")
-    return said
+        listed = " and ".join(f"{name} by a factor of {span:.3g}" for name, span in spans.items())
+        notes.append(f"the arms' budgets are not matched: they differ in {listed}")
+    return notes
 
 
 def _ends_of_the_range(rows: Sequence[Mapping[str, Any]], tried: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -130,8 +130,8 @@ def p_value(p: float | None) -> str:
 
 def p_said(p: float | None) -> str:
     """`p = 0.03`, `p < 0.001`."""
-    said = p_value(p)
-    return f"p {said}" if said.startswith("<") else f"p = {said}"
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def count(number: float | None) -> str:

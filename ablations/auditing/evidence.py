@@ -166,10 +166,10 @@ def _reachable(study: Study) -> str:
     for kind in ("sqlite:///", "journal:"):
         if url.startswith(kind):
             recorded = Path(url.removeprefix(kind))
-            found = [path for path in (study.path / recorded.name, recorded) if path.is_file()]
-            if not found:
+            files = [path for path in (study.path / recorded.name, recorded) if path.is_file()]
+            if not files:
                 raise InputError(f"the storage, {recorded.name}, is neither in the directory nor where it was")
-            return f"{kind}{found[0].resolve()}"
+            return f"{kind}{files[0].resolve()}"
     if not url:
         raise InputError("study.yaml names no storage")
     if MASK in url:

@@ -17,18 +17,18 @@ NEVER = "the study was never registered: an older version began it"
 def registration(evidence: Evidence) -> Check:
     """The registered digest, the amendments, and what the storage knows of both."""
     check = Check("study.yaml against its registration")
-    found = evidence.study.document
+    registered = evidence.study.document
     stored = None if evidence.stored is None else keeping.stored(evidence.stored.attributes)
-    if found.registration is None:
+    if registered.registration is None:
         if stored is None:
             check.skip(NEVER)
         else:
             check.compare(PLAN, "registration", "nothing", "the registration in the storage")
         return check
-    check.checked += 1 + len(found.amendments)
-    for fault in found.faults:
+    check.checked += 1 + len(registered.amendments)
+    for fault in registered.faults:
         check.compare(PLAN, "digest", fault, "no edit")
-    check.compare(PLAN, "registration.digest", found.registration.digest, document.digest(found.registered))
+    check.compare(PLAN, "registration.digest", registered.registration.digest, document.digest(registered.registered))
     if evidence.stored is None:
         check.skip(evidence.reasons["stored"])
         return check
@@ -36,10 +36,10 @@ def registration(evidence: Evidence) -> Check:
         check.skip("the storage holds no registration")
         return check
     assert stored.registration is not None
-    check.compare_trees(PLAN, found.registration.written, stored.registration.written, 0.0, "registration")
-    here, there = ([each.written for each in of.amendments] for of in (found, stored))
+    check.compare_trees(PLAN, registered.registration.written, stored.registration.written, 0.0, "registration")
+    here, there = ([each.written for each in of.amendments] for of in (registered, stored))
     check.compare_trees(PLAN, here, there, 0.0, "amendments")
-    check.compare_trees(PLAN, document.without_design(found.plan), stored.plan, 0.0)
+    check.compare_trees(PLAN, document.without_design(registered.plan), stored.plan, 0.0)
     return check
 
 
@@ -72,12 +72,12 @@ def design(evidence: Evidence) -> Check:
 def environment(evidence: Evidence) -> Check:
     """Each environment that the plan names has its lock, and each lock is one that the plan names."""
     check = Check("environment locks")
-    found = evidence.study.document
-    if found.registration is None:
+    document = evidence.study.document
+    if document.registration is None:
         check.skip(NEVER)
         return check
     locks = environment_lock.files(evidence.path)
-    named = list(found.plan.get(ENVIRONMENTS, []))
+    named = list(document.plan.get(ENVIRONMENTS, []))
     for digest in named:
         if digest in locks:
             check.checked += 1

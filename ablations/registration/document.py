@@ -101,19 +101,19 @@ class Document:
         """What does not fit the recorded digests, a line each; empty of a file that nobody has edited."""
         if self.registration is None:
             return []
-        found = []
+        amendments = []
         if digest(self.registered) != self.registration.digest:
-            found.append("the plan is not the one that was registered: it has another digest")
+            amendments.append("the plan is not the one that was registered: it has another digest")
         if digest(applied(self.registered, self.amendments)) != digest(self.plan):
-            found.append("the plan is not what its amendments made of it")
+            amendments.append("the plan is not what its amendments made of it")
         earlier = [self.registration.digest]
         for number, amendment in enumerate(self.amendments, 1):
             # Two machines may have amended the same plan at the same moment.
             possible = [chained(each, amendment.at, amendment.ended, amendment.changes) for each in earlier]
             if amendment.digest not in possible:
-                found.append(f"amendment {number} is not the one that was recorded: it has another digest")
+                amendments.append(f"amendment {number} is not the one that was recorded: it has another digest")
             earlier.append(amendment.digest)
-        return found
+        return amendments
 
     def amended(self, plan: Mapping[str, Any], at: str, ended: int) -> Document:
         """The document with `plan` instead, and an amendment that says what is new in it."""

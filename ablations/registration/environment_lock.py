@@ -106,18 +106,18 @@ def _facts(facts: dict[str, Any], changes: str, untracked: list[str]) -> Iterato
 
 def _packages() -> Iterator[str]:
     """A requirement for each installed distribution; those that no index has, such as a checkout, as comments."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if not name or name in found:  # the first on the path is the one that is imported
+        if not name or name in versions:  # the first on the path is the one that is imported
             continue
         requirement = f"{name}=={distribution.version}"
         direct = distribution.read_text("direct_url.json")
         if direct is not None:
             url = without_url_passwords(str(json.loads(direct).get("url")))
             requirement = f"# {requirement} is installed from {url}"
-        found[name] = requirement
-    yield from (found[name] for name in sorted(found))
+        versions[name] = requirement
+    yield from (versions[name] for name in sorted(versions))
 
 
 def _uncommitted(git: dict[str, Any] | None) -> tuple[str, list[str]]:

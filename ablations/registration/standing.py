@@ -38,15 +38,15 @@ def facts(document: Document, begun: Sequence[str]) -> dict[str, Any] | None:
     }
 
 
-def notes(found: dict[str, Any] | None) -> list[str]:
+def notes(standing: dict[str, Any] | None) -> list[str]:
     """What a reader has to know before the numbers, a line each."""
-    if found is None:
+    if standing is None:
         return []
-    lines = [f"study.yaml was edited: {fault}" for fault in found["faults"]]
-    if found["late"]:
-        lines.append(f"the plan was registered only after trials had begun; {found['ended']} had ended")
-    lines += [f"{each['change']}, on {each['at'][:10]}" for each in found["amendments"] if each["matters"]]
-    if found["code"] != analysis_plan.code():
+    lines = [f"study.yaml was edited: {fault}" for fault in standing["faults"]]
+    if standing["late"]:
+        lines.append(f"the plan was registered only after trials had begun; {standing['ended']} had ended")
+    lines += [f"{each['change']}, on {each['at'][:10]}" for each in standing["amendments"] if each["matters"]]
+    if standing["code"] != analysis_plan.code():
         lines.append(
             "the code that made this report is not the one that was registered, with which it was to be analysed"
         )

@@ -44,19 +44,19 @@ def best(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element
     bars, scale = _best_bars(result), scale_of(result)
     if not bars:
         return
-    close = [one["title"] for one in result["against_best"] if not one["told_apart"]]
-    told = f"Not told apart from it: {', '.join(close)}." if close else "All are told apart from it."
+    close = [row["title"] for row in result["against_best"] if not row["told_apart"]]
+    verdict = f"Not told apart from it: {', '.join(close)}." if close else "All are told apart from it."
     yield Heading(f"Against the best arm, {_best_title(result)}", 3)
     yield Figure(
         partial(figures.forest, bars, scale, _behind(result), scale.axis_title),
         f"{_behind(result)}: {100 * level:g} % intervals that hold for all pairs of arms together, so also for a best "
         "arm that the scores have chosen. Errors are a pair's own, moderated by the residual of all arms. "
-        f"Hollow: not told apart. {told}",
+        f"Hollow: not told apart. {verdict}",
         f"best-{name}",
     )
     rows = [
-        [one["title"], scale.signed(one["difference"]), scale.interval(one["low"], one["high"]), p_value(one["p"])]
-        for one in result["against_best"]
+        [row["title"], scale.signed(row["difference"]), scale.interval(row["low"], row["high"]), p_value(row["p"])]
+        for row in result["against_best"]
     ]
     header = [
         f"arm less {_best_title(result)}",
@@ -71,15 +71,15 @@ def images(result: Mapping[str, Any], level: float) -> Iterator[Element]:
     """The differences over the test images, if predictions were kept."""
     if not result["images"]:
         return
-    scale = Scale.of(result["metric"], [one["high"] - one["difference"] for one in result["images"]])
+    scale = Scale.of(result["metric"], [row["high"] - row["difference"] for row in result["images"]])
     titles = {row["arm"]: row["title"] for row in result["arms"]}
-    one = result["images"][0]
+    first = result["images"][0]
     rows = [
-        [titles[one["arm"]], scale.signed(one["difference"]), scale.interval(one["low"], one["high"]),
-         p_value(one["p"]), f"{one['images']:,}", str(one["seeds"])]
-        for one in result["images"]
+        [titles[row["arm"]], scale.signed(row["difference"]), scale.interval(row["low"], row["high"]),
+         p_value(row["p"]), f"{row['images']:,}", str(row["seeds"])]
+        for row in result["images"]
     ]  # fmt: skip
-    against = f"arm less {titles[one['reference']]}"
+    against = f"arm less {titles[first['reference']]}"
     interval = f"{100 * level:g} % interval"
     header = [against, f"difference{scale.in_brackets}", interval, "p", "images", "seeds"]
     yield Heading("Uncertainty from the test images, apart", 3)
@@ -92,28 +92,28 @@ def images(result: Mapping[str, Any], level: float) -> Iterator[Element]:
     yield inside if len(rows) <= 12 else Folded(plural(len(rows), "arm"), inside)
 
 
-def curves(found: Mapping[str, Any]) -> Iterator[Element]:
+def curves(result: Mapping[str, Any]) -> Iterator[Element]:
     """The learning curves of the block, as many as there are colours."""
-    if not found["curves"]:
+    if not result["curves"]:
         return
-    lines = _chosen(found)
+    lines = _chosen(result)
     scale = _curve_scale(lines)
     yield Heading("Learning curves", 3)
-    rest = f" {len(lines)} of {len(found['curves'])} arms; all are in curves.csv." if len(lines) < len(
-        found["curves"]
+    rest = f" {len(lines)} of {len(result['curves'])} arms; all are in curves.csv." if len(lines) < len(
+        result["curves"]
     ) else ""  # fmt: skip
     yield Figure(
         partial(figures.curves, lines, scale),
         f"{scale.titled.capitalize()}, mean over seeds; bands: t intervals, cut at the figure's edge.{rest}",
-        f"curves-{found['name']}",
+        f"curves-{result['name']}",
     )
 
 
-def tuning(found: Mapping[str, Any]) -> Iterator[Element]:
+def tuning(result: Mapping[str, Any]) -> Iterator[Element]:
     """What tuning tried, if anything was tuned."""
-    if found["tuning"]:
+    if result["tuning"]:
         yield Heading("Tuning, on validation", 3)
-        scale = Scale.of(found["tuning_metric"], (), [row["score"] for row in found["tuning"]])
+        scale = Scale.of(result["tuning_metric"], (), [row["score"] for row in result["tuning"]])
         rows = [
             [
                 row["arm"],
@@ -122,7 +122,7 @@ def tuning(found: Mapping[str, Any]) -> Iterator[Element]:
                 scale.value(row["score"]),
                 row["state"],
             ]
-            for row in found["tuning"]
+            for row in result["tuning"]
         ]
         yield Folded(
             plural(len(rows), "trial"), ReportTable(["arm", "seed", "learning rate", scale.titled, "state"], rows)
@@ -151,18 +151,18 @@ def _difference_bars(result: Mapping[str, Any]) -> list[Bar]:
 
 def _best_bars(result: Mapping[str, Any]) -> list[Bar]:
     return [
-        Bar(one["title"], one["difference"], one["low"], one["high"], not one["told_apart"])
-        for one in result["against_best"]
-        if one["difference"] is not None
+        Bar(row["title"], row["difference"], row["low"], row["high"], not row["told_apart"])
+        for row in result["against_best"]
+        if row["difference"] is not None
     ]
 
 
-def _chosen(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _chosen(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The arms whose curves are drawn: the reference, the best and the worst, as many as there are colours."""
-    ranked = [row["arm"] for row in found["objectives"][0]["arms"]]
+    ranked = [row["arm"] for row in result["objectives"][0]["arms"]]
     if len(ranked) > SERIES:
-        ranked = list(dict.fromkeys([*ranked[: SERIES - 2], found["reference"] or ranked[SERIES - 2], *ranked[::-1]]))
-    lines = {line["arm"]: line for line in found["curves"]}
+        ranked = list(dict.fromkeys([*ranked[: SERIES - 2], result["reference"] or ranked[SERIES - 2], *ranked[::-1]]))
+    lines = {line["arm"]: line for line in result["curves"]}
     return [{**lines[arm], "arm": lines[arm]["title"]} for arm in ranked if arm in lines][:SERIES]
 
 

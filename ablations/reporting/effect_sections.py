@@ -32,27 +32,27 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
         f"residual ({freedom}, a run's standard deviation {scale.value(fit['residual_sd'])}{scale.points}).{controls}",
         f"effects-{name}",
     )
-    for one in result["controls"]:
-        yield Paragraph(_control(one, scale, level))
+    for control in result["controls"]:
+        yield Paragraph(_control(control, scale, level))
     together = f"for all {result['family']} together"
     header = ["effect", f"estimate{scale.in_brackets}", "interval", "p", together, "p together", "in residual sd"]
     rows = [
         [
-            one["subject"],
-            scale.signed(one["estimate"]),
-            scale.interval(one["low"], one["high"]),
-            p_value(one["p"]),
-            scale.interval(one["low_together"], one["high_together"]),
-            p_value(one["p_together"]),
-            DASH if one["standardised"] is None else minus(f"{one['standardised']:+.2f}"),
+            effect["subject"],
+            scale.signed(effect["estimate"]),
+            scale.interval(effect["low"], effect["high"]),
+            p_value(effect["p"]),
+            scale.interval(effect["low_together"], effect["high_together"]),
+            p_value(effect["p_together"]),
+            DASH if effect["standardised"] is None else minus(f"{effect['standardised']:+.2f}"),
         ]
-        for one in result["effects"]
+        for effect in result["effects"]
     ]
     yield Folded("The effects in numbers", ReportTable(header, rows))
     aliases = [
-        [one["subject"], ", ".join(f"{minus(f'{share:+.3g}')} {name}" for name, share in one["aliases"].items())]
-        for one in result["effects"]
-        if one["aliases"]
+        [effect["subject"], ", ".join(f"{minus(f'{share:+.3g}')} {name}" for name, share in effect["aliases"].items())]
+        for effect in result["effects"]
+        if effect["aliases"]
     ]
     if aliases:
         yield Folded("Aliases: what an estimate is the sum of", ReportTable(["effect", "and"], aliases, kind="facts"))
@@ -69,25 +69,25 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
 
 def _meaning(result: Mapping[str, Any]) -> str:
     """What the effects of a figure are."""
-    kinds = {one["kind"] for one in result["effects"]}
-    told = {
+    kinds = {effect["kind"] for effect in result["effects"]}
+    explanations = {
         "main": "of a factor: its mean at the second level less that at the first",
         "level": "of a level: its mean less that of the level of the reference",
         "interaction": "of an interaction: half the difference of differences",
     }
-    said = "; ".join(text for kind, text in told.items() if kind in kinds)
-    return f"Effect {said}; over all other factors and seeds."
+    explained = "; ".join(text for kind, text in explanations.items() if kind in kinds)
+    return f"Effect {explained}; over all other factors and seeds."
 
 
-def _control(one: Mapping[str, Any], scale: Scale, level: float) -> str:
-    inside = "is zero within its interval" if one["zero_inside"] else "is NOT zero within its interval"
-    text = f"Negative control {one['subject']}: {inside} ({scale.interval(one['low'], one['high'])})."
-    if one["smallest_margin"] is None:
+def _control(control: Mapping[str, Any], scale: Scale, level: float) -> str:
+    inside = "is zero within its interval" if control["zero_inside"] else "is NOT zero within its interval"
+    text = f"Negative control {control['subject']}: {inside} ({scale.interval(control['low'], control['high'])})."
+    if control["smallest_margin"] is None:
         return text
-    text += f" The data show it to be smaller than {scale.value(one['smallest_margin'])}{scale.points}"
-    if one["margin"] is not None:
-        shown = "smaller" if one["equivalent"] else "not shown to be smaller"
-        text += f", so {shown} than the declared margin of {scale.value(one['margin'])}{scale.points}"
+    text += f" The data show it to be smaller than {scale.value(control['smallest_margin'])}{scale.points}"
+    if control["margin"] is not None:
+        shown = "smaller" if control["equivalent"] else "not shown to be smaller"
+        text += f", so {shown} than the declared margin of {scale.value(control['margin'])}{scale.points}"
     return f"{text} (two one-sided t tests at {100 * (1 - level):.2g} %)."
 
 
@@ -119,31 +119,34 @@ def interactions(result: Mapping[str, Any], name: str) -> Iterator[Element]:
     )
 
 
-def power(result: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Element]:
+def power(result: Mapping[str, Any], power: Mapping[str, Any]) -> Iterator[Element]:
     """How many seeds show how large an effect."""
     scale, design = scale_of(result), result["power"]
     if design is None:
         return
     yield Heading("Power: how many seeds", 3)
     yield Paragraph(
-        f"With {plural(len(found['seeds']), 'seed')}, a true effect of {scale.value(design['smallest_effect'])}"
+        f"With {plural(len(power['seeds']), 'seed')}, a true effect of {scale.value(design['smallest_effect'])}"
         f"{scale.points} is shown with probability {design['power']:g}, all {result['family']} effects together."
     )
     finer = Scale(scale.metric, scale.factor, min(scale.digits + 1, 6))
     rows = [
         [
-            f"{finer.value(one['difference'])}{scale.points}",
-            _seeds(one["seeds"]),
-            f"{_seeds(one['fewest'])} to {_seeds(one['most'])}",
+            f"{finer.value(row['difference'])}{scale.points}",
+            _seeds(row["seeds"]),
+            f"{_seeds(row['fewest'])} to {_seeds(row['most'])}",
         ]
-        for one in design["seeds_for"]
+        for row in design["seeds_for"]
     ]
     yield ReportTable(["to show an effect of", "seeds needed", "80 % interval"], rows)
     yield Paragraph("The interval is there since the noise of a run is itself an estimate from these seeds.", "soft")
 
 
 def _effect_bars(result: Mapping[str, Any]) -> list[Bar]:
-    return [Bar(one["subject"], one["estimate"], one["low"], one["high"], one["control"]) for one in result["effects"]]
+    return [
+        Bar(effect["subject"], effect["estimate"], effect["low"], effect["high"], effect["control"])
+        for effect in result["effects"]
+    ]
 
 
 def _of(scale: Scale) -> str:

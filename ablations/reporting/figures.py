@@ -62,10 +62,10 @@ def _written(bar: Bar, scale: Scale) -> str:
     return scale.signed(bar.estimate) + (f" ({scale.interval(bar.low, bar.high)})" if known else "")
 
 
-def interaction(one: Mapping[str, Any], scale: Scale, width: int) -> Canvas:
+def interaction(row: Mapping[str, Any], scale: Scale, width: int) -> Canvas:
     """Means over the levels of one factor, a line for each level of the other; in rows where there are many levels."""
-    first, second = one["factors"]
-    points = one["points"]
+    first, second = row["factors"]
+    points = row["points"]
     if len({point[first] for point in points}) > MOST_ACROSS:
         return _rows_of(points, first, second, scale, width)
     if len({point[second] for point in points}) > MOST_ACROSS:

@@ -145,19 +145,21 @@ def _labels(
     """A box for the name of each point, where it hides least of the others; those of the front choose first."""
     taken: list[Box] = [(a - 6, b - 6, a + 6, b + 6) for a, b in places]
     taken += [(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in pairwise(stairs)]
-    found: dict[int, Box] = {}
+    boxes_by_number: dict[int, Box] = {}
     for number in sorted(range(len(points)), key=lambda each: points[each]["stands"] != MEASURED):
         a, b = places[number]
         wide = _LETTER * len(_name(points[number]))
         around = [(a - wide, b - _LINE), (a + _NEAR, b + _LINE), (a + _NEAR, b), (a - _NEAR - wide, b)]
         around += [(a - wide / 2, b - _LINE), (a - wide / 2, b + _LINE), (a + _NEAR, b - _LINE), (a - wide, b + _LINE)]
         around += [(a + side, b + shift) for shift in (-2 * _LINE, 2 * _LINE) for side in (0, -wide)]
-        boxes = [(one, middle - _LINE / 2, one + wide, middle + _LINE / 2) for one, middle in around]
+        boxes = [(start, middle - _LINE / 2, start + wide, middle + _LINE / 2) for start, middle in around]
         own = taken[number]
         others = [box for box in taken if box is not own]
-        found[number] = min(boxes, key=lambda box: (_hidden(box, others) + _outside(box, frame), boxes.index(box)))
-        taken.append(found[number])
-    return [found[number] for number in range(len(points))]
+        boxes_by_number[number] = min(
+            boxes, key=lambda box: (_hidden(box, others) + _outside(box, frame), boxes.index(box))
+        )
+        taken.append(boxes_by_number[number])
+    return [boxes_by_number[number] for number in range(len(points))]
 
 
 def _hidden(box: Box, others: Sequence[Box]) -> float:

@@ -15,21 +15,24 @@ AUDIT = "python -m ablations.audit DIR"
 def registration(summary: Mapping[str, Any]) -> Iterator[Element]:
     """Of a study that was never registered, this is said."""
     yield Heading("Registration", 2)
-    found = summary["registration"]
-    if found is None:
+    registration = summary["registration"]
+    if registration is None:
         yield Paragraph("The plan was not registered: the study was begun by an older version.", "soft")
     else:
-        still = "differs, see above" if found["faults"] else "has this digest, its amendments undone"
+        still = "differs, see above" if registration["faults"] else "has this digest, its amendments undone"
         rows = [
-            ["digest of the plan (SHA-256)", found["digest"]],
-            ["registered", _time(found["at"])],
-            ["first trial began", DASH if found["first_trial"] is None else _time(found["first_trial"])],
+            ["digest of the plan (SHA-256)", registration["digest"]],
+            ["registered", _time(registration["at"])],
+            ["first trial began", DASH if registration["first_trial"] is None else _time(registration["first_trial"])],
             ["the plan today", still],
-            ["code that analyses", f"{found['code']} as registered, {summary['code']} in this report"],
-            ["environments (SHA-256)", f"{', '.join(found['environments'])}: environment.lock and those beside it"],
+            ["code that analyses", f"{registration['code']} as registered, {summary['code']} in this report"],
+            [
+                "environments (SHA-256)",
+                f"{', '.join(registration['environments'])}: environment.lock and those beside it",
+            ],
         ]
         yield ReportTable([], rows, kind="facts")
-        amendments = [[_time(each["at"]), str(each["ended"]), each["change"]] for each in found["amendments"]]
+        amendments = [[_time(each["at"]), str(each["ended"]), each["change"]] for each in registration["amendments"]]
         if amendments:
             yield ReportTable(["amended", "trials ended by then", "change"], amendments)
     yield Paragraph(

@@ -15,17 +15,17 @@ from ablations.reporting.figures import Dot
 
 def results(summary: Mapping[str, Any]) -> Iterator[Element]:
     """The results of `tune` and `pareto`."""
-    found, objectives = summary["search"], summary["objectives"]
-    candidates = found["candidates"]
+    search, objectives = summary["search"], summary["objectives"]
+    candidates = search["candidates"]
     yield Heading("Results", 2)
     if not candidates:
         return
-    scales = {one["metric"]: _scale(candidates, one["metric"]) for one in objectives}
+    scales = {objective["metric"]: _scale(candidates, objective["metric"]) for objective in objectives}
     main = objectives[0]["metric"]
-    for front in found["fronts"]:
+    for front in search["fronts"]:
         yield Heading(f"{scales[main].title.capitalize()} against {scales[front['cost']].title}", 3)
         yield front_sections.of_search(front)
-    for metric, shares in found["importances"].items():
+    for metric, shares in search["importances"].items():
         if shares:
             yield Heading(f"What {scales[metric].title} depends on", 3)
             yield Figure(
@@ -35,19 +35,19 @@ def results(summary: Mapping[str, Any]) -> Iterator[Element]:
                 f"importances-{metric}",
             )
             yield Grid(_slices(candidates, shares, scales[metric]))
-    if found["history"] and len(objectives) == 1:
+    if search["history"] and len(objectives) == 1:
         yield Heading("Trial by trial", 3)
-        draw = partial(figures.history, found["history"], scales[main])
+        draw = partial(figures.history, search["history"], scales[main])
         yield Figure(draw, "Points: trials; line: the best so far.", "history")
     yield Heading("Candidates", 3)
-    header = ["candidate", *(scale.titled for scale in scales.values()), "runs", *found["parameters"], "time"]
+    header = ["candidate", *(scale.titled for scale in scales.values()), "runs", *search["parameters"], "time"]
     shown = candidates[:MOST_ROWS]
     rows = [
         [
             row["arm"],
             *(f"{scales[m].value(v)} {scales[m].half(row['halves'][m])}".strip() for m, v in row["values"].items()),
             str(row["n"]),
-            *(_setting(row["parameters"].get(name)) for name in found["parameters"]),
+            *(_setting(row["parameters"].get(name)) for name in search["parameters"]),
             seconds(row["seconds"]),
         ]
         for row in shown
@@ -55,7 +55,7 @@ def results(summary: Mapping[str, Any]) -> Iterator[Element]:
     yield ReportTable(header, rows, [place for place, row in enumerate(shown) if row["front"]])
     if len(candidates) > len(shown):
         yield Paragraph(f"The best {len(shown)} of {len(candidates)}; all are in candidates.csv.", "soft")
-    yield from sample_sheets.sections(found["sheets"])
+    yield from sample_sheets.sections(search["sheets"])
 
 
 def _slices(candidates: Sequence[Mapping[str, Any]], shares: Mapping[str, float], up: Scale) -> list[Figure]:

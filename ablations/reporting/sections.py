@@ -33,28 +33,28 @@ def _opening(summary: Mapping[str, Any]) -> Iterator[Element]:
     yield Heading(summary["question"] or summary["name"], 1)
     yield Paragraph(summary["answer"], "answer")
     counts = [f"{progress[state]} {state}" for state in STATES if progress[state]]
-    told = f"{plural(progress['planned'], 'trial')} planned: {', '.join(counts)}"
+    counted = f"{plural(progress['planned'], 'trial')} planned: {', '.join(counts)}"
     yield Paragraph(
-        f"{told}; {seconds(progress['seconds'])} of runs in all. Intervals hold {100 * level:g} % and are over seeds "
-        "(another training run) unless said otherwise.",
+        f"{counted}; {seconds(progress['seconds'])} of runs in all. Intervals hold {100 * level:g} % and are over "
+        "seeds (another training run) unless said otherwise.",
         "soft",
     )
     if summary["notes"]:
         yield Notes(summary["notes"])
 
 
-def _block(found: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Element]:
+def _block(block: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Element]:
     """A block of a factorial study."""
     several = len(summary["blocks"]) > 1
-    yield Heading(f"Block {found['name']}" if several else "Results", 2)
-    factors = "; ".join(f"{name}: {', '.join(levels)}" for name, levels in found["factors"].items())
-    controls = found["negative_controls"]
+    yield Heading(f"Block {block['name']}" if several else "Results", 2)
+    factors = "; ".join(f"{name}: {', '.join(levels)}" for name, levels in block["factors"].items())
+    controls = block["negative_controls"]
     declared = f" Declared without effect in advance: {', '.join(controls)}." if controls else ""
-    yield Paragraph(f"{found['design']}, {plural(len(found['seeds']), 'seed')}. {factors}.{declared}", "soft")
-    for result in found["objectives"]:
-        if len(found["objectives"]) > 1:
+    yield Paragraph(f"{block['design']}, {plural(len(block['seeds']), 'seed')}. {factors}.{declared}", "soft")
+    for result in block["objectives"]:
+        if len(block["objectives"]) > 1:
             yield Heading(scale_of(result).title.capitalize(), 3)
-        name = f"{found['name']}-{result['metric']}"
+        name = f"{block['name']}-{result['metric']}"
         yield from axes.budgets(result, summary["level"], name)
         yield from axes.datasets(result, summary["level"], name)
         yield from effect_sections.effects(result, summary["level"], name)
@@ -63,11 +63,11 @@ def _block(found: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Ele
         yield from front_sections.of_block(result["fronts"], summary["level"], name)
         yield from effect_sections.interactions(result, name)
         yield from arm_sections.images(result, summary["level"])
-        yield from effect_sections.power(result, found)
-    yield from arm_sections.curves(found)
-    yield from sample_sheets.sections(found["sheets"])
-    yield from axes.effort(found, summary["level"])
-    yield from arm_sections.tuning(found)
+        yield from effect_sections.power(result, block)
+    yield from arm_sections.curves(block)
+    yield from sample_sheets.sections(block["sheets"])
+    yield from axes.effort(block, summary["level"])
+    yield from arm_sections.tuning(block)
 
 
 def _closing(summary: Mapping[str, Any], files: Sequence[str]) -> Iterator[Element]:
@@ -75,7 +75,7 @@ def _closing(summary: Mapping[str, Any], files: Sequence[str]) -> Iterator[Eleme
     yield from registration(summary)
     yield Heading("Provenance", 2)
     rows = [
-        [name, "; ".join(_with_runs(one, len(values)) for one in values)]
+        [name, "; ".join(_with_runs(value, len(values)) for value in values)]
         for name, values in summary["provenance"].items()
     ]
     yield ReportTable([], rows, kind="facts") if rows else Paragraph("No run has left its provenance yet.", "soft")
@@ -86,15 +86,15 @@ def _closing(summary: Mapping[str, Any], files: Sequence[str]) -> Iterator[Eleme
     yield from _trials(summary["trials"])
 
 
-def _with_runs(one: Mapping[str, Any], kinds: int) -> str:
-    return f"{one['value']} ({plural(one['runs'], 'run')})" if kinds > 1 else str(one["value"])
+def _with_runs(value: Mapping[str, Any], kinds: int) -> str:
+    return f"{value['value']} ({plural(value['runs'], 'run')})" if kinds > 1 else str(value["value"])
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_plain(one)}" for key, one in value.items())
+        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(one) for one in value)
+        return ", ".join(_plain(item) for item in value)
     return str(value)
 
 

@@ -110,12 +110,12 @@ class Axis:
         """Round values within the axis, at most about so many; integers alone where `whole`."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            found: list[float] = []
+            ticks: list[float] = []
             for fine in ((1, 2, 5), (1, 3), (1,)):
-                found = [m * 10.0**d for d in decades for m in fine if self.low <= m * 10.0**d <= self.high]
-                if len(found) <= about:
+                ticks = [m * 10.0**d for d in decades for m in fine if self.low <= m * 10.0**d <= self.high]
+                if len(ticks) <= about:
                     break
-            return found[:: max(1, math.ceil(len(found) / max(about, 1)))]
+            return ticks[:: max(1, math.ceil(len(ticks) / max(about, 1)))]
         rough = (self.high - self.low) / max(about, 1)
         unit = 10.0 ** math.floor(math.log10(rough))
         steps = [factor * unit for factor in (1, 2, 2.5, 5, 10) if factor * unit >= rough * (1 - 1e-9)]

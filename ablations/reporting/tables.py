@@ -21,18 +21,18 @@ def arm_table(result: Mapping[str, Any], level: float) -> tuple[list[str], list[
         header += [f"less {reference}, paired", "Holm p"]
     memory = any(row["memory_mb"] is not None for row in rows)
     header += ["parameters", "MACs", "images/s", *(["memory (MB)"] if memory else []), "failures", "learning rate"]
-    found = []
+    body = []
     for row in rows:
         texts = [row["title"], f"{scale.value(row['mean'])} {scale.half(row['half'])}".strip(), str(row["n"])]
         if row["reference"]:
             texts += ["reference", DASH]
         elif reference is not None:
-            said = f"{scale.signed(row['difference'])} {scale.half(row['difference_half'])}".strip()
-            texts += [said, p_value(row["p_holm"]) if row["difference_half"] is not None else DASH]
+            text = f"{scale.signed(row['difference'])} {scale.half(row['difference_half'])}".strip()
+            texts += [text, p_value(row["p_holm"]) if row["difference_half"] is not None else DASH]
         texts += [count(row["params"]), count(row["macs"]), count(row["images_per_second"])]
         texts += [count(row["memory_mb"])] if memory else []
-        found.append([*texts, _failures(row), _rate(row)])
-    return header, found
+        body.append([*texts, _failures(row), _rate(row)])
+    return header, body
 
 
 def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -44,14 +44,16 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             for name in ("effects", "terms", "controls", "against_best", "images"):
                 tables.setdefault(name, []).extend(where | _flat(row) for row in result[name])
             tables.setdefault("arms", []).extend(where | _flat(row) for row in result["arms"])
-            for one in result["interactions"]:
-                names = dict(zip(("first", "second"), one["factors"], strict=True))
-                for point in one["points"]:
+            for interaction in result["interactions"]:
+                names = dict(zip(("first", "second"), interaction["factors"], strict=True))
+                for point in interaction["points"]:
                     levels = {f"{key}_level": point[name] for key, name in names.items()}
                     numbers = {key: point[key] for key in ("mean", "half", "n")}
                     tables.setdefault("interactions", []).append({**where, **names, **levels, **numbers})
-            for one in result["fronts"]:
-                tables.setdefault("fronts", []).extend(where | {"cost_metric": one["cost"]} | p for p in one["points"])
+            for interaction in result["fronts"]:
+                tables.setdefault("fronts", []).extend(
+                    where | {"cost_metric": interaction["cost"]} | p for p in interaction["points"]
+                )
             for name, rows in _along_axes(result, where).items():
                 tables.setdefault(name, []).extend(rows)
             for row in (result["power"] or {}).get("seeds_for", ()):
@@ -66,68 +68,68 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         )
         tables.setdefault("tuning", []).extend({"block": block["name"], **row} for row in block["tuning"])
     if summary["search"]:
-        found = summary["search"]
-        tables["candidates"] = [_flat(row) for row in found["candidates"]]
-        tables["history"] = list(found["history"])
+        search = summary["search"]
+        tables["candidates"] = [_flat(row) for row in search["candidates"]]
+        tables["history"] = list(search["history"])
         tables["importances"] = [
             {"metric": metric, "parameter": name, "importance": share}
-            for metric, shares in found["importances"].items()
+            for metric, shares in search["importances"].items()
             for name, share in shares.items()
         ]
     return {name: rows for name, rows in tables.items() if rows}
 
 
-def over_data(found: Mapping[str, Any], where: Mapping[str, Any]) -> list[dict[str, Any]]:
+def over_data(result: Mapping[str, Any], where: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Arms over data sets with all digits; what differs between data sets is in columns of their own."""
     rows = []
-    for row in found["arms"]:
+    for row in result["arms"]:
         own = {key: value for key, value in row.items() if key not in ("by_data", "data")}
         scores = {f"score on {data}": value for data, value in row["data"].items()}
-        gains = {f"difference on {data}": one["difference"] for data, one in row["by_data"].items()}
+        gains = {f"difference on {data}": gain["difference"] for data, gain in row["by_data"].items()}
         rows.append({**where, **own, **scores, **gains})
     return rows
 
 
 def _along_axes(result: Mapping[str, Any], where: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Curves, laws and differences over budgets, and arms and profiles over data sets."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[dict[str, Any]]] = {}
     along = result["budgets"] or {"arms": (), "differences": ()}
     for row in along["arms"]:
         own = {**where, "arm": row["arm"]}
-        found.setdefault("budget_scores", []).extend(own | point for point in row["points"])
+        tables.setdefault("budget_scores", []).extend(own | point for point in row["points"])
         if row["law"]:
             law = {key: value for key, value in row["law"].items() if key in ("misfit", "seeds")}
             ends = {f"{name} {end}": row["law"][name][end] for name in ("limit", "exponent")
                     for end in ("estimate", "low", "high")}  # fmt: skip
-            found.setdefault("laws", []).append({**own, **ends, **law})
+            tables.setdefault("laws", []).append({**own, **ends, **law})
     for row in along["differences"]:
         own = {**where, "arm": row["arm"], "reference": row["reference"]}
-        found.setdefault("budget_differences", []).extend(own | point for point in row["at"])
+        tables.setdefault("budget_differences", []).extend(own | point for point in row["at"])
         if row["crossing"]:
-            found.setdefault("crossings", []).append(own | _flat(row["crossing"]))
+            tables.setdefault("crossings", []).append(own | _flat(row["crossing"]))
     if result["datasets"]:
-        found["over_data"] = over_data(result["datasets"], where)
-        found["profiles"] = [
+        tables["over_data"] = over_data(result["datasets"], where)
+        tables["profiles"] = [
             {**where, "arm": row["arm"], **point} for row in result["datasets"]["profiles"] for point in row["points"]
         ]
-    return found
+    return tables
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Mappings inside become columns `name/key`, lists JSON."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
-            found |= {f"{key}/{name}": one for name, one in value.items()}
+            flat |= {f"{key}/{name}": inner for name, inner in value.items()}
         else:
-            found[key] = json.dumps(value) if isinstance(value, list) else value
-    return found
+            flat[key] = json.dumps(value) if isinstance(value, list) else value
+    return flat
 
 
 def _failures(row: Mapping[str, Any]) -> str:
-    told = [f"{row[state]} {state}" for state in ("diverged", "failed", "pruned") if row[state]]
+    endings = [f"{row[state]} {state}" for state in ("diverged", "failed", "pruned") if row[state]]
     pending = row["running"] + row["waiting"]
-    return ", ".join([*told, *([f"{pending} to come"] if pending else [])]) or "0"
+    return ", ".join([*endings, *([f"{pending} to come"] if pending else [])]) or "0"
 
 
 def _rate(row: Mapping[str, Any]) -> str:

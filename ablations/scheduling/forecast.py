@@ -28,7 +28,7 @@ class Forecast:
         self._arms = {key: fmean(seconds) for key, seconds in spent.items()}
         stages = {stage for stage, _ in spent}
         self._stages = {
-            stage: fmean(one for (of, _), seconds in spent.items() if of == stage for one in seconds)
+            stage: fmean(duration for (of, _), seconds in spent.items() if of == stage for duration in seconds)
             for stage in stages
         }
         both = [group for stage, group in spent if stage == MAIN and (TUNING, group) in spent]

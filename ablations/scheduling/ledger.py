@@ -93,12 +93,12 @@ class StudyLedger:
         """
         with guard(url):
             try:
-                directions = [StudyDirection[one.direction.upper()] for one in objectives]
+                directions = [StudyDirection[objective.direction.upper()] for objective in objectives]
                 study = optuna.create_study(study_name=name, storage=storage, directions=directions)
                 study.set_user_attr(_SECTIONS, dict(sections))
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ExperimentalWarning)
-                    study.set_metric_names([one.metric for one in objectives])  # for optuna-dashboard
+                    study.set_metric_names([objective.metric for objective in objectives])  # for optuna-dashboard
             except DuplicatedStudyError:
                 study = optuna.load_study(study_name=name, storage=storage)
             for _ in range(20):  # its creator may be about to say what it is

@@ -50,10 +50,10 @@ def settled(
         look()
         try:
             with FileLock(directory / LOCK, timeout=WAIT):
-                found = _known(directory)
-                if key(config) not in found:
-                    _measure(config, directory, planned, look, found)
-                return {**config, "model": {**config["model"], **found[key(config)]}}
+                known = _known(directory)
+                if key(config) not in known:
+                    _measure(config, directory, planned, look, known)
+                return {**config, "model": {**config["model"], **known[key(config)]}}
         except Timeout:
             continue
 
@@ -66,10 +66,10 @@ def recalled(config: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """
     if not match.wanted(config):
         return dict(config)
-    found = _known(directory).get(key(config))
-    if found is None:
+    known = _known(directory).get(key(config))
+    if known is None:
         raise InputError(f"{FILE} has no width for a budget of time")
-    return {**config, "model": {**config["model"], **found}}
+    return {**config, "model": {**config["model"], **known}}
 
 
 def key(config: Mapping[str, Any]) -> str:
@@ -86,26 +86,26 @@ def _measure(
     directory: Path,
     planned: Iterable[Sequence[str]],
     look: Callable[[], None],
-    found: dict[str, Any],
+    measured: dict[str, Any],
 ) -> None:
     """Add what the trial's own budget means, and that of every other planned arm, to what is `found`."""
-    _add(config, directory, found)
+    _add(config, directory, measured)
     for overrides in dict.fromkeys(map(tuple, planned)):
         look()
         other = compose(overrides)
-        if key(other) not in found and match.wanted(other):
+        if key(other) not in measured and match.wanted(other):
             try:
-                _add(other, directory, found)
+                _add(other, directory, measured)
             except InputError:
                 continue  # trials of that arm will say so
 
 
-def _add(config: Mapping[str, Any], directory: Path, found: dict[str, Any]) -> None:
+def _add(config: Mapping[str, Any], directory: Path, measured: dict[str, Any]) -> None:
     model = match.settle(schema.parse(config)).model
-    found[key(config)] = {name: model[name] for name in ("hidden", "match")}
-    results.write_json(directory / FILE, found)
+    measured[key(config)] = {name: model[name] for name in ("hidden", "match")}
+    results.write_json(directory / FILE, measured)
 
 
 def _known(directory: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(results.read(directory / FILE) or "{}")
-    return found
+    known: dict[str, Any] = json.loads(results.read(directory / FILE) or "{}")
+    return known

@@ -192,7 +192,7 @@ def _fit(scores: Scores, chosen: str, level: float) -> tuple[FactorialFit, list[
         for seed, value in of_arm.items()
         if math.isfinite(value)
     ]
-    arms = list(dict.fromkeys(str(one.levels["arm"]) for one in observations))
+    arms = list(dict.fromkeys(str(observation.levels["arm"]) for observation in observations))
     check_choice("arm", chosen, arms)
     if len(arms) < 2:
         raise InputError(f"{chosen} is the only arm with a score: a comparison needs another one")

@@ -76,7 +76,7 @@ def term_columns(factors: Factors, chosen: Sequence[str]) -> list[str]:
     if all(len(factors[name]) == 2 for name in chosen):
         return [term_name(chosen)]
     coded = [[f"{name}={level}" for level in factors[name][1:]] for name in chosen]
-    return [term_name(one) for one in product(*coded)]
+    return [term_name(levels) for levels in product(*coded)]
 
 
 def level_indices(factors: Factors, cells: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
@@ -88,7 +88,7 @@ def level_indices(factors: Factors, cells: Sequence[Mapping[str, Any]]) -> dict[
     for name, levels in factors.items():
         if name in RESERVED:
             raise InputError(f"factor {name} needs another name: {' and '.join(RESERVED)} are the model's own")
-        if len(levels) < 2 or any(one in levels[:place] for place, one in enumerate(levels)):
+        if len(levels) < 2 or any(level in levels[:place] for place, level in enumerate(levels)):
             raise InputError(f"factor {name} has levels {list(levels)}: it needs two or more, all different")
     for cell in cells:
         check_names("the design", cell, factors)

@@ -92,29 +92,29 @@ class FactorialFit:
             InputError: no such factor or level, or not all its levels can be estimated.
         """
         codes, levels = self.model.main_codes(factor), list(self.model.factors[factor])
-        one, two = (levels.index(check_choice(factor, value, levels)) for value in (level, other))
+        first, two = (levels.index(check_choice(factor, value, levels)) for value in (level, other))
         contrast = np.zeros(len(self.coefficients))
-        contrast[self.model.places[factor]] = codes[one] - codes[two]
+        contrast[self.model.places[factor]] = codes[first] - codes[two]
         return self.model.effect(f"{factor}: {level} - {other}", contrast, self.coefficients, self.residual, self.level)
 
     @property
     def notes(self) -> list[str]:
         """What a reader has to know before reading the effects, a line each."""
-        said = []
+        notes = []
         if self.missing:
-            said.append(f"no score (the effects are those among runs that ended): {'; '.join(self.missing)}")
+            notes.append(f"no score (the effects are those among runs that ended): {'; '.join(self.missing)}")
         for term in self.terms:
             for effect in term.effects:
                 if effect.aliases:
                     others = " ".join(f"{factor:+.3g} {name}" for name, factor in effect.aliases.items())
-                    said.append(f"{effect.name} cannot be told apart from {others}")
+                    notes.append(f"{effect.name} cannot be told apart from {others}")
         if self.dropped:
-            said.append(f"cannot be estimated by themselves: {', '.join(self.dropped)}")
+            notes.append(f"cannot be estimated by themselves: {', '.join(self.dropped)}")
         if self.residual.df == 0:
-            said.append("no degree of freedom is left for the residual: every interval is infinite")
+            notes.append("no degree of freedom is left for the residual: every interval is infinite")
         if self.lack_of_fit is not None and self.lack_of_fit.p < 1 - self.level:
-            said.append(f"interactions above the model's order are not nothing (p = {self.lack_of_fit.p:.2g})")
-        return said
+            notes.append(f"interactions above the model's order are not nothing (p = {self.lack_of_fit.p:.2g})")
+        return notes
 
 
 class FactorialModel:
@@ -230,7 +230,9 @@ class FactorialModel:
     def _term(
         self, name: str, test: FTest, p_holm: float, coefficients: Array, residual: Residual, level: float
     ) -> Term:
-        effects = [self.effect(label, one, coefficients, residual, level) for label, one in self.contrasts[name]]
+        effects = [
+            self.effect(label, contrast, coefficients, residual, level) for label, contrast in self.contrasts[name]
+        ]
         both = test.sum_of_squares + residual.sum_of_squares
         share = test.sum_of_squares / both if both > 0 and residual.df > 0 else math.nan
         return Term(name, self.terms[name], test, p_holm, share, tuple(effects), self.aliased[name])
@@ -274,15 +276,15 @@ def fit_factorial(
     Raises:
         InputError: as `FactorialModel` does, and a level that is not between 0 and 1.
     """
-    level_indices(factors, [one.levels for one in observations])
-    ended = [one for one in observations if math.isfinite(one.value)]
-    cells, seeds = [one.levels for one in ended], [one.seed for one in ended]
+    level_indices(factors, [observation.levels for observation in observations])
+    ended = [observation for observation in observations if math.isfinite(observation.value)]
+    cells, seeds = [observation.levels for observation in ended], [observation.seed for observation in ended]
     model = FactorialModel(factors, cells, seeds, min(3, len(factors)) if order is None else order)
-    planned = dict.fromkeys(_cell_name(factors, one.levels) for one in observations)
-    scored = {(_cell_name(factors, one.levels), one.seed) for one in ended}
-    every_seed = sorted({one.seed for one in observations})
+    planned = dict.fromkeys(_cell_name(factors, observation.levels) for observation in observations)
+    scored = {(_cell_name(factors, observation.levels), observation.seed) for observation in ended}
+    every_seed = sorted({observation.seed for observation in observations})
     missing = [f"{cell} at seed {seed}" for cell in planned for seed in every_seed if (cell, seed) not in scored]
-    return model.fit([one.value for one in ended], level, missing)
+    return model.fit([observation.value for observation in ended], level, missing)
 
 
 def _span(runs: Sequence[tuple[int, ...]]) -> Array:

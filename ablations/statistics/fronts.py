@@ -68,11 +68,11 @@ def pareto_front(
 
     better = _shown({arm: values for arm, (values, _) in known.items()}, sign, level, resolution)
     cheaper = _shown(logs, -1, level, ALIKE)
-    found = []
+    rows = []
     for arm in known:
-        others = [one for one in known if one != arm]
+        others = [arm_beside for arm_beside in known if arm_beside != arm]
         beating = [other for other in others if (other, arm) in better and (other, arm) in cheaper]
-        found.append(
+        rows.append(
             Member(
                 arm=arm,
                 quality=quality[arm],
@@ -81,7 +81,7 @@ def pareto_front(
                 beaten_by=max(beating, key=lambda other: sign * quality[other], default=None),
             )
         )
-    return found
+    return rows
 
 
 def _finite(scores: Mapping[int, float]) -> dict[int, float]:
@@ -97,8 +97,8 @@ def _shown(scores: Scores, sign: int, level: float, resolution: float) -> set[tu
     if "arm" in fit.model.matrix.dropped_terms:
         return set()
     effects = moderate(fit, [fit.difference("arm", *pair) for pair in combinations(scores, 2)], resolution)
-    found = set()
+    positions = set()
     for pair, effect in zip(combinations(scores, 2), effects, strict=True):
         if abs(effect.together.mean) > effect.together.half:
-            found.add(pair if sign * effect.together.mean > 0 else pair[::-1])
-    return found
+            positions.add(pair if sign * effect.together.mean > 0 else pair[::-1])
+    return positions

@@ -61,11 +61,11 @@ def paired_differences(
     others = [arm for arm in scores if arm != reference]
     if not others:
         raise InputError(f"{reference} is the only arm: a comparison needs another one")
-    found = [
+    differences = [
         _difference(arm, scores[arm], reference, scores[reference], level, len(others), resolution) for arm in others
     ]
-    adjusted = holm([one.p for one in found])
-    return tuple(_with_holm(one, p) for one, p in zip(found, adjusted, strict=True))
+    adjusted = holm([difference.p for difference in differences])
+    return tuple(_with_holm(difference, p) for difference, p in zip(differences, adjusted, strict=True))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -124,5 +124,5 @@ def _difference(
     )
 
 
-def _with_holm(one: PairedDifference, p: float) -> PairedDifference:
-    return PairedDifference(**{**vars(one), "p_holm": p})
+def _with_holm(difference: PairedDifference, p: float) -> PairedDifference:
+    return PairedDifference(**{**vars(difference), "p_holm": p})

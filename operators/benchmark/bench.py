@@ -165,20 +165,20 @@ class Bench:
                 self._leave(pending[index:], shape, place)
                 break
             self.advance(0, f"{shape.grid} {place.dtype}, checking {arm.label}")
-            one = self._prepare(arm, shape, place)
-            if one is None:
+            work = self._prepare(arm, shape, place)
+            if work is None:
                 self.advance(weight, "")
                 continue
             if not limits:
                 limits = self._ceilings(place)
                 company = self._reference(pending, shape, place)
-            if kept and self._ending(limits, [*company, *ready, one]) > end:
+            if kept and self._ending(limits, [*company, *ready, work]) > end:
                 self._leave(pending[index:], shape, place)
                 break
-            ready.append(one)
+            ready.append(work)
         if not ready:
             return
-        lanes = [*limits.values(), *(lane for one in [*company, *ready] for lane in one.lanes)]
+        lanes = [*limits.values(), *(lane for work in [*company, *ready] for lane in work.lanes)]
         doing = f"{shape.grid} {place.dtype}, timing {len(ready)} arms"
         share = weight * len(ready) / (len(lanes) * self.plan.repeats)
         round_robin(
@@ -195,22 +195,22 @@ class Bench:
 
     def _ending(self, limits: Mapping[str, Lane], ready: Sequence[_Ready]) -> float:
         """When the samples of all these would be taken."""
-        lanes = [*limits.values(), *(lane for one in ready for lane in one.lanes)]
+        lanes = [*limits.values(), *(lane for work in ready for lane in work.lanes)]
         return perf_counter() + self.plan.repeats * sum(lane.cost for lane in lanes)
 
     def _reference(self, pending: Sequence[Arm], shape: Shape, place: Target) -> list[_Ready]:
         """The reference, where its own rows are there already: it is timed once more beside those that are not."""
         for arm in self.plan.arms:
             if arm.label == self.plan.reference and arm not in pending:
-                one = self._prepare(arm, shape, place)
-                return [] if one is None else [one]
+                work = self._prepare(arm, shape, place)
+                return [] if work is None else [work]
         return []
 
     def _missing(self, arm: Arm, shape: Shape, place: Target, done: set[tuple[Any, ...]]) -> bool:
         """Whether the arm lacks a row for either of `WORKS`."""
         facts = self._facts(arm, shape, place)
         keys = [tuple({**facts, "work": work}[name] for name in KEY) for work in WORKS]
-        return not all(one in done for one in keys)
+        return not all(key in done for key in keys)
 
     def _facts(self, arm: Arm, shape: Shape, place: Target) -> dict[str, Any]:
         plan = self.plan
@@ -292,23 +292,23 @@ class Bench:
         run, now = uuid.uuid4().hex[:12], datetime.now(UTC).strftime(UTC_FORMAT)
         rate, bandwidth = roofline.limits({label: quartiles(lane.samples)[1] for label, lane in limits.items()}, place)
         references: Mapping[str, list[float]] = {
-            lane.work: lane.samples for one in ready if one.arm.label == self.plan.reference for lane in one.lanes
+            lane.work: lane.samples for work in ready if work.arm.label == self.plan.reference for lane in work.lanes
         }
         rows = []
-        for one in ready:
-            for lane in one.lanes:
+        for work in ready:
+            for lane in work.lanes:
                 low, median, high = quartiles(lane.samples)
                 ratios: tuple[float | None, ...] = (None, None, None)
                 if lane.work in references:
                     pairs = zip(lane.samples, references[lane.work], strict=True)
                     ratios = quartiles([mine / theirs for mine, theirs in pairs])
-                operations, moved = roofline.flops(one.workload.macs, lane.work), one.traffic[lane.work]
+                operations, moved = roofline.flops(work.workload.macs, lane.work), work.traffic[lane.work]
                 rows.append(
                     Row(
-                        **self._facts(one.arm, shape, place),
+                        **self._facts(work.arm, shape, place),
                         run=run,
                         utc=now,
-                        backend=one.workload.served,
+                        backend=work.workload.served,
                         work=lane.work,
                         samples=len(lane.samples),
                         calls=lane.calls,
@@ -324,7 +324,7 @@ class Bench:
                         ratio_low=ratios[0],
                         ratio=ratios[1],
                         ratio_high=ratios[2],
-                        error=one.error,
+                        error=work.error,
                     )
                 )
         return rows
@@ -333,7 +333,7 @@ class Bench:
 def _check_finite(workload: Workload, work: str, output: Tensor) -> None:
     """Raise `Failure` unless the output and every gradient there is are finite."""
     leaves = [*workload.inputs, *workload.parameters]
-    found = [("the output", output), *(("a gradient", leaf.grad) for leaf in leaves if leaf.grad is not None)]
-    for name, value in found:
+    results = [("the output", output), *(("a gradient", leaf.grad) for leaf in leaves if leaf.grad is not None)]
+    for name, value in results:
         if not torch.isfinite(value).all():
             raise Failure(f"{work}: {name} is not finite")

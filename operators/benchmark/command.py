@@ -90,13 +90,15 @@ def write_report(bench: Bench, outcome: Outcome, console: Console) -> None:
         current = [row for row in table.rows if row.code == bench.code and row.torch == torch.__version__]
         figures = {}
         for members in [] if refusal else report.sections(current):
-            one = members[0]
-            name = f"{table.path.stem}-{one.level}-{one.dtype}-b{one.batch}-d{one.dim}-r{one.repeats}.png"
+            member = members[0]
+            name = (
+                f"{table.path.stem}-{member.level}-{member.dtype}-b{member.batch}-d{member.dim}-r{member.repeats}.png"
+            )
             plots.draw(members, table.path.with_name(name))
-            figures[report.section_of(one)] = name
+            figures[report.section_of(member)] = name
 
-        def here(found: dict[tuple[str, str], list[str]], device: str = device) -> dict[tuple[str, str], list[str]]:
-            places = {key: [place for place in where if place.startswith(device)] for key, where in found.items()}
+        def here(by_arm: dict[tuple[str, str], list[str]], device: str = device) -> dict[tuple[str, str], list[str]]:
+            places = {key: [place for place in where if place.startswith(device)] for key, where in by_arm.items()}
             return {key: where for key, where in places.items() if where}
 
         text = report.markdown(
@@ -129,8 +131,8 @@ def carry_out(plan: BenchmarkPlan, console: Console) -> int:
         if not outcome.left:
             progress.update(task, completed=bench.total, description=f"{outcome.written} new rows")
     write_report(bench, outcome, console)
-    for word, found in (("failed", outcome.failed), ("skipped", outcome.skipped)):
-        for (arm, reason), places in found.items():
+    for word, arms in (("failed", outcome.failed), ("skipped", outcome.skipped)):
+        for (arm, reason), places in arms.items():
             console.print(f"{word}: {arm} ({report.where(places)}): {reason}", soft_wrap=True)
     if outcome.left:
         console.print(f"time is up: {outcome.left} rows to go; the same command goes on from here")

@@ -70,8 +70,8 @@ def judge(arm: MixerArm, shape: Shape, place: Target, backend: str) -> GateVerdi
     errors: dict[str, float] = {}
     for subject in subjects:
         where = "" if subject is arm else "core alone, "
-        found = _compare(subject, reduced(subject, shape, place), place, own)
-        errors |= {f"{where}{quantity}": error for quantity, error in found.items()}
+        own_errors = _compare(subject, reduced(subject, shape, place), place, own)
+        errors |= {f"{where}{quantity}": error for quantity, error in own_errors.items()}
     worst = max(errors, key=lambda name: math.inf if math.isnan(errors[name]) else errors[name])
     against = "its float64 reference" if "reference" in _backends(arm) else "itself in float64"
     return GateVerdict(errors[worst], worst, TOLERANCE[place.dtype], against)
@@ -127,14 +127,14 @@ def _quantities(subject: Subject, inputs: tuple[Tensor, ...], place: Target) -> 
     return {name: value.detach().double().cpu() for name, value in {"output": y, **named}.items()}
 
 
-def _errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+def _errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
     """Relative RMS errors by quantity; NaN where anything is not finite."""
     sizes = {name: _rms(value) for name, value in expected.items()}
     largest = max((size for name, size in sizes.items() if name != "output"), default=0.0)
     errors = {}
     for name, value in expected.items():
         scale = sizes[name] if name == "output" else max(sizes[name], FLOOR * largest)
-        difference = _rms(found[name] - value)
+        difference = _rms(actual[name] - value)
         errors[name] = difference / scale if scale > 0 else 0.0 if difference == 0 else math.inf
     return errors
 

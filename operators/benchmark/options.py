@@ -115,10 +115,10 @@ def _listed(what: str, text: str, allowed: Sequence[str]) -> list[str]:
 def _grids(text: str) -> list[tuple[int, int]]:
     grids = []
     for part in text.split(","):
-        found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", part.strip())
-        if found is None:
+        sides = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", part.strip())
+        if sides is None:
             raise InputError(f"grids: {part!r} must be a side or HEIGHTxWIDTH in tokens, such as 16 or 32x48")
-        grids.append((int(found[1]), int(found[2] or found[1])))
+        grids.append((int(sides[1]), int(sides[2] or sides[1])))
     return list(dict.fromkeys(grids))
 
 
@@ -128,17 +128,17 @@ def parse_settings(texts: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
     Raises:
         InputError: anything not of that form, or a parameter set twice.
     """
-    found: dict[str, dict[str, list[Any]]] = {}
+    settings: dict[str, dict[str, list[Any]]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         mixer, dot, parameter = name.partition(".")
         if not (equals and dot and mixer and parameter and values):
             raise InputError(f"set: {text!r} must read MIXER.PARAMETER=VALUE[,VALUE…], such as pde_ssm.state=1,4")
-        of_mixer = found.setdefault(mixer, {})
+        of_mixer = settings.setdefault(mixer, {})
         if parameter in of_mixer:
             raise InputError(f"set: {name} is set twice; give its values in one, as {name}=A,B")
         of_mixer[parameter] = parse_values(values)
-    return found
+    return settings
 
 
 def parse_values(text: str) -> list[Any]:

@@ -35,9 +35,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     figure = Figure(figsize=(15, 10), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots(2, len(WORKS), squeeze=False)
-    one = rows[0]
-    title = f"{one.hardware} ({one.device}), {one.threads} threads, level {one.level}, {one.dtype}"
-    figure.suptitle(f"{title}, batch {one.batch}, {one.dim} channels", x=0.02, ha="left", fontweight="bold")
+    first = rows[0]
+    title = f"{first.hardware} ({first.device}), {first.threads} threads, level {first.level}, {first.dtype}"
+    figure.suptitle(f"{title}, batch {first.batch}, {first.dim} channels", x=0.02, ha="left", fontweight="bold")
     arms = list(dict.fromkeys(row.arm for row in rows))
     for column, work in enumerate(WORKS):
         mine = [row for row in rows if row.work == work]

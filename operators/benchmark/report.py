@@ -57,13 +57,13 @@ def against_bare(rows: Sequence[Row]) -> list[tuple[Row, Row, float]]:
     projection, the scan against the exponentials (always those of the forward pass, which the backward pass repeats).
     """
     at = {(row.run, row.arm, row.work): row for row in rows}
-    found = []
+    rows_of = []
     for row in rows:
         for bare, work in _yardsticks(row):
             other = at.get((row.run, bare, work))
             if other is not None:
-                found.append((row, other, row.seconds / other.seconds))
-    return found
+                rows_of.append((row, other, row.seconds / other.seconds))
+    return rows_of
 
 
 def _yardsticks(row: Row) -> list[tuple[str, str]]:
@@ -97,18 +97,18 @@ def markdown(
     """
     parts = ["# Benchmark"]
     if rows:
-        one = rows[-1]
-        machine = f"{one.hardware} ({one.device}), {one.threads} threads, torch {one.torch}, Python {one.python}"
-        parts += [f"{machine}, code {one.code}", NOTES]
+        latest = rows[-1]
+        machine = f"{latest.hardware} ({latest.device}), {latest.threads} threads"
+        parts += [f"{machine}, torch {latest.torch}, Python {latest.python}, code {latest.code}", NOTES]
     for members in sections(rows):
-        one = members[0]
-        parts.append(f"## Level {one.level}, {one.dtype}, batch {one.batch}, {one.dim} channels")
-        if figures and section_of(one) in figures:
-            parts.append(f"![time and memory against tokens]({figures[section_of(one)]})")
+        latest = members[0]
+        parts.append(f"## Level {latest.level}, {latest.dtype}, batch {latest.batch}, {latest.dim} channels")
+        if figures and section_of(latest) in figures:
+            parts.append(f"![time and memory against tokens]({figures[section_of(latest)]})")
         parts += [_times(members), _exponents(members), _bare(members)]
-    for title, found in (("Failed: not timed", failed), ("Skipped", skipped)):
-        if found:
-            lines = [f"* {arm}: {reason} ({where(places)})" for (arm, reason), places in found.items()]
+    for title, arms in (("Failed: not timed", failed), ("Skipped", skipped)):
+        if arms:
+            lines = [f"* {arm}: {reason} ({where(places)})" for (arm, reason), places in arms.items()]
             parts += [f"## {title}", "\n".join(lines)]
     if left:
         parts.append(f"{left} rows are still to be measured: run the same command again.")

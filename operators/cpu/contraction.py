@@ -85,7 +85,7 @@ def _contraction(start: str, dtype: str) -> int:
         rows: int, columns: int, terms: int, ahead: int, step: int, count: int,
         other: int, other_i: int, other_j: int, factors: int,
     ) -> None:  # fmt: skip
-        to, one, two = (array(y, 0, kind), 0), (array(a, 0, kind), 0), (array(b, 0, kind), 0)
+        to, a_all, b_all = (array(y, 0, kind), 0), (array(a, 0, kind), 0), (array(b, 0, kind), 0)
         scaled, scales, further = (array(other, 0, kind), 0), (array(factors, 0, kind), 0), array(ahead, 0, kind)
         each = count // (((rows + 3) // 4) * ((columns + 3) // 4)) + 1
         fetched = 0
@@ -94,13 +94,13 @@ def _contraction(start: str, dtype: str) -> int:
                 to_i, to_j = _four(y_i, i, rows), _four(y_j, j, columns)
                 down, right = _four(a_i, i, rows), _four(b_j, j, columns)
                 if start == "from_zero":
-                    _tile_from_zero((to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to))
+                    _tile_from_zero((to, to_i, to_j, a_all, down, a_k, b_all, right, b_k, terms, to, to_i, to_j, to))
                 elif start == "to_sum":
-                    _tile_to_sum((to, to_i, to_j, one, down, a_k, two, right, b_k, terms, to, to_i, to_j, to))
+                    _tile_to_sum((to, to_i, to_j, a_all, down, a_k, b_all, right, b_k, terms, to, to_i, to_j, to))
                 else:
                     of_i, of_j = _four(other_i, i, rows), _four(other_j, j, columns)
                     _tile_from_scaled(
-                        (to, to_i, to_j, one, down, a_k, two, right, b_k, terms, scaled, of_i, of_j, scales)
+                        (to, to_i, to_j, a_all, down, a_k, b_all, right, b_k, terms, scaled, of_i, of_j, scales)
                     )  # fmt: skip
                 until = min(fetched + each, count)
                 for line in range(fetched, until):

@@ -121,19 +121,19 @@ def _subtract(target: Place, other: Place) -> None:
 
 
 @lanes
-def _part(one: Place, other: Place, first: Place, second: Place) -> None:
+def _part(left: Place, right: Place, first: Place, second: Place) -> None:
     """From z[k] and z[-k] of a row whose parts are two real rows, twice what is theirs."""
-    z, w = _complex(one), _complex(other)
+    z, w = _complex(left), _complex(right)
     _store(first, Complex(z.re + w.re, z.im - w.im))
     _store(second, Complex(z.im + w.im, w.re - z.re))
 
 
 @lanes
-def _join(first: Place, second: Place, one: Place, other: Place) -> None:
+def _join(first: Place, second: Place, left: Place, right: Place) -> None:
     """The reverse, without the factor."""
     a, b = _complex(first), _complex(second)
-    _store(one, Complex(a.re - b.im, a.im + b.re))
-    _store(other, Complex(a.re + b.im, b.re - a.im))
+    _store(left, Complex(a.re - b.im, a.im + b.re))
+    _store(right, Complex(a.re + b.im, b.re - a.im))
 
 
 @lanes

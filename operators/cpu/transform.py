@@ -18,12 +18,12 @@ PAIRS, EXCHANGED = (32, 0, 16), (32, 16, 0)
 
 def factors(length: int) -> list[int] | None:
     """The factors by which an axis of that length is transformed; None if it has others."""
-    found = []
+    factors = []
     for radix in RADICES:
         while length % radix == 0:
-            found.append(radix)
+            factors.append(radix)
             length //= radix
-    return found if length == 1 else None
+    return factors if length == 1 else None
 
 
 @once

@@ -100,8 +100,8 @@ class Place:
     def number(self, index: int) -> Lanes:
         """One number, 16 times."""
         vector = ir.VectorType(self.pointer.type.pointee, WIDTH)
-        one = self.builder.load(self.moved(index).pointer, align=self.align)
-        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0))
+        factor = self.builder.load(self.moved(index).pointer, align=self.align)
+        first = self.builder.insert_element(ir.Constant(vector, ir.Undefined), factor, ir.IntType(32)(0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
         return Lanes(self.builder, self.builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros))
 
@@ -146,8 +146,8 @@ class Sum:
         self.builder = start.builder
         self.variable = cgutils.alloca_once_value(start.builder, start.value)
 
-    def add_product(self, one: Lanes, other: Lanes) -> None:
-        self.builder.store((self.value + one * other).value, self.variable)
+    def add_product(self, left: Lanes, right: Lanes) -> None:
+        self.builder.store((self.value + left * right).value, self.variable)
 
     @property
     def value(self) -> Lanes:

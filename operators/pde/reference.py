@@ -64,7 +64,7 @@ def propagate_reference(field: Tensor, coefficients: Coefficients, boundary: str
     # One channel at a time: the plane's quadrature is large.
     channels = field.shape[-3]
     each = [coefficients.map(partial(torch.narrow, dim=0, start=m, length=1)) for m in range(channels)]
-    response = torch.cat([point_response(one, height, width, boundary, forcing, field) for one in each])
+    response = torch.cat([point_response(part, height, width, boundary, forcing, field) for part in each])
     output = torch.zeros_like(field[..., :height, :width])
     for i, j in itertools.product(range(rows), range(columns)):
         below, right = rows - 1 - i, columns - 1 - j

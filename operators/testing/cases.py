@@ -116,8 +116,8 @@ def run_with_gradients(
     x = x.clone().requires_grad_()
     y = call(mixer, x, through=through)
     wanted = {"input": x, **dict(mixer.named_parameters())}
-    found = torch.autograd.grad(y, list(wanted.values()), noise(*y.shape, dtype=y.dtype, seed=4), allow_unused=True)
-    return y.detach(), dict(zip(wanted, found, strict=True))
+    gradients = torch.autograd.grad(y, list(wanted.values()), noise(*y.shape, dtype=y.dtype, seed=4), allow_unused=True)
+    return y.detach(), dict(zip(wanted, gradients, strict=True))
 
 
 def shells(name: str) -> list[str | ShellSpec]:

@@ -302,8 +302,8 @@ class MixerContract(Contract):
 
 def assert_like(y: torch.Tensor, x: torch.Tensor, name: str) -> None:
     """Fail unless y has the shape, the type and the device of x."""
-    found, expected = ((tuple(t.shape), t.dtype, t.device.type) for t in (y, x))
-    assert found == expected, f"{name}: {found}, expected {expected}"
+    actual, expected = ((tuple(t.shape), t.dtype, t.device.type) for t in (y, x))
+    assert actual == expected, f"{name}: {actual}, expected {expected}"
 
 
 def assert_gradients(actual: Gradients, expected: Gradients, tolerance: float, name: str) -> None:

@@ -221,8 +221,10 @@ class CardContract(Contract):
         integers = {key: value for key, value in case.card.defaults.items() if type(value) is int and key != named}
         for key, value in integers.items():
             with suppress(InputError):  # a value that cannot be says nothing
-                found, usual = state(**{key: value + 2}), state()
-                assert found == usual, f"{key} is not the state_param, but changes the state from {usual} to {found}"
+                changed, usual = state(**{key: value + 2}), state()
+                assert changed == usual, (
+                    f"{key} is not the state_param, but changes the state from {usual} to {changed}"
+                )
 
 
 DELICATE = re.compile(

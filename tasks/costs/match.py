@@ -70,7 +70,7 @@ def settle(run: RunConfig) -> RunConfig:
     chosen = solve(target, lanes.sample, most=WIDEST * lanes.dim, start=4 * lanes.dim)
     samples = lanes.sample([chosen], LAST_ROUNDS)[chosen]
     low, median, high = quartiles(samples)
-    found = {
+    measured = {
         "hidden": chosen,
         "seconds": median,
         "low": low,
@@ -83,7 +83,7 @@ def settle(run: RunConfig) -> RunConfig:
         f"model.match.time={1e3 * target:g}ms: model.hidden={chosen} takes {1e3 * median:.4g} ms ({spread}) "
         f"on {lanes.device_name}"
     )
-    return run.changed("model", {**run.model, "hidden": chosen, "match": {TIME: target, MEASURED: found}})
+    return run.changed("model", {**run.model, "hidden": chosen, "match": {TIME: target, MEASURED: measured}})
 
 
 def solve(target: float, clock: Clock, *, most: int, start: int) -> int:

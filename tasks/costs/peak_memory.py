@@ -36,7 +36,7 @@ class PeakMemory(Callback):
             give_back()  # memory that is kept would be used again, and not be seen as taken
             (_SELF / "clear_refs").write_text("5")  # proc(5): resets the peak resident set size
             tensors = chain(pl_module.parameters(), pl_module.buffers())
-            self._apart = _status("VmRSS") - sum(one.nbytes for one in tensors)
+            self._apart = _status("VmRSS") - sum(tensor.nbytes for tensor in tensors)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the peak of memory when training ends."""

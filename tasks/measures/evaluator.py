@@ -96,9 +96,9 @@ class Evaluator:
         if self.judge is not None and labels is not None:
             self.accuracy.update(self.judge.correct(images, labels).double())
         if self.network is not None:
-            found = self.network(pixels.signed(images))
-            self.frechet.update(found)
-            self.kernel.update(found)
+            features = self.network(pixels.signed(images))
+            self.frechet.update(features)
+            self.kernel.update(features)
         self.count.update(len(images))
 
     def compute(self) -> dict[str, float]:
@@ -131,13 +131,13 @@ class Evaluator:
 
     def _floor(self, network: FeatureNetwork, n: int) -> dict[str, float]:
         if n not in self._floors:
-            found = features(network, self._data, "train", first=n)
+            real = features(network, self._data, "train", first=n)
             metric = FrechetDistance(self.frechet.reference, sync_on_compute=False)
-            metric.update(found)
-            kernel, _ = kernel_distance(found, self.kernel.reference)
+            metric.update(real)
+            kernel, _ = kernel_distance(real, self.kernel.reference)
             self._floors[n] = {
                 f"{network.frechet}/floor": float(metric.compute()),
-                f"{network.frechet}/floor_n": len(found),
+                f"{network.frechet}/floor_n": len(real),
                 f"{network.kernel}/floor": float(kernel),
             }
         return self._floors[n]

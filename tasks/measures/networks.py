@@ -124,15 +124,15 @@ def names() -> list[str]:
 
 def availability() -> dict[str, str | None]:
     """For each network None if it can be used here, else why not, in one line."""
-    found: dict[str, str | None] = {}
+    reasons: dict[str, str | None] = {}
     for name, entry in sorted(_NETWORKS.items()):
         try:
             entry.weights()
         except InputError as error:
-            found[name] = str(error)
+            reasons[name] = str(error)
         else:
-            found[name] = None
-    return found
+            reasons[name] = None
+    return reasons
 
 
 def create(name: str, weights: str | Path | None = None) -> FeatureNetwork:

@@ -100,8 +100,8 @@ class _Decoded(Dataset[dict[str, Any]]):
 
     def __getitems__(self, pairs: Pairs) -> dict[str, Any]:
         epoch, index = np.ascontiguousarray(np.array(pairs, dtype=np.int64).T)
-        found = self._split.fetch(0, epoch, index, Augment())
-        return {"image": torch.from_numpy(found.pixels), "corrupt": dict(found.corrupt)}
+        fetched = self._split.fetch(0, epoch, index, Augment())
+        return {"image": torch.from_numpy(fetched.pixels), "corrupt": dict(fetched.corrupt)}
 
 
 def _decoded(data: ImageData, split: Photographs, name: str, index: keyed.Index) -> Iterator[Tensor]:

@@ -177,8 +177,8 @@ def _rates(
     assert run.plan is not None
     peak, bandwidth = run.plan.peak_tflops, run.plan.bandwidth
     if peak is not None:
-        told = None if bandwidth is None else bandwidth * 1e9
-        return Rates(peak * 1e12 / 2, told, 0.0, "plan.peak_tflops and plan.bandwidth")
+        rate = None if bandwidth is None else bandwidth * 1e9
+        return Rates(peak * 1e12 / 2, rate, 0.0, "plan.peak_tflops and plan.bandwidth")
     if bandwidth is not None:
         raise InputError("plan.bandwidth needs plan.peak_tflops beside it: the rates of one device")
     if device is None:
@@ -194,8 +194,8 @@ def _throughput(rates: Rates, processes: int, **work: Work) -> dict[str, Any]:
         "rates/tflops": 2 * rates.macs / 1e12,
         "rates/bandwidth": None if rates.bandwidth is None else rates.bandwidth / 1e9,
     }
-    for name, one in work.items():
-        low, high = one.images_per_second(rates)
+    for name, part in work.items():
+        low, high = part.images_per_second(rates)
         facts[f"throughput/{name}_low"] = None if low is None else processes * low
         facts[f"throughput/{name}_high"] = processes * high
     return facts
@@ -214,17 +214,17 @@ def _assumption(rates: Rates) -> str:
 
 
 def _notes(run: RunConfig, device: str, here: bool) -> list[str]:
-    said = []
+    notes = []
     budget = run.model.get("match")
     if budget is not None and unmeasured(budget):
-        said.append(
+        notes.append(
             f"model.match.time={1e3 * budget[TIME]:g}ms: a run first measures training steps at several widths, for "
             "some seconds, and takes the width whose steps last that long; the numbers here are of model.hidden=null"
         )
     if not here:
-        said.append(f"no {device} device here: its backend is not known, and its speed only by plan.peak_tflops")
+        notes.append(f"no {device} device here: its backend is not known, and its speed only by plan.peak_tflops")
     if run.trainer.compile:
-        said.append("torch.compile fuses operations: it needs less than this")
+        notes.append("torch.compile fuses operations: it needs less than this")
     if run.trainer.strategy not in ("auto", "ddp"):
-        said.append(f"trainer.strategy={run.trainer.strategy}: what it shares between devices is counted in full here")
-    return said
+        notes.append(f"trainer.strategy={run.trainer.strategy}: what it shares between devices is counted in full here")
+    return notes

@@ -98,12 +98,12 @@ def input_shape(coder: Autoencoder | None, channels: int, height: int, width: in
 def load_autoencoder(task: TaskConfig, saved: Mapping[str, Any] | None) -> Autoencoder | None:
     """The autoencoder that the task names, which must be the checkpoint's; None works on pixels."""
     path = task.autoencoder if isinstance(task, GenerationConfig) else None
-    found = None if path is None else autoencoder.load(path)
+    loaded = None if path is None else autoencoder.load(path)
     recorded = None if saved is None else saved[checkpoint.KEY].get("autoencoder")
-    if saved is not None and recorded != (None if found is None else found.fingerprint):
+    if saved is not None and recorded != (None if loaded is None else loaded.fingerprint):
         learned = "on pixels" if recorded is None else f"with another, of fingerprint {recorded[:12]}…"
         raise InputError(f"task.autoencoder={path} is not the checkpoint's, which has learned {learned}")
-    return found
+    return loaded
 
 
 def build_module(

@@ -190,7 +190,7 @@ class CorruptCounts(Callback):
             assert isinstance(pl_module, Task)
             everywhere = pl_module.gathered({split: known.found for split, known in corrupt.items()})
             for split, known in corrupt.items():
-                known.unite([found[split] for found in everywhere])
+                known.unite([known_there[split] for known_there in everywhere])
 
     on_validation_epoch_end = on_test_epoch_end = on_train_epoch_end
 

@@ -31,18 +31,18 @@ def first_nonfinite(model: nn.Module, again: Callable[[], Any]) -> str:
     Returns:
         its name, with ` (parameter NAME)` where that is the cause, or `loss` if every layer is finite.
     """
-    found: list[str] = []
+    layers: list[str] = []
 
     def watch(name: str, layer: nn.Module) -> Callable[..., None]:
         def look(_layer: nn.Module, _inputs: Any, output: Any) -> None:
-            if found:
+            if layers:
                 return
             for key, parameter in layer.named_parameters():
                 if not _finite(parameter):
-                    found.append(f"{name} (parameter {key})")
+                    layers.append(f"{name} (parameter {key})")
                     return
             if not all(_finite(tensor) for tensor in _tensors(output)):
-                found.append(name)
+                layers.append(name)
 
         return look
 
@@ -55,7 +55,7 @@ def first_nonfinite(model: nn.Module, again: Callable[[], Any]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else "loss"
+    return layers[0] if layers else "loss"
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -63,12 +63,12 @@ def row(model: models.Trunk, size: tuple[int, int], scores: Mapping[str, float])
 
 def flat(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The rows for `metrics.json`: `test@56/accuracy`, `macs@56`."""
-    found: dict[str, Any] = {}
-    for one in rows:
-        side = one["resolution"]
-        found |= {f"test@{side}/{name}": one[name] for name in SCORES if name in one}
-        found |= {f"{name}@{side}": one[name] for name in ("macs", "mixer_macs")}
-    return found
+    flat: dict[str, Any] = {}
+    for row in rows:
+        side = row["resolution"]
+        flat |= {f"test@{side}/{name}": row[name] for name in SCORES if name in row}
+        flat |= {f"{name}@{side}": row[name] for name in ("macs", "mixer_macs")}
+    return flat
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -84,6 +84,6 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title="resolutions")
     for name in rows[0]:
         table.add_column(name, justify="right")
-    for one in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else f"{value:,}" for value in one.values()))
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else f"{value:,}" for value in row.values()))
     console().print(table)

@@ -111,8 +111,8 @@ def _agree(given: Any, expected: Any, where: str, name: str) -> None:
     elif isinstance(expected, list | tuple):
         if not isinstance(given, list | tuple) or len(given) != len(expected):
             raise InputError(_wrong(where, name, given, f"a list of {len(expected)}"))
-        for number, (one, inner) in enumerate(zip(given, expected, strict=True)):
-            _agree(one, inner, where, f"{name}.{number}")
+        for number, (value, inner) in enumerate(zip(given, expected, strict=True)):
+            _agree(value, inner, where, f"{name}.{number}")
     elif isinstance(expected, Tensor):
         if not fits(given, expected):
             raise InputError(_wrong(where, name, given, f"a finite tensor of shape {tuple(expected.shape)}"))

@@ -111,8 +111,8 @@ class Watch:
             with self._turn:
                 notes = [] if self._over.is_set() else sorted(self._folder.glob("*.json"))
                 if notes:
-                    found = json.loads(notes[0].read_text())
-                    self._end(found["status"], found["text"])
+                    note = json.loads(notes[0].read_text())
+                    self._end(note["status"], note["text"])
                 elif dead:
                     self._end(FAILED, dead)
             # A child that failed by an exception leaves a note before it ends: look again before saying this.

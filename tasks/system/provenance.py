@@ -45,13 +45,13 @@ def collect(**facts: Any) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    facts = {}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return facts
 
 
 def _hardware() -> dict[str, Any]:

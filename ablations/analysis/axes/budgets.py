@@ -66,13 +66,13 @@ def grouped(block: BlockRecords, factor: Factor, objective: Objective) -> dict[s
         score, level = trial.score(objective.metric), cell[factor.name]
         if math.isfinite(score):
             worst[level] = min(worst.get(level, score), score, key=lambda value: objective.sign * value)
-    found: dict[str, dict[str, dict[int, float]]] = {}
+    scores: dict[str, dict[str, dict[int, float]]] = {}
     for trial, cell in placed:
         level = cell[factor.name]
         score = outcome(trial, objective, worst.get(level, math.nan))
         if math.isfinite(score):
-            found.setdefault(without(cell, factor), {}).setdefault(level, {})[trial.seed] = score
-    return found
+            scores.setdefault(without(cell, factor), {}).setdefault(level, {})[trial.seed] = score
+    return scores
 
 
 def without(cell: Mapping[str, str], factor: Factor) -> str:
@@ -83,11 +83,11 @@ def without(cell: Mapping[str, str], factor: Factor) -> str:
     return " ".join(f"{name}={level}" for name, level in others.items())
 
 
-def notes(found: Mapping[str, Any] | None) -> list[str]:
+def notes(result: Mapping[str, Any] | None) -> list[str]:
     """Seeds that are in no curve, since they lack a score at some budget, and laws that do not fit."""
-    if found is None:
+    if result is None:
         return []
-    laws = [(row["arm"], row["law"]) for row in found["arms"] if row["law"]]
+    laws = [(row["arm"], row["law"]) for row in result["arms"] if row["law"]]
     lines = []
     left_out = [f"{arm} {', '.join(map(str, law['left_out']))}" for arm, law in laws if law["left_out"]]
     if left_out:
@@ -113,7 +113,7 @@ def effort(records: Sequence[Record], block: str, metric: str, direction: str, l
         if trial.block == block and trial.state not in ("skipped", "waiting", "running"):
             titles[trial.arm] = " ".join(trial.levels.values()) or trial.arm
             tried.setdefault(trial.arm, {}).setdefault(trial.seed, []).append(trial.score(metric))
-    found = []
+    rows = []
     for arm, by_seed in tried.items():
         lists = [filled for values in by_seed.values() if (filled := _filled(values, direction))]
         if not lists:
@@ -121,8 +121,8 @@ def effort(records: Sequence[Record], block: str, metric: str, direction: str, l
         least = min(map(len, lists))
         curves = [[point.expected for point in expected_curve(values, direction)][:least] for values in lists]
         points = [vars(point) for point in over_seeds(curves, level)]
-        found.append({"arm": arm, "title": titles[arm], "seeds": len(curves), "points": points})
-    return found
+        rows.append({"arm": arm, "title": titles[arm], "seeds": len(curves), "points": points})
+    return rows
 
 
 def _filled(values: Sequence[float], direction: str) -> list[float]:
@@ -167,28 +167,28 @@ def _difference(
     row: dict[str, Any] = {"arm": arm, "reference": reference, "at": [], "mean": None, "per_doubling": None}
     row |= {"better": [], "worse": [], "seeds": 0, "left_out": [], "crossing": None, "refused": ""}
     try:
-        found = differences(scores[arm], scores[reference], level)
+        compared = differences(scores[arm], scores[reference], level)
     except InputError as error:
         return {**row, "refused": str(error)}
-    ahead, behind = list(found.ahead), list(found.behind)
+    ahead, behind = list(compared.ahead), list(compared.behind)
     row |= {
         "at": [
             {
-                "budget": one.budget,
-                "difference": one.interval.mean,
-                "low": one.interval.low,
-                "high": one.interval.high,
-                "simultaneous_low": one.simultaneous.low,
-                "simultaneous_high": one.simultaneous.high,
+                "budget": row.budget,
+                "difference": row.interval.mean,
+                "low": row.interval.low,
+                "high": row.interval.high,
+                "simultaneous_low": row.simultaneous.low,
+                "simultaneous_high": row.simultaneous.high,
             }
-            for one in found.at
+            for row in compared.at
         ],
-        "mean": _ends(found.mean.mean, found.mean.low, found.mean.high),
-        "per_doubling": _ends(found.per_doubling.mean, found.per_doubling.low, found.per_doubling.high),
+        "mean": _ends(compared.mean.mean, compared.mean.low, compared.mean.high),
+        "per_doubling": _ends(compared.per_doubling.mean, compared.per_doubling.low, compared.per_doubling.high),
         "better": ahead if objective.sign > 0 else behind,
         "worse": behind if objective.sign > 0 else ahead,
-        "seeds": len(found.seeds),
-        "left_out": list(found.left_out),
+        "seeds": len(compared.seeds),
+        "left_out": list(compared.left_out),
     }
     try:
         point = crossing(scores[arm], scores[reference], level)
@@ -213,9 +213,9 @@ def amount(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"
 
 
-def open_interval(found: Mapping[str, Any] | OpenInterval, write: Any) -> str:
+def open_interval(interval: Mapping[str, Any] | OpenInterval, write: Any) -> str:
     """`2.0 to 3.1`, `2.0 or more`, `3.1 or less`, `not known`."""
-    values = found if isinstance(found, Mapping) else vars(found)
+    values = interval if isinstance(interval, Mapping) else vars(interval)
     low, high = values["low"], values["high"]
     if low is None and high is None:
         return "not known"
@@ -224,35 +224,35 @@ def open_interval(found: Mapping[str, Any] | OpenInterval, write: Any) -> str:
     return f"{write(high)} or less" if low is None else f"{write(low)} to {write(high)}"
 
 
-def crossing_point(found: Mapping[str, Any] | None) -> str:
+def crossing_point(crossing: Mapping[str, Any] | None) -> str:
     """The budget at which two laws cross, and the set that holds it: `218 (188 to 255)`, `none`, `not known`."""
-    if found is None:
+    if crossing is None:
         return "no law"
-    if found["kind"] in ("none", "unknown"):
-        return {"none": "none", "unknown": "not known"}[found["kind"]]
-    pieces = [open_interval({"low": low, "high": high}, amount) for low, high in found["pieces"]]
-    near = ", ".join(map(amount, found["estimates"]))
+    if crossing["kind"] in ("none", "unknown"):
+        return {"none": "none", "unknown": "not known"}[crossing["kind"]]
+    pieces = [open_interval({"low": low, "high": high}, amount) for low, high in crossing["pieces"]]
+    near = ", ".join(map(amount, crossing["estimates"]))
     return f"{near} ({' or '.join(pieces)})" if near else " or ".join(pieces)
 
 
-def where(found: Mapping[str, Any] | None, counts: str) -> str:
+def where(interval: Mapping[str, Any] | None, counts: str) -> str:
     """Where two arms cross, in words."""
-    if found is None:
+    if interval is None:
         return "their crossing is not known, since one has no law"
-    if found["kind"] == "none":
-        return f"they do not cross between {amount(found['lowest'])} and {amount(found['highest'])} {counts}"
-    if found["kind"] == "unknown":
+    if interval["kind"] == "none":
+        return f"they do not cross between {amount(interval['lowest'])} and {amount(interval['highest'])} {counts}"
+    if interval["kind"] == "unknown":
         return "whether they cross is not known"
     # Both ends inside, and an odd number of crossings: the laws are told apart on both sides, with unlike signs.
-    shown = found["kind"] == "interval" and len(found["estimates"]) % 2
-    return f"{'they cross at' if shown else 'if they cross, then at'} {crossing_point(found)} {counts}"
+    shown = interval["kind"] == "interval" and len(interval["estimates"]) % 2
+    return f"{'they cross at' if shown else 'if they cross, then at'} {crossing_point(interval)} {counts}"
 
 
-def sentence(found: Mapping[str, Any], objective: Objective, scale: Scale) -> str:
+def sentence(result: Mapping[str, Any], objective: Objective, scale: Scale) -> str:
     """The curves in a sentence: who is ahead on average over budgets, how that changes, where they cross."""
-    amounts = found["amounts"]
-    span = f"over {amount(amounts[0])} to {amount(amounts[-1])} {found['counts']}"
-    known = [row for row in found["differences"] if row["mean"] is not None]
+    amounts = result["amounts"]
+    span = f"over {amount(amounts[0])} to {amount(amounts[-1])} {result['counts']}"
+    known = [row for row in result["differences"] if row["mean"] is not None]
     if not known:
         return f"no two arms share a seed at every budget yet ({span})"
     known.sort(key=lambda row: -objective.sign * row["mean"]["difference"])
@@ -264,7 +264,7 @@ def sentence(found: Mapping[str, Any], objective: Objective, scale: Scale) -> st
             f"({_interval(scale, mean)})"
         )
         text += f" and changes by {scale.signed(slope['difference'])} per doubling ({_interval(scale, slope)})"
-        parts.append(f"{text}; {where(row['crossing'], found['counts'])}")
+        parts.append(f"{text}; {where(row['crossing'], result['counts'])}")
     more = f"; {plural(len(known) - 3, 'further arm')} in the table" if len(known) > 3 else ""
     return f"{span}, {plural(max(row['seeds'] for row in known), 'seed')}: {'; '.join(parts)}{more}"
 

@@ -80,17 +80,17 @@ def analyse(scores: Mapping[str, DataScores], objective: Objective, reference: s
     }
 
 
-def sentence(found: Mapping[str, Any], objective: Objective, scale: Scale, level: float) -> str:
+def sentence(result: Mapping[str, Any], objective: Objective, scale: Scale, level: float) -> str:
     """The gains over data sets in a sentence, the largest first, with what they hold for."""
-    number = plural(len(found["data"]), "data set")
-    rows = [row for row in found["arms"] if row["gain"] is not None]
+    number = plural(len(result["data"]), "data set")
+    rows = [row for row in result["arms"] if row["gain"] is not None]
     if not rows:
-        return f"no arm shares a data set and a seed with {found['reference']} yet"
+        return f"no arm shares a data set and a seed with {result['reference']} yet"
     parts = []
     for row in rows[:3]:
         shown = "" if row["p_holm"] is None or row["low"] is None else f", Holm {p_said(row['p_holm'])}"
         parts.append(
-            f"{row['arm']} less {found['reference']} is {scale.signed(row['gain'])}{scale.points} on data sets like "
+            f"{row['arm']} less {result['reference']} is {scale.signed(row['gain'])}{scale.points} on data sets like "
             f"these ({scale.interval(row['low'], row['high'])}{shown}), {scale.signed(row['these'])}{scale.points} on "
             f"these ({scale.interval(row['these_low'], row['these_high'])})"
         )
@@ -101,7 +101,7 @@ def sentence(found: Mapping[str, Any], objective: Objective, scale: Scale, level
 def _relative(scores: Mapping[str, DataScores], reference: str) -> dict[str, DataScores]:
     """The scores over the reference's mean on their data set; data sets without one are left out."""
     means = {data: fmean(values.values()) for data, values in scores[reference].items() if values}
-    found = {
+    result = {
         arm: {
             data: {seed: value / means[data] for seed, value in values.items()}
             for data, values in of_arm.items()
@@ -109,7 +109,7 @@ def _relative(scores: Mapping[str, DataScores], reference: str) -> dict[str, Dat
         }
         for arm, of_arm in scores.items()
     }
-    return {arm: of_arm for arm, of_arm in found.items() if any(of_arm.values())}
+    return {arm: of_arm for arm, of_arm in result.items() if any(of_arm.values())}
 
 
 def _thresholds(scores: Mapping[str, DataScores]) -> list[float]:

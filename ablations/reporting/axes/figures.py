@@ -48,7 +48,7 @@ def lines(series: Sequence[Series], frame: Frame, width: int) -> Canvas:
     columns = 2 if width < 500 else 3
     rows = math.ceil(len(series) / columns)
     canvas = Canvas(width, 286 + 20 * rows, frame.title)
-    marks = [mark for one in series for mark in (*one.line, *one.dots)]
+    marks = [mark for line in series for mark in (*line.line, *line.dots)]
     low, high = _reach(marks, frame.share)
     y = Axis(low, high, BOTTOM, 26)
     x = Axis(min(mark.x for mark in marks), max(mark.x for mark in marks), LEFT + 10, width - 20, log=frame.logarithmic)
@@ -58,16 +58,16 @@ def lines(series: Sequence[Series], frame: Frame, width: int) -> Canvas:
         canvas.line(LEFT, y(tick), width - 8, y(tick), "grid")
         canvas.text(LEFT - 6, y(tick) + 4, tick_text(tick, ticks), "end", "soft")
     _across(canvas, x, series, frame, width)
-    for number, one in enumerate(series):
-        banded = [mark for mark in one.line if mark.low is not None and mark.high is not None]
+    for number, line in enumerate(series):
+        banded = [mark for mark in line.line if mark.low is not None and mark.high is not None]
         if banded:
             lower = [(x(mark.x), y(_cut(mark.low, low, high))) for mark in banded]
             canvas.band(lower, [(x(mark.x), y(_cut(mark.high, low, high))) for mark in banded], number)
-    for number, one in enumerate(series):
-        if one.line:
-            canvas.curve([(x(mark.x), y(mark.y)) for mark in one.line], number)
-        shift = 4.0 * (number - (len(series) - 1) / 2) if one.dots and len(series) > 1 else 0.0
-        for mark in one.dots:
+    for number, line in enumerate(series):
+        if line.line:
+            canvas.curve([(x(mark.x), y(mark.y)) for mark in line.line], number)
+        shift = 4.0 * (number - (len(series) - 1) / 2) if line.dots and len(series) > 1 else 0.0
+        for mark in line.dots:
             place = x(mark.x) + shift
             if mark.low is not None and mark.high is not None:
                 ends = (y(_cut(mark.low, low, high)), y(_cut(mark.high, low, high)))
@@ -76,13 +76,13 @@ def lines(series: Sequence[Series], frame: Frame, width: int) -> Canvas:
         part = (width - 16) / columns
         left, top = 10 + part * (number % columns), 294 + 20 * (number // columns)
         canvas.curve([(left, top - 4), (left + 22, top - 4)], number)
-        canvas.text(left + 28, top, clip(one.label, part - 34))
+        canvas.text(left + 28, top, clip(line.label, part - 34))
     return canvas
 
 
 def _across(canvas: Canvas, x: Axis, series: Sequence[Series], frame: Frame, width: int) -> None:
     """Ticks at the budgets themselves where they are few, else at round values."""
-    places = sorted({mark.x for one in series for mark in one.dots})
+    places = sorted({mark.x for line in series for mark in line.dots})
     ticks = places if frame.logarithmic and places else x.ticks(4 if width < 500 else 8, whole=frame.whole)
     taken = -math.inf
     for tick in ticks:

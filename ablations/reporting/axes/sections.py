@@ -18,34 +18,34 @@ MOST_ROWS = 100
 
 def budgets(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element]:
     """Score against budget, the laws, the paired differences at each budget, and the crossing points."""
-    found = result["budgets"]
-    if not found:
+    budgets = result["budgets"]
+    if not budgets:
         return
-    scale, counts = scale_of(result), found["counts"]
+    scale, counts = scale_of(result), budgets["counts"]
     yield Heading(f"Along {counts}", 3)
-    drawn = found["arms"][:SERIES]
+    drawn = budgets["arms"][:SERIES]
     series = [
         Series(
             row["arm"],
-            [_mark(scale, one["budget"], one["value"], one["low"], one["high"]) for one in row["line"]],
-            [_mark(scale, one["budget"], one["mean"], one["low"], one["high"]) for one in row["points"]],
+            [_mark(scale, point["budget"], point["value"], point["low"], point["high"]) for point in row["line"]],
+            [_mark(scale, point["budget"], point["mean"], point["low"], point["high"]) for point in row["points"]],
         )
         for row in drawn
     ]
-    rest = f" {len(drawn)} of {len(found['arms'])} arms." if len(drawn) < len(found["arms"]) else ""
+    rest = f" {len(drawn)} of {len(budgets['arms'])} arms." if len(drawn) < len(budgets["arms"]) else ""
     yield Figure(
         partial(lines, series, Frame(f"{scale.title} along {counts}", counts, scale.titled, logarithmic=True)),
         f"{scale.titled.capitalize()} against {counts}. Points: means over seeds with {100 * level:g} % t intervals. "
         f"Lines: the law c + a·n^−b with its interval at each budget; no line where there is no law.{rest}",
         f"budgets-{name}",
     )
-    yield from _laws(found, scale, level)
-    yield from _differences(found, scale, level)
+    yield from _laws(budgets, scale, level)
+    yield from _differences(budgets, scale, level)
 
 
-def _laws(found: Mapping[str, Any], scale: Scale, level: float) -> Iterator[Element]:
+def _laws(budgets: Mapping[str, Any], scale: Scale, level: float) -> Iterator[Element]:
     rows = []
-    for row in found["arms"]:
+    for row in budgets["arms"]:
         law = row["law"]
         if law is None:
             rows.append([row["arm"], row["refused"], DASH, DASH])
@@ -69,16 +69,16 @@ def _laws(found: Mapping[str, Any], scale: Scale, level: float) -> Iterator[Elem
     )
 
 
-def _with_interval(found: Mapping[str, Any], write: Callable[[float], str]) -> str:
-    estimate = "no estimate" if found["estimate"] is None else write(found["estimate"])
-    return f"{estimate} ({words.open_interval(found, write)})"
+def _with_interval(interval: Mapping[str, Any], write: Callable[[float], str]) -> str:
+    estimate = "no estimate" if interval["estimate"] is None else write(interval["estimate"])
+    return f"{estimate} ({words.open_interval(interval, write)})"
 
 
-def _differences(found: Mapping[str, Any], scale: Scale, level: float) -> Iterator[Element]:
-    if not found["differences"]:
+def _differences(budgets: Mapping[str, Any], scale: Scale, level: float) -> Iterator[Element]:
+    if not budgets["differences"]:
         return
     rows, details = [], []
-    for row in found["differences"]:
+    for row in budgets["differences"]:
         if row["mean"] is None:
             rows.append([row["arm"], row["refused"], DASH, DASH, DASH])
             continue
@@ -92,23 +92,23 @@ def _differences(found: Mapping[str, Any], scale: Scale, level: float) -> Iterat
         details += [
             [
                 row["arm"],
-                words.amount(one["budget"]),
-                scale.signed(one["difference"]),
-                scale.interval(one["low"], one["high"]),
-                scale.interval(one["simultaneous_low"], one["simultaneous_high"]),
+                words.amount(point["budget"]),
+                scale.signed(point["difference"]),
+                scale.interval(point["low"], point["high"]),
+                scale.interval(point["simultaneous_low"], point["simultaneous_high"]),
             ]
-            for one in row["at"]
+            for point in row["at"]
         ]
-    less = f"arm less {found['reference']}"
+    less = f"arm less {budgets['reference']}"
     header = [less, f"mean over budgets{scale.in_brackets}", "change per doubling", "shown to differ", "crossing"]
     yield ReportTable(header, rows[:MOST_ROWS], kind="cards")
     yield Paragraph(
-        f"Differences are paired by seed. Budgets are {found['counts']}. Shown to differ: by intervals that hold at "
+        f"Differences are paired by seed. Budgets are {budgets['counts']}. Shown to differ: by intervals that hold at "
         "all budgets of the two arms together (Bonferroni), without any law. Crossing: every budget at which the two "
         f"laws are not told apart ({100 * level:g} % of such sets hold the crossing, if there is one).",
         "soft",
     )
-    header = [less, found["counts"], f"difference{scale.in_brackets}", f"{100 * level:g} % interval", "simultaneous"]
+    header = [less, budgets["counts"], f"difference{scale.in_brackets}", f"{100 * level:g} % interval", "simultaneous"]
     yield Folded("The differences at each budget", ReportTable(header, details[: 5 * MOST_ROWS]))
 
 
@@ -116,12 +116,12 @@ def _signed(ends: Mapping[str, Any], scale: Scale) -> str:
     return f"{scale.signed(ends['difference'])} ({scale.interval(ends['low'], ends['high'])})"
 
 
-def effort(found: Mapping[str, Any], level: float) -> Iterator[Element]:
+def effort(result: Mapping[str, Any], level: float) -> Iterator[Element]:
     """The best score on validation to expect of so many tuning trials."""
-    rows = [row for row in found["effort"] if len(row["points"]) > 1]
+    rows = [row for row in result["effort"] if len(row["points"]) > 1]
     if not rows:
         return
-    scale = Scale.of(found["tuning_metric"], (), [point["expected"] for row in rows for point in row["points"]])
+    scale = Scale.of(result["tuning_metric"], (), [point["expected"] for row in rows for point in row["points"]])
     series = [
         Series(row["title"], [_mark(scale, p["trials"], p["expected"], p["low"], p["high"]) for p in row["points"]])
         for row in rows[:SERIES]
@@ -134,22 +134,24 @@ def effort(found: Mapping[str, Any], level: float) -> Iterator[Element]:
         "The best score to expect of m of the tuned levels, tried in random order (mean over all subsets of m). Bands: "
         f"{100 * level:g} % t intervals over seeds, where several were tuned. Trials without a score count as the "
         f"worst.{rest}",
-        f"effort-{found['name']}",
+        f"effort-{result['name']}",
     )  # fmt: skip
 
 
 def datasets(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element]:
     """Gains over data sets, the probability of improvement, and performance profiles."""
-    found = result["datasets"]
-    if not found:
+    datasets = result["datasets"]
+    if not datasets:
         return
     scale = scale_of(result)
-    yield Heading(f"Over {plural(len(found['data']), 'data set')}", 3)
-    header, rows = data_table(found, scale)
-    strong = [place for place, row in enumerate(found["arms"]) if row["reference"]]
+    yield Heading(f"Over {plural(len(datasets['data']), 'data set')}", 3)
+    header, rows = data_table(datasets, scale)
+    strong = [place for place, row in enumerate(datasets["arms"]) if row["reference"]]
     yield ReportTable(header, rows[:MOST_ROWS], strong, kind="cards")
     unit = (
-        "" if not found["relative"] else " Scores are over the reference's mean on each data set for the middle half."
+        ""
+        if not datasets["relative"]
+        else " Scores are over the reference's mean on each data set for the middle half."
     )
     yield Paragraph(
         "Like these: the data set is a random effect (restricted maximum likelihood, t intervals with one degree of "
@@ -159,19 +161,19 @@ def datasets(result: Mapping[str, Any], level: float, name: str) -> Iterator[Ele
         "soft",
     )
     per_data = [
-        [row["arm"], data, scale.signed(one["difference"]), scale.interval(one["low"], one["high"])]
-        for row in found["arms"]
-        for data, one in row["by_data"].items()
+        [row["arm"], data, scale.signed(gain["difference"]), scale.interval(gain["low"], gain["high"])]
+        for row in datasets["arms"]
+        for data, gain in row["by_data"].items()
     ]
-    less = f"arm less {found['reference']}"
+    less = f"arm less {datasets['reference']}"
     interval = f"{100 * level:g} % interval"
     yield Folded("Data set by data set", ReportTable([less, "data set", "difference", interval], per_data))
-    factor = 1.0 if found["relative"] else scale.factor
+    factor = 1.0 if datasets["relative"] else scale.factor
     series = [
         Series(row["arm"], [Mark(p["threshold"] * factor, p["value"], p["low"], p["high"]) for p in row["points"]])
-        for row in found["profiles"][:SERIES]
+        for row in datasets["profiles"][:SERIES]
     ]
-    across = f"{scale.title} over the reference's mean" if found["relative"] else scale.titled
+    across = f"{scale.title} over the reference's mean" if datasets["relative"] else scale.titled
     word = "at least" if result["direction"] == "maximize" else "at most"
     yield Figure(
         partial(lines, series, Frame("performance profiles", f"threshold: {across}", "share of runs", share=True)),
@@ -181,18 +183,20 @@ def datasets(result: Mapping[str, Any], level: float, name: str) -> Iterator[Ele
     )
 
 
-def data_table(found: Mapping[str, Any], scale: Scale) -> tuple[list[str], list[list[str]]]:
+def data_table(datasets: Mapping[str, Any], scale: Scale) -> tuple[list[str], list[list[str]]]:
     """Header and rows of arms over data sets."""
     unit = scale.in_brackets
-    header = ["arm", f"less {found['reference']}, sets like these{unit}", "Holm p", f"on these{unit}", "P(better)",
+    header = ["arm", f"less {datasets['reference']}, sets like these{unit}", "Holm p", f"on these{unit}", "P(better)",
               "middle half", "data sets", "runs"]  # fmt: skip
-    middle = Scale(scale.metric, 1.0 if found["relative"] else scale.factor, 3 if found["relative"] else scale.digits)
+    middle = Scale(
+        scale.metric, 1.0 if datasets["relative"] else scale.factor, 3 if datasets["relative"] else scale.digits
+    )
     rows = []
-    for row in found["arms"]:
+    for row in datasets["arms"]:
         half = f"{middle.value(row['middle'])} ({middle.interval(row['middle_low'], row['middle_high'])})"
         if row["gain"] is None:
-            told = "reference" if row["reference"] else "no seed in common"
-            rows.append([row["arm"], told, DASH, DASH, DASH, half, str(len(row["data"])), str(row["runs"])])
+            note = "reference" if row["reference"] else "no seed in common"
+            rows.append([row["arm"], note, DASH, DASH, DASH, half, str(len(row["data"])), str(row["runs"])])
             continue
         better = f"{row['improvement']:.2f} ({row['improvement_low']:.2f} to {row['improvement_high']:.2f})"
         rows.append(

@@ -118,11 +118,11 @@ def _carry_out(plan: Plan, ledger: StudyLedger, claim: Claim, directory: Path, s
 
 def _values(plan: Plan, metrics: Mapping[str, Any]) -> list[float]:
     """What Optuna is told."""
-    for one in plan.objectives:
-        if not isinstance(metrics.get(one.metric), int | float):
+    for objective in plan.objectives:
+        if not isinstance(metrics.get(objective.metric), int | float):
             known = ", ".join(key for key, value in metrics.items() if isinstance(value, int | float))
-            raise InputError(f"the run has no number {one.metric!r}: it has {known}")
-    return [float(metrics[one.metric]) for one in plan.objectives]
+            raise InputError(f"the run has no number {objective.metric!r}: it has {known}")
+    return [float(metrics[objective.metric]) for objective in plan.objectives]
 
 
 def one_line(error: BaseException) -> str:

@@ -34,17 +34,17 @@ def pruner(plan: Plan) -> BasePruner:
 
 def suggest(trial: optuna.trial.Trial, space: Mapping[str, Dimension]) -> dict[str, Any]:
     """A value for each key of the space."""
-    return {key: _suggest(trial, key, one) for key, one in space.items()}
+    return {key: _suggest(trial, key, dimension) for key, dimension in space.items()}
 
 
-def _suggest(trial: optuna.trial.Trial, key: str, one: Dimension) -> Any:
-    if one.choices:
-        return trial.suggest_categorical(key, one.choices)
-    assert one.low is not None
-    assert one.high is not None
-    if one.int:
-        return trial.suggest_int(key, int(one.low), int(one.high), log=one.log)
-    return trial.suggest_float(key, one.low, one.high, log=one.log)
+def _suggest(trial: optuna.trial.Trial, key: str, dimension: Dimension) -> Any:
+    if dimension.choices:
+        return trial.suggest_categorical(key, dimension.choices)
+    assert dimension.low is not None
+    assert dimension.high is not None
+    if dimension.int:
+        return trial.suggest_int(key, int(dimension.low), int(dimension.high), log=dimension.log)
+    return trial.suggest_float(key, dimension.low, dimension.high, log=dimension.log)
 
 
 class Pruning(Callback):

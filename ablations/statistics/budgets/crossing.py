@@ -57,12 +57,12 @@ class BudgetDifferences:
     @property
     def ahead(self) -> tuple[float, ...]:
         """Budgets at which the arm's score is shown to be the higher, by the simultaneous intervals."""
-        return tuple(one.budget for one in self.at if one.simultaneous.low > 0)
+        return tuple(row.budget for row in self.at if row.simultaneous.low > 0)
 
     @property
     def behind(self) -> tuple[float, ...]:
         """Budgets at which the arm's score is shown to be the lower."""
-        return tuple(one.budget for one in self.at if one.simultaneous.high < 0)
+        return tuple(row.budget for row in self.at if row.simultaneous.high < 0)
 
 
 @dataclass(frozen=True)

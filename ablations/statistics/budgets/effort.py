@@ -94,11 +94,11 @@ def over_seeds(curves: Sequence[Sequence[float]], level: float = 0.95) -> tuple[
     """
     if not curves or len({len(curve) for curve in curves}) != 1:
         raise InputError("curves of the same number of trials are needed, one for each seed")
-    found = []
+    points = []
     for place, values in enumerate(zip(*curves, strict=True)):
         interval = t_interval(values, level)
         known = math.isfinite(interval.half)
-        found.append(
+        points.append(
             BestOfTrials(place + 1, interval.mean, interval.low if known else None, interval.high if known else None)
         )
-    return tuple(found)
+    return tuple(points)

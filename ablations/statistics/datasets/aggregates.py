@@ -71,14 +71,14 @@ def finite(scores: DataScores) -> dict[str, np.ndarray]:
     Raises:
         InputError: there is no score at all.
     """
-    found = {
+    finite_scores = {
         data: np.array([value for _, value in sorted(of_seed.items()) if math.isfinite(value)], dtype=np.float64)
         for data, of_seed in scores.items()
     }
-    found = {data: values for data, values in found.items() if len(values)}
-    if not found:
+    finite_scores = {data: values for data, values in finite_scores.items() if len(values)}
+    if not finite_scores:
         raise InputError("no scores: data sets can be put together once they have some")
-    return found
+    return finite_scores
 
 
 def interquartile_mean(scores: DataScores, level: float = 0.95) -> Interval:

@@ -117,8 +117,8 @@ def _ratio(means: np.ndarray, sizes: np.ndarray, within: float) -> float:
     grid = np.concatenate([[0.0], np.geomspace(1e-4, _LARGEST, 61)])
     best = int(np.argmin([loss(ratio) for ratio in grid]))
     ends = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
-    found = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-9 * ends[1]})
-    return float(found.x) if found.fun < loss(0.0) else 0.0
+    minimum = optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-9 * ends[1]})
+    return float(minimum.x) if minimum.fun < loss(0.0) else 0.0
 
 
 def _error_of_runs(squares: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:

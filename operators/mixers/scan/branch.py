@@ -221,14 +221,14 @@ class ScanCore(Core):
         """
         height, width = u.shape[1:3]
         centre = height // 2 * width + width // 2
-        found: dict[str, list[Tensor]] = {"step": [], "influence": []}
+        parts: dict[str, list[Tensor]] = {"step": [], "influence": []}
         for name, branch in zip(self.along, self._branches(), strict=True):
             base = orders.base(name)[0]
             token = int(orders.inverse(base, height, width)[centre])
             steps, influence = branch.influence(orders.gather(u, base), token)
             for key, sequence in (("step", steps.mean(-1)), ("influence", influence)):
-                found[key].append(orders.scatter(sequence[..., None], base, height, width)[..., 0])
-        return {key: torch.stack(maps, dim=1) for key, maps in found.items()}
+                parts[key].append(orders.scatter(sequence[..., None], base, height, width)[..., 0])
+        return {key: torch.stack(maps, dim=1) for key, maps in parts.items()}
 
     def _branches(self) -> list[Branch]:
         return [branch for branch in self.branches if isinstance(branch, Branch)]

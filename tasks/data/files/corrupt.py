@@ -55,7 +55,7 @@ class Corrupt:
         Raises:
             InputError: more than tolerated.
         """
-        self.found = {name: reason for found in met for name, reason in found.items()}
+        self.found = {name: reason for reasons in met for name, reason in reasons.items()}
         self._check()
 
     def _check(self) -> None:

@@ -63,15 +63,15 @@ def count(splits: Splits) -> dict[str, int] | None:
     pairs: list[tuple[str, str]] = []
     examined = 0
     for held, others, purpose in ((test, [train, val], "test"), (val, [train], "val")):
-        found, seen = _shared(held, others, purpose, reader)
-        pairs, examined = pairs + found, examined + seen
+        pairs_met, seen = _shared(held, others, purpose, reader)
+        pairs, examined = pairs + pairs_met, examined + seen
     held_out = len(test) + len(val)
     if pairs:
         sample = "" if examined == held_out else f" {examined} looked at of the"
-        one, other = pairs[0]
+        first, other = pairs[0]
         _log.warning(
             "%d of the%s %d test and validation images are byte for byte in another split too, such as %s and %s",
-            len(pairs), sample, held_out, one, other,
+            len(pairs), sample, held_out, first, other,
         )  # fmt: skip
     return {"images": len(pairs), "examined": examined, "held_out": held_out}
 
@@ -99,15 +99,15 @@ def _shared(
     return pairs, len(held)
 
 
-def _same(one: Photographs, index: int, other: Photographs, mate: int) -> bool:
+def _same(first: Photographs, index: int, second: Photographs, mate: int) -> bool:
     """Whether one split serves both roles, as `data.splits` may ask for."""
-    return one.store is other.store and bool(one.positions[index] == other.positions[mate])
+    return first.store is second.store and bool(first.positions[index] == second.positions[mate])
 
 
-def _equal(one: Photographs, index: int, other: Photographs, mate: int, size: int, reader: _Reader) -> bool:
+def _equal(first: Photographs, index: int, second: Photographs, mate: int, size: int, reader: _Reader) -> bool:
     for whole in (False, True):
-        own = None if reader.exhausted else reader.digest(one, index, size, whole=whole)
-        if own is None or own != reader.digest(other, mate, size, whole=whole):
+        own = None if reader.exhausted else reader.digest(first, index, size, whole=whole)
+        if own is None or own != reader.digest(second, mate, size, whole=whole):
             return False
     return True
 

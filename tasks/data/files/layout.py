@@ -163,8 +163,8 @@ def _load(
 
 
 def _agree(role: str, labels: npt.NDArray[np.int64], train: npt.NDArray[np.int64], class_names: Sequence[str]) -> None:
-    for one, other, ours, theirs in ((labels, train, role, "train"), (train, labels, "train", role)):
-        odd = np.setdiff1d(one, other)
+    for own, other, ours, theirs in ((labels, train, role, "train"), (train, labels, "train", role)):
+        odd = np.setdiff1d(own, other)
         if len(odd):
             first = class_names[int(odd[0])]
             raise InputError(f"the classes differ: {len(odd)} of {ours} are not in {theirs}, the first is {first!r}")

@@ -144,8 +144,8 @@ class _Walk:
         identity = self._identity(self._path(top))
         other = self._tops.setdefault(identity, top)
         if other != top:
-            one, two = (os.fsdecode(self._path(path)) for path in (other, top))
-            raise InputError(f"{one} and {two} are one folder and two classes: remove the link")
+            first, second = (os.fsdecode(self._path(path)) for path in (other, top))
+            raise InputError(f"{first} and {second} are one folder and two classes: remove the link")
         self._links[top] = deque()
         return top
 
@@ -171,8 +171,8 @@ class _Walk:
                 continue
             identity = (state.st_dev, state.st_ino)
             if stat.S_ISDIR(state.st_mode) and identity not in folders:
-                for name, *found in self._ordinary(link, links, folders):
-                    if self._new((found[0], found[1]), files):
+                for name, *entries in self._ordinary(link, links, folders):
+                    if self._new((entries[0], entries[1]), files):
                         yield name
             elif stat.S_ISREG(state.st_mode) and is_image(os.fsdecode(link)) and self._new(identity, files):
                 yield link

@@ -153,14 +153,14 @@ def find(root: Path) -> dict[str, list[str]]:
         InputError: some of a split's files are missing.
     """
     paths = sorted(root.glob("*.parquet")) or sorted(root.glob("*/*.parquet"))
-    found: dict[str, list[str]] = {}
+    columns: dict[str, list[str]] = {}
     totals: dict[str, int] = {}
     for path in paths:
         match = SHARD.fullmatch(path.name)
         if match:
-            found.setdefault(match["split"], []).append(str(path))
+            columns.setdefault(match["split"], []).append(str(path))
             totals[match["split"]] = int(match["total"])
-    for split, files in found.items():
+    for split, files in columns.items():
         if len(files) != totals[split]:
             raise InputError(f"data.root={root} has {len(files)} of the {totals[split]} {split} files")
-    return found
+    return columns

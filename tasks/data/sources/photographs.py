@@ -77,16 +77,16 @@ class Photographs:
         for slot, wanted in enumerate(index.tolist()):
             place = self._place(draws[slot], augment.crop_scale)
             start = int(starts[slot] * len(self))
-            found, step = wanted, 0
+            chosen, step = wanted, 0
             while len(corrupt) <= self.tolerated:
                 try:
-                    with self._open(found) as file:
+                    with self._open(chosen) as file:
                         pixels[slot] = decode(file, self.size, place)
                 except CorruptError as error:
-                    corrupt[self._name(found)] = str(error)
-                    found, step = (start + step) % len(self), step + 1
+                    corrupt[self._name(chosen)] = str(error)
+                    chosen, step = (start + step) % len(self), step + 1
                 else:
-                    labels[slot] = self.labels[found]
+                    labels[slot] = self.labels[chosen]
                     break
         return Fetched(pixels, labels, corrupt)
 

@@ -52,17 +52,17 @@ def files_of(root: str) -> list[Path]:
     """
     path = Path(root).expanduser()
     if _WILD & set(root):
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
     elif path.is_dir():
-        found = sorted(path.rglob("*.parquet"))
+        files = sorted(path.rglob("*.parquet"))
     else:
-        found = [path]
-    missing = [each for each in found if not each.is_file()]
+        files = [path]
+    missing = [each for each in files if not each.is_file()]
     if missing:
         raise InputError(f"data.root={root}: {missing[0]} {'is no file' if missing[0].exists() else 'does not exist'}")
-    if not found:
+    if not files:
         raise InputError(f"data.root={root} has no parquet files: give a file, a folder that holds some, or a pattern")
-    return found
+    return files
 
 
 def parquet(options: Options) -> Source:
@@ -235,12 +235,12 @@ def _checked_labels(column: Any, file: Path, name: str) -> Any:
 
 def _classes(parts: Sequence[Any], where: str) -> list[str]:
     """The different labels, sorted: numbers as numbers, all else as words."""
-    found = {value for part in parts for value in part.unique().to_pylist()}
-    if not found:
+    values = {value for part in parts for value in part.unique().to_pylist()}
+    if not values:
         raise InputError(f"{where}: train has no rows: it cannot be used")
-    if len({type(value) for value in found}) > 1:
+    if len({type(value) for value in values}) > 1:
         raise InputError(f"{where}: the labels are integers in some of the files and text in others")
-    return [str(value) for value in sorted(found)]
+    return [str(value) for value in sorted(values)]
 
 
 def _check_names(places: Mapping[str, Sequence[RowPlaces]], options: TableOptions, where: str) -> None:
