@@ -185,13 +185,19 @@ def test_the_users_wish_holds(monkeypatch):
 
 
 def test_compilation_is_announced_once_and_only_if_it_takes_long(monkeypatch, capfd):
-    monkeypatch.setattr(compilation, "PATIENCE", 30.0)
-    with compilation._announced():
+    def compiler(*_, **__):
+        compilation.Timer(0.2, lambda: None).run()
+        return lambda function: function
+
+    def compiled(_):
         pass
+
+    monkeypatch.setattr(compilation, "cfunc", compiler)
+    monkeypatch.setattr(compilation, "PATIENCE", 30.0)
+    compilation.compile_entry(compiled, "quick")
     assert capfd.readouterr().err == ""
     monkeypatch.setattr(compilation, "PATIENCE", 0.0)
     compilation._announce.cache_clear()
-    for _ in range(2):
-        with compilation._announced():
-            compilation.Timer(0.2, lambda: None).run()
+    for name in ("slow", "as slow"):
+        compilation.compile_entry(compiled, name)
     assert capfd.readouterr().err.count("compiling kernels") == 1

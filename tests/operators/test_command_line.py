@@ -60,6 +60,13 @@ def test_what_an_encoding_lacks_is_a_question_mark(tmp_path: Path) -> None:
     assert answer("", tmp_path, PYTHONIOENCODING="ascii") == (2, "a result ? 1\n", "error: a word\n")
 
 
+def test_idle_threads_may_sleep_soon_unless_the_user_says_how_they_wait(tmp_path: Path) -> None:
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    program = PROGRAM.replace('print("a result ± 1")', f"import os; print(*map(os.environ.get, {names}))")
+    assert answer("", tmp_path, program)[1] == "1000 0\n"
+    assert answer("", tmp_path, program, GOMP_SPINCOUNT="7")[1] == "7 0\n"
+
+
 def test_a_module_with_the_name_of_one_of_ours_is_told(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text("raise SystemExit(77)")
     status, out, err = answer("", tmp_path)

@@ -47,13 +47,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, name: str) -> None:
-    """Opening a file called `name` raises `error`."""
+    """Opening a file called `name` to read raises `error`; it could be written over."""
     real = io.open
 
-    def opened(file: Any, *arguments: Any, **named: Any) -> Any:
-        if not isinstance(file, int) and os.path.basename(file) == name:
+    def opened(file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        if not isinstance(file, int) and os.path.basename(file) == name and "w" not in mode:
             raise error
-        return real(file, *arguments, **named)
+        return real(file, mode, *arguments, **named)
 
     monkeypatch.setattr(io, "open", opened)
     monkeypatch.setattr("builtins.open", opened)
