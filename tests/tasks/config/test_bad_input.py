@@ -80,9 +80,12 @@ BAD = [
     ("mode=test ckpt=odd/foreign.ckpt", r"ckpt=odd/foreign.ckpt was not written by a run of this program"),
     ("mode=test ckpt=odd/evil.ckpt", r"ckpt=odd/evil.ckpt is not a readable checkpoint: .*"),
     ("init=odd/evil.pickle", r"init=odd/evil.pickle is not a readable checkpoint: .*"),
+    ("mode=test ckpt=odd/lacking.ckpt", r"ckpt=odd/lacking.ckpt is damaged: its operator_zoo.data is None, not a mapping"),
+    ("ckpt=lacking/checkpoints/last.ckpt", r"ckpt=lacking/checkpoints/last.ckpt is damaged: it has no loops"),
     (f"mode=test {LAST} task=generation", r"task='generation' contradicts the checkpoint, which has 'classification': .*"),
     (f"mode=sample {LAST}", r"mode=sample draws from a generator: ckpt=\S+ is of task=classification"),
     (f"mode=sample {DRAWING} sample.classes=[3,99]", r"sample.classes=99 must be an integer >= 0 and <= 9"),
+    (f"mode=sample {DRAWING} sample.guidance=1e38", r"sample.guidance=1e\+38 must be a number >= 0 and <= 1000"),
     (f"mode=test {DRAWING} sample.steps=0", r"sample.steps=0 must be an integer >= 1 and <= 10000"),
     (f"mode=test {LAST} mixer=attention", r"mixer='attention' contradicts the checkpoint, which has 'pool': leave it out"),
     (f"{LAST} model.depth=5", r"model.depth=5 contradicts the checkpoint, which has 1: leave it out"),
@@ -113,12 +116,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photographs.write_folder(root / "tree", {"train": 8, "val": 4})
     shutil.copytree(root / "tree", root / "damaged")
     min((root / "damaged" / "val").glob("*/*")).write_bytes(b"no image")
-    for folder in ("flat", "odd", "taken/config.yaml"):
+    for folder in ("flat", "odd", "lacking/checkpoints", "taken/config.yaml"):
         (root / folder).mkdir(parents=True)
     (root / "flat" / "a.jpg").write_bytes(photographs.jpeg(0))
     (root / "file").touch()
     (root / "odd" / "cut.ckpt").write_bytes((root / "good" / "checkpoints" / "last.ckpt").read_bytes()[:2000])
     (root / "odd" / "loop.ckpt").symlink_to("loop.ckpt")
+    content = torch.load(root / "good" / "checkpoints" / "last.ckpt")
+    torch.save({**content, "operator_zoo": {**content["operator_zoo"], "data": None}}, root / "odd" / "lacking.ckpt")
+    del content["loops"]
+    torch.save(content, root / "lacking" / "checkpoints" / "last.ckpt")
     torch.save({"state_dict": {}}, root / "odd" / "foreign.ckpt")
     torch.save({"state_dict": Evil(root / "marker")}, root / "odd" / "evil.ckpt")
     (root / "odd" / "evil.pickle").write_bytes(pickle.dumps(Evil(root / "marker")))
