@@ -27,7 +27,11 @@ class MixerCard:
 
     Attributes:
         family: mixers of a kind, such as `scan`; those of this project lie in a folder of that name.
-        name, title, source, year, equation: identity; `source` is the paper (arXiv number) and the equation or section.
+        name: the word for it in options.
+        title: its name in running text.
+        source: the paper (arXiv number) and the equation or section.
+        year: of the paper.
+        equation: what it computes, in one line.
         defaults: the mixer's own parameters and their defaults (read off the core's constructor).
         published: numbers the mixer's authors report, each with its source.
         shells: the mixer's shell presets besides `common` (`published` where the paper's dressing is known).

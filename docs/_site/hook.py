@@ -5,6 +5,7 @@ Nothing that is generated is written into `docs/`: MkDocs gets the contents in m
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from mkdocs.structure.files import File, Files
 
 import operators
 from operators.pages import __main__ as pages
+
+BETWEEN = re.compile(r" (?=±)|(?<=±) |(?<=\d) (?=(?:%|ms|k|M)(?!\w))")
+"""The spaces between a number, its interval and its unit."""
 
 
 @cache
@@ -40,3 +44,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (Path(config.docs_dir).parent / f"{name}.md").read_text(encoding="utf-8")
         files.append(File.generated(config, f"{name.lower()}.md", content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Keep numbers in tables with their intervals and units, on one line."""
+    lines = markdown.split("\n")
+    return "\n".join(BETWEEN.sub("\N{NO-BREAK SPACE}", line) if line.startswith("|") else line for line in lines)

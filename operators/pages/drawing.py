@@ -26,6 +26,8 @@ PANELS = 4
 """Channels that a figure shows at most."""
 LINEAR = 0.01
 """Impulse responses below this share of the peak have a linear scale of colours."""
+FREQUENCIES = (-0.4, 0, 0.4)
+"""Ticks of spectra, in cycles per token."""
 DECADES = 6
 """The receptive field is drawn down to ten to the minus this of its peak."""
 
@@ -72,6 +74,7 @@ def draw_impulse_response(response: Tensor, theme: Theme, *, at: tuple[int, int]
         norm = SymLogNorm(linthresh=LINEAR, vmin=-1, vmax=1)
         image = panel.imshow(shown, cmap=theme.signed, norm=norm, extent=extent, interpolation="nearest")
         panel.set_title(f"channel {channel}: peak {peak:.2g}", color=theme.text, fontsize=11)
+    _count_tokens(panels)
     _label(panels, "columns from the pulse (tokens)", "rows from the pulse (tokens)", theme)
     _bar(figure, image, panels, "response / largest magnitude", theme)
     return figure
@@ -88,8 +91,9 @@ def draw_receptive_field(field: Tensor, theme: Theme, *, at: tuple[int, int] | N
     image = panel.imshow(
         logarithm.numpy(), cmap=theme.amount, vmin=-DECADES, vmax=0, extent=extent, interpolation="nearest"
     )
-    seen = float((values > 0).double().mean())
-    panel.set_title(f"{seen:.0%} of all tokens reach the output", color=theme.text, fontsize=11)
+    seen = int((values > 0).sum())
+    panel.set_title(f"{seen} of {values.numel()} tokens reach the output", color=theme.text, fontsize=11)
+    _count_tokens([panel])
     _label([panel], "columns from the output token", "rows from the output token", theme)
     _bar(figure, image, [panel], "log₁₀ (mean squared gradient / peak)", theme)
     return figure
@@ -107,6 +111,8 @@ def draw_spectrum(transfer: Tensor, theme: Theme) -> Figure:
             gains[..., channel].numpy(), cmap=theme.amount, vmin=0, vmax=most, extent=(left, right, top, bottom)
         )
         panel.set_title(f"channel {channel}", color=theme.text, fontsize=11)
+        panel.set_xticks(FREQUENCIES)
+        panel.set_yticks(FREQUENCIES)
     _label(panels, "along columns (cycles per token)", "along rows (cycles per token)", theme)
     _bar(figure, image, panels, "gain |G(k)|", theme)
     return figure
@@ -157,6 +163,12 @@ def _panels(count: int, theme: Theme) -> tuple[Figure, list[Axes]]:
         for spine in panel.spines.values():
             spine.set_color(theme.lines)
     return figure, list(grid[:count])
+
+
+def _count_tokens(panels: list[Axes]) -> None:
+    """Ticks at whole tokens."""
+    for panel in panels:
+        panel.locator_params(integer=True, nbins=5)
 
 
 def _label(panels: list[Axes], across: str, down: str, theme: Theme) -> None:

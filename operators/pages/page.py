@@ -25,7 +25,7 @@ GRID = (17, 17)
 COST_DIM = 192
 COST_GRIDS = ((14, 14), (32, 32), (64, 64))
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
-REPOSITORY = re.compile(r"\b([A-Za-z0-9-]+/[A-Za-z0-9_.-]+) at ([0-9a-f]{7,40})\b")
+REPOSITORY = re.compile(r"\b([\w-]+/[\w.-]+)(?: ([\w./-]+\.(?:py|md)))?(?: at ([0-9a-f]{7,40}))?\b")
 SECTION = re.compile(r"^(Args|Raises|Source|Returns|Attributes):$", re.MULTILINE)
 YES_OR_NO = {True: "yes", False: "no", None: "no"}
 
@@ -74,7 +74,7 @@ def mixer_page(name: str, times: timing.Times) -> Page:
     timing_figures, timing_text = timed(name, times)
     parts = [
         f"# `{name}`: {card.title}",
-        f"```text\n{card.equation}\n```",
+        f"```{{.text .equation}}\n{card.equation}\n```",
         facts(name, card),
         COMMANDS.format(name=name),
         *description(core),
@@ -300,9 +300,16 @@ def plain(value: Any) -> str:
 
 
 def linked(text: str) -> str:
-    """The text with arXiv numbers and repositories at a commit as links."""
-    text = ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", text)
-    return REPOSITORY.sub(r"[\1 at \2](https://github.com/\1/tree/\2)", text)
+    """The text with arXiv numbers, and repositories with a file or at a commit, as links."""
+    return ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", REPOSITORY.sub(_on_github, text))
+
+
+def _on_github(match: re.Match[str]) -> str:
+    repository, file, commit = match.groups()
+    if not file and not commit:
+        return match[0]
+    place = f"{'blob' if file else 'tree'}/{commit or 'HEAD'}"
+    return f"[{match[0]}](https://github.com/{repository}/{place}{f'/{file}' if file else ''})"
 
 
 def file_of(name: str) -> str:

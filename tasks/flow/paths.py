@@ -24,8 +24,10 @@ class Path:
 
     Attributes:
         name: its name in `PATHS`.
-        alpha, sigma: weights of data and noise; any tensor of times in [0, 1] → the same shape and dtype.
-        alpha_rate, sigma_rate: their derivatives with respect to t, exact.
+        alpha: weight of the data; any tensor of times in [0, 1] → the same shape and dtype.
+        sigma: weight of the noise, likewise.
+        alpha_rate: exact derivative of `alpha` with respect to t.
+        sigma_rate: exact derivative of `sigma` with respect to t.
         first: the first time at which α ≥ `LEAST_ALPHA`, or 0 where α(0) is positive.
         last: the last time at which σ ≥ `LEAST_SIGMA`.
     """

@@ -22,7 +22,8 @@ class Span(NamedTuple):
     """The times at which a velocity is evaluated.
 
     Attributes:
-        start, end: the closed interval.
+        start: first time of the closed interval.
+        end: its last time.
         singular_end: the velocity grows without bound beyond `end`.
     """
 

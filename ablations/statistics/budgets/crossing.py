@@ -73,7 +73,8 @@ class Crossing:
         estimates: budgets at which the fitted laws cross.
         pieces: (low, high) of the set that holds the crossing; an end is None where the piece reaches the first or the
             last budget, so that the crossing may lie beyond. No piece: the arms do not cross within the budgets.
-        lowest, highest: the first and the last budget.
+        lowest: the first budget.
+        highest: the last budget.
     """
 
     estimates: tuple[float, ...]

@@ -6,13 +6,11 @@ interquartile mean, performance profiles, and the probability of improvement.
 They take intervals from the stratified bootstrap, which draws runs anew within each data set. With few runs these are
 too short. In 400 simulated comparisons of 3, 5 and 10 data sets, nominal 95 % cover:
 
-=================== ======================= ======================= ==================================================
-quantity            bootstrap, 3 to 5 runs  here, 3 to 10 runs      method here
-=================== ======================= ======================= ==================================================
-interquartile mean  79 to 92 %              93 to 96 %              bootstrap's standard error, unbiased, t quantiles
-profile, pointwise  53 to 90 %              95 % and more           Wilson's score interval of one pooled proportion
-P(improvement)      82 to 94 %              93 to 98 %              score interval with Newcombe's variance
-=================== ======================= ======================= ==================================================
+| quantity | bootstrap, 3 to 5 runs | here, 3 to 10 runs | method here |
+| --- | --- | --- | --- |
+| interquartile mean | 79 to 92 % | 93 to 96 % | bootstrap's standard error, unbiased, t quantiles |
+| profile, pointwise | 53 to 90 % | 95 % and more | Wilson's score interval of one pooled proportion |
+| P(improvement) | 82 to 94 % | 93 to 98 % | score interval with Newcombe's variance |
 
 All three hold for these data sets; for data sets like these, see `mixed`.
 """
