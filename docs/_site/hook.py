@@ -16,8 +16,8 @@ from mkdocs.structure.files import File, Files
 import operators
 from operators.pages import __main__ as pages
 
-BETWEEN = re.compile(r" (?=±)|(?<=±) |(?<=\d) (?=(?:%|ms|k|M)(?!\w))")
-"""The spaces between a number, its interval and its unit."""
+BETWEEN = re.compile(r" (?=±)|(?<=±) |(?<=\d) (?=(?:%|ms|k|M)(?!\w))|(?<=\d) (?=× \d)|(?<=\d ×) (?=\d)")
+"""The spaces between a number, its interval and its unit, and in sizes such as 32 × 32."""
 
 
 @cache

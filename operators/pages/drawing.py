@@ -122,7 +122,8 @@ def draw_times(rows: Sequence[Row], reference: Sequence[Row], theme: Theme) -> F
     """Times of a mixer and of the reference against the number of tokens, forward and with gradients, in two panels."""
     figure, panels = _panels(len(WORKS), theme)
     for panel, work in zip(panels, WORKS, strict=True):
-        for source, colour, mark in ((reference, theme.lines, "s"), (rows, theme.line, "o")):
+        compared = [] if reference == rows else reference
+        for source, colour, mark in ((compared, theme.lines, "s"), (rows, theme.line, "o")):
             chosen = [row for row in source if row.work == work]
             if chosen:
                 tokens, times = [row.tokens for row in chosen], [1e3 * row.seconds for row in chosen]
