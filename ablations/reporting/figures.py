@@ -27,10 +27,10 @@ class Bar:
 
 
 def forest(bars: Sequence[Bar], scale: Scale, title: str, axis_title: str, width: int) -> Canvas:
-    """Estimates with intervals about a line at zero; on a phone, labels stand above their intervals."""
+    """Estimates with intervals about a line at zero; on a phone, a label and its numbers stand above each interval."""
     bars = bars[:MOST_ROWS]
     narrow = width < 500
-    step = 44 if narrow else ROW
+    step = 60 if narrow else ROW
     height = 14 + step * len(bars) + 44
     canvas = Canvas(width, height, title)
     longest = max(len(bar.label) for bar in bars)
@@ -40,17 +40,20 @@ def forest(bars: Sequence[Bar], scale: Scale, title: str, axis_title: str, width
     values = [0.0, *(v for bar in bars for v in (bar.estimate, bar.low, bar.high) if v is not None)]
     x = Axis(*padded([value * scale.factor for value in values]), left, right)
     bottom = height - 40
-    _horizontal(canvas, x, 8, bottom)
-    canvas.line(x(0), 8, x(0), bottom, "zero")
+    rows = [14 + step * place + (46 if narrow else 10) for place in range(len(bars))]
+    # Lines stop at the letters of a phone's rows.
+    bands = [(y - 9, y + 9) for y in rows] if narrow else [(8, bottom)]
+    _horizontal(canvas, x, bands, bottom)
+    for top, end in bands:
+        canvas.line(x(0), top, x(0), end, "zero")
     canvas.text((left + right) / 2, height - 6, axis_title, "middle", "soft")
-    for place, (bar, words) in enumerate(zip(bars, written, strict=True)):
-        y = 14 + step * place + (30 if narrow else 10)
+    for y, bar, words in zip(rows, bars, written, strict=True):
         if bar.low is not None and bar.high is not None:
             canvas.line(x(bar.low * scale.factor), y, x(bar.high * scale.factor), y, "bar")
         canvas.circle(x(bar.estimate * scale.factor), y, 4.5, "dot open" if bar.hollow else "dot")
         if narrow:
-            canvas.text(left, y - 12, clip(bar.label, width - 20 - 7 * len(words)))
-            canvas.text(width - 10, y - 12, words, "end", "soft")
+            canvas.text(left, y - 30, clip(bar.label, width - 20))
+            canvas.text(left, y - 14, words, kind="soft")
         else:
             canvas.text(left - 12, y + 4, clip(bar.label, left - 12), "end")
             canvas.text(width - 4, y + 4, words, "end", "soft")
@@ -108,7 +111,7 @@ def _rows_of(points: Sequence[Mapping[str, Any]], down: str, beside: str, scale:
     left = min(20 + 7.2 * max(len(str(level)) for level in levels), 0.4 * width)
     ends = [(p["mean"] + side * (p["half"] or 0.0)) * scale.factor for p in points for side in (-1.0, 1.0)]
     x = Axis(*padded(ends), left, width - 10)
-    _horizontal(canvas, x, 6, bottom)
+    _horizontal(canvas, x, [(6, bottom)], bottom)
     canvas.text((left + width) / 2, bottom + 32, unit(scale), "middle", "soft")
     for row, level in enumerate(levels):
         y = 18 + 22 * row
@@ -245,10 +248,12 @@ def vertical_grid(canvas: Canvas, y: Axis, left: float, right: float, about: int
         canvas.text(left - 6, y(tick) + 4, tick_text(tick, ticks), "end", "soft")
 
 
-def _horizontal(canvas: Canvas, x: Axis, top: float, bottom: float) -> None:
+def _horizontal(canvas: Canvas, x: Axis, bands: Sequence[tuple[float, float]], bottom: float) -> None:
+    """A horizontal axis at the bottom, with lines at its ticks that cross these bands of the figure."""
     ticks = x.ticks(int((x.end - x.start) / 70))
     for tick in ticks:
-        canvas.line(x(tick), top, x(tick), bottom, "grid")
+        for top, end in bands:
+            canvas.line(x(tick), top, x(tick), end, "grid")
         canvas.text(x(tick), bottom + 16, tick_text(tick, ticks), "middle", "soft")
 
 

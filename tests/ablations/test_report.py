@@ -312,6 +312,17 @@ def test_intervals_are_told_with_a_digit_or_two_of_their_own() -> None:
     assert [p_value(p) for p in (0.0004, 0.0213, 0.31, None)] == ["< 0.001", "0.021", "0.31", "\N{EM DASH}"]
 
 
+def test_no_line_of_a_forest_crosses_its_letters_on_a_phone() -> None:
+    bars = [Bar("mixer pde_ssm rather than attention", -0.5, -2.0, 1.0), Bar("b", 3.0, 2.0, 4.0)]
+    root = ET.fromstring(figures.forest(bars, Scale.of("test/loss", [0.1]), "t", "x", NARROW).render())
+    letters = {node.text: float(node.attrib["y"]) for node in root.iter("text")}
+    assert bars[0].label in letters
+    spans = [(float(node.attrib["y1"]), float(node.attrib["y2"])) for node in root.iter("line")]
+    assert len(spans) > 4
+    for text, baseline in letters.items():
+        assert not [span for span in spans if span[0] < baseline + 3 and span[1] > baseline - 10], text
+
+
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_points_and_intervals_stay_inside_the_figure(width: int) -> None:
     bars = [Bar("a rather long name of an effect" * 3, -0.5, -2.0, 1.0), Bar("b", 3.0, None, None)]
