@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 REFUSED = ("--level", "--dim", "--bare", "--rivals")
 """Options of `operators.benchmark` that mean nothing here."""
+USAGE = f"""usage: python -m models.benchmark --model NAME [options of operators.benchmark]
+
+Time and memory of whole models with one mixer or another.
+
+  --model  one of {", ".join(PRESETS)}
+
+`python -m operators.benchmark --help` lists the other options; {", ".join(REFUSED)} mean nothing here."""
 
 
 def read(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -71,6 +78,9 @@ def parse(argv: Sequence[str]) -> BenchmarkPlan:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; exit statuses as those of `operators.benchmark`."""
     given = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(given):
+        sys.stdout.write(f"{USAGE}\n")
+        return 0
     try:
         read(given)
     except InputError as error:

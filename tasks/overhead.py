@@ -36,6 +36,10 @@ from tasks.system import failure, results
 STEPS = 40
 WARM = 5
 """Of these the first are left out."""
+USAGE = """usage: python -m tasks.overhead [overrides of run.py]
+
+What a training step takes over a loop of bare PyTorch. `python run.py --help` lists the overrides.
+"""
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}
 
 
@@ -132,6 +136,9 @@ def measure(overrides: Sequence[str]) -> Turns:
 
 def main(arguments: Sequence[str]) -> int:
     """Print medians and the median ratio of neighbouring steps; returns the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(USAGE)
+        return 0
     try:
         turns = measure(arguments)
         pairs = list(zip(turns.ours, turns.bare, strict=True))[WARM:]

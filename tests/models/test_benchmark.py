@@ -62,3 +62,10 @@ def test_wrong_input_is_one_line(given: list[str], said: str, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_help_names_the_models_and_where_the_options_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "dit_xl" in text
+    assert "python -m operators.benchmark --help" in text

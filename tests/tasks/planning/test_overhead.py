@@ -50,6 +50,11 @@ def test_wrong_input_is_one_line(given: list[str], said: str, capsys: pytest.Cap
     assert error.count("\n") == 1
 
 
+def test_help_is_not_an_override(capsys: pytest.CaptureFixture[str]) -> None:
+    assert overhead.main(["--help"]) == 0
+    assert "usage: python -m tasks.overhead" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "most"),
