@@ -132,6 +132,13 @@ def test_wrong_words_are_answered_without_importing_what_takes_seconds(refusals)
     assert set(HEAVY) & set(refusals["modules"]) == set()
 
 
+def test_words_that_are_not_of_the_data_do_not_wait_for_numpy(tmp_path):
+    words = ["mixr=3", "mixer=nope", "trainer.max_epochs=x", "model.dim=x", "optimizer.lr=x", "pde.state=x"]
+    code = "import sys, run\nstatuses = [run.main([word]) for word in sys.argv[1:]]\n"
+    code += "print(statuses, sorted({'numpy', 'PIL', 'ssl'} & set(sys.modules)))"
+    assert python("-c", code, *words) == f"{[2] * len(words)} []\n"
+
+
 def test_operators_imports_nothing_that_takes_long():
     code = "import sys, operators; operators.names(); print('torch' in sys.modules);"
     code += "[operators.describe(name) for name in operators.names()]; operators.create('pde_ssm', 4);"

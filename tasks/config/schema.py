@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import models
-import tasks.data
 from models.spec import MixerSpec, ViTSpec, shaped
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
@@ -220,7 +219,9 @@ def check(run: RunConfig) -> None:
     for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     unread = {"root": None, "num_workers": 0} if run.mode == "plan" else {}  # a plan may be for another machine
-    tasks.data.check(**{**run.data, **unread})
+    from tasks import data  # which brings numpy and Pillow, for which other wrong words need not wait
+
+    data.check(**{**run.data, **unread})
     run.logger.check_installed()
     if run.init is not None:
         start.check(run.init, run.task)

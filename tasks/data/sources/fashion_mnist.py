@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import shutil
 import tempfile
-import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
@@ -83,6 +81,9 @@ def download(folder: Path) -> None:
     Raises:
         InputError: no connection, or a truncated or wrong file.
     """
+    import http.client
+    import urllib.request
+
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHA256:
         if _find(folder, name) is not None:
