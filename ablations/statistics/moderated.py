@@ -73,10 +73,10 @@ def moderate(
         return tuple(_unknown(effect, model.runs) for effect in effects)
     weights = model.run_weights(contrasts)
     floor = resolution**2 / 2 * np.square(weights).sum(axis=1)
-    error, df = _errors(model, weights, fit.rest[None], prior, floor)
+    error, df = errors(model, weights, fit.rest[None], prior, floor)
     spans = special.stdtrit(df[0], (1 + fit.level) / 2) * error[0]
-    family = _family(model, contrasts, fit.level, prior) if len(effects) > 1 else None
-    wider = 1.0 if family is None else float(np.quantile(family, fit.level))
+    drawn = family(model, contrasts, fit.level, prior) if len(effects) > 1 else None
+    wider = 1.0 if drawn is None else float(np.quantile(drawn, fit.level))
     moderated = []
     for effect, one_error, one_df, half in zip(effects, error[0], df[0], spans, strict=True):
         mean = effect.interval.mean
@@ -89,18 +89,18 @@ def moderate(
                 interval=Interval(mean, float(half), model.runs),
                 p=p,
                 together=Interval(mean, wider * float(half), model.runs),
-                p_together=p if family is None else _share_beyond(family, mean, float(half)),
+                p_together=p if drawn is None else _share_beyond(drawn, mean, float(half)),
             )
         )
     return tuple(moderated)
 
 
-def _share_beyond(family: Array, mean: float, half: float) -> float:
+def _share_beyond(drawn: Array, mean: float, half: float) -> float:
     """Share of equal tables whose largest ratio is as large; with the table itself counted, it is never zero."""
     if half == 0:
-        return 1 / (1 + len(family)) if mean else 1.0
-    beyond = len(family) - np.searchsorted(family, abs(mean) / half, side="left")
-    return float(1 + beyond) / (1 + len(family))
+        return 1 / (1 + len(drawn)) if mean else 1.0
+    beyond = len(drawn) - np.searchsorted(drawn, abs(mean) / half, side="left")
+    return float(1 + beyond) / (1 + len(drawn))
 
 
 def expected_df(own_df: int, pooled_df: int, prior: float = PRIOR) -> float:
@@ -116,7 +116,7 @@ def _unknown(effect: Effect, runs: int) -> ModeratedEffect:
     return ModeratedEffect(effect, math.nan, 0.0, interval, 1.0, interval, 1.0)
 
 
-def _errors(
+def errors(
     model: FactorialModel, weights: Array, rest: Array, prior: float, floor: Array | float = 0.0
 ) -> tuple[Array, Array]:
     """(tables, effects) standard errors and degrees of freedom of `weights` @ scores.
@@ -136,7 +136,11 @@ def _errors(
         own += np.square(rest[:, members] @ weights[:, members].T)
     if own_df:
         own *= model.seeds / own_df
-    own, pooled = np.maximum(own, floor), np.maximum(pooled, floor)
+    return combine(np.maximum(own, floor), np.maximum(pooled, floor), own_df, pooled_df, prior)
+
+
+def combine(own: Array, pooled: Array, own_df: int, pooled_df: int, prior: float = PRIOR) -> tuple[Array, Array]:
+    """Standard errors and degrees of freedom of the compromise between own and pooled variances of estimates."""
     share = own_df / (own_df + prior) if own_df else 0.0
     if not share:
         return np.sqrt(pooled), np.full_like(pooled, float(pooled_df))
@@ -152,7 +156,7 @@ def _errors(
     return np.sqrt(variance), np.clip(df, 1.0, pooled_df)
 
 
-def _family(model: FactorialModel, contrasts: Array, level: float, prior: float) -> Array:
+def family(model: FactorialModel, contrasts: Array, level: float, prior: float) -> Array:
     """Sorted, the largest ratio |estimate| / half width of each drawn table of equal arms."""
     runs = tuple(tuple(members.tolist()) for members in model.runs_of_seeds)
     key = _Design(model, contrasts, (model.matrix.basis.tobytes(), contrasts.tobytes(), runs))
@@ -186,7 +190,7 @@ def _drawn(design: _Design, level: float, prior: float) -> Array:
     for _ in range(DRAWS // _CHUNK):
         tables = rng.standard_normal((_CHUNK, model.runs))
         rest = tables - (tables @ model.matrix.basis) @ model.matrix.basis.T
-        error, df = _errors(model, weights, rest, prior)
+        error, df = errors(model, weights, rest, prior)
         ratios = np.abs(tables @ weights.T) / (np.interp(1 / df, inverse_df, quantiles) * error)
         largest.append(ratios.max(axis=1))
     return np.sort(np.concatenate(largest))

@@ -1,0 +1,85 @@
+"""Intervals and p-values of a study that looks at its scores several times and may stop at each look.
+
+Whoever looks at 95 % intervals after 3, 6, …, 20 seeds and stops when one of them shows something is wrong more often
+than in 5 % of the studies: each look is another chance. The looks are planned here, and each is held to a stricter level,
+such that an interval misses the truth at *any* look with the promised probability. Then it does not matter by which rule
+the study stops, and an interval may be read at whichever look it stopped at.
+
+The error of a look is in proportion to the cube of its number of seeds. So little is spent on early looks, at which few
+seeds show little, and a study that goes on to its last look ends with intervals hardly wider than those of a study that
+looked once. How much there is to spend is found by drawing: scores of an effect without any truth in it, its t test at
+each look with the error of `moderated.py`, and the smallest p of all looks, each p over the cube. The effect is one of
+eight arms. Its p at different looks hang together less than those of other statistics that a study says (of one mean, of
+one pair of two arms, of the largest of a family), which need levels that are no stricter: docs/results/statistics.md has
+what they then do.
+
+Sources: Jennison and Turnbull, "Interim analyses: the repeated confidence interval approach", J. R. Stat. Soc. B 51
+(1989); Kim and DeMets, "Design and analysis of group sequential tests based on the type I error spending rate function",
+Biometrika 74 (1987), for powers of the share of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy import special
+
+from ablations.statistics.coding import Array
+from ablations.statistics.intervals import check_level
+from ablations.statistics.moderated import DRAWS, combine
+
+SPENDING = 3
+"""Power of the share of seeds that the error of a look is in proportion to."""
+_ARMS = 8
+_CHUNK = 1_000
+
+
+def level_at(looks: Sequence[int], seeds: int, level: float = 0.95) -> float:
+    """The level of the look at so many seeds, for intervals to hold with the probability `level` at all `looks`.
+
+    Args:
+        looks: numbers of seeds, two or more, ascending; with fewer than two looks there is nothing to allow for.
+        seeds: of this look.
+        level: as of the intervals of a study that looks once.
+
+    Raises:
+        InputError: a level that is not between 0 and 1.
+    """
+    check_level("level", level)
+    if len(looks) < 2:
+        return level
+    return 1 - _share(looks, seeds) * float(np.quantile(_smallest(tuple(looks)), 1 - level))
+
+
+def p_at_all(looks: Sequence[int], seeds: int, p: float) -> float:
+    """The probability that at some of the `looks` the scores say as much against nothing as a `p` at this one does."""
+    if len(looks) < 2:
+        return p
+    smallest = _smallest(tuple(looks))
+    below = np.searchsorted(smallest, p / _share(looks, seeds), side="right")
+    return float(1 + below) / (1 + len(smallest))
+
+
+def _share(looks: Sequence[int], seeds: int) -> float:
+    return float(min(1.0, seeds / looks[-1]) ** SPENDING)
+
+
+@lru_cache(maxsize=16)
+def _smallest(looks: tuple[int, ...]) -> Array:
+    """Sorted, the smallest of the p-values at the looks, each over its share, of each drawn study."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(DRAWS // _CHUNK):
+        # Of eight arms, seven contrasts that are independent and alike; the first one is the effect.
+        scores = rng.standard_normal((looks[-1], _ARMS - 1, _CHUNK))
+        sums, squares = scores.cumsum(axis=0), np.square(scores).cumsum(axis=0)
+        smallest = np.full(_CHUNK, np.inf)
+        for n in looks:
+            variances = (squares[n - 1] - np.square(sums[n - 1]) / n) / (n - 1) / n
+            error, df = combine(variances[0], variances.mean(axis=0), n - 1, (_ARMS - 1) * (n - 1))
+            p = 2 * special.stdtr(df, -np.abs(sums[n - 1, 0] / n) / error)
+            smallest = np.minimum(smallest, p / _share(looks, n))
+        found.append(smallest)
+    return np.sort(np.concatenate(found))
