@@ -15,11 +15,12 @@ from operators.errors import InputError, check_names
 
 if TYPE_CHECKING:
     from ablations.scheduling.request import Request
+    from ablations.until import Look
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 LONGEST = 1000
 """Characters of what is said of wrong input."""
-OPTIONS = ("seeds", "storage", "dir", "name", "trials", "tuning")
+OPTIONS = ("seeds", "storage", "dir", "name", "trials", "tuning", "until")
 
 HELP = """\
 Carry out a study, or what is left of it, and write its report.
@@ -31,6 +32,8 @@ or DIR/study.yaml of a study that was carried out, to repeat it as NAME-repeat
 
 Options:
   study.seeds=N       seeds of every arm: 0, ..., N-1; may be raised later
+  study.until={{decide: true, most: N}}  add seeds until each effect of the answer is shown, or the best arm told apart
+                      from all others, up to N seeds (20); or study.until={{halfwidth: X}}; intervals hold at every look
   study.workers=N     processes that carry out trials (1); on this machine, each has its share of the cores
   study.dir=DIR       where everything goes (outputs/studies/NAME)
   study.storage=URL   sqlite:///FILE (study.db in study.dir), postgresql://USER:PASSWORD@HOST/DB, journal:FILE
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ablations.scheduling.storage import StorageError, disk_is_full
 
     try:
-        return run(request, _report)
+        return run(request, _report, _look)
     except InputError as error:
         return _complain(error, WRONG_INPUT)
     except StorageError as error:
@@ -114,6 +117,8 @@ def read(given: Sequence[str]) -> Request:
         if options["tuning"] != "false" or node.get("kind", "factorial") != "factorial":
             raise InputError("study.tuning can only be false, for a factorial study: its YAML says what is tuned")
         node.pop("tuning", None)
+    if "until" in options:
+        node["until"] = studyfile.value("until", options["until"])
     name = nodes.check_study_name(node["name"])
     directory = _directory(options.get("dir") or str(Path("outputs", "studies", name)))
     from ablations.scheduling import storage, urls
@@ -135,6 +140,13 @@ def _report(directory: Path) -> Path:
     from ablations import report  # here, since refusing a study needs none of it
 
     return report.build(directory)
+
+
+def _look(directory: Path, seeds: int) -> Look:
+    from ablations.analysis import study
+    from ablations.analysis.axes import looks
+
+    return looks.look(study.read(directory), seeds)
 
 
 def _directory(text: str) -> Path:

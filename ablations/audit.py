@@ -42,6 +42,7 @@ def audit(directory: Path) -> list[Check]:
         setting_checks.configurations(evidence),
         setting_checks.tuned(evidence),
         setting_checks.data(evidence),
+        *report_checks.looked(evidence),
         *report_checks.derived(evidence),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PLAN, TABLE = "study.yaml", "trials.csv"
+PLAN, TABLE, LOOKS = "study.yaml", "trials.csv", "looks.json"
 
 COMPLETE, DIVERGED, PRUNED, SKIPPED, FAILED = "complete", "diverged", "pruned", "skipped", "failed"
 RESULTS = (COMPLETE, DIVERGED, PRUNED, SKIPPED)
@@ -12,6 +12,9 @@ STATES = (*ENDED, "running", "waiting")
 
 LEVEL = 0.95
 """Probability with which every interval of a study is to hold what it is about."""
+
+SHARES = ("accuracy", "accuracy_top5", "accuracy_top1", "ece", "class_accuracy")
+"""Last parts of metrics between 0 and 1, which people read in percent."""
 
 REQUIRED = ("number", "block", "arm", "seed", "state")
 PLANNED = (*REQUIRED, "run_dir", "attempts", "seconds", "begun")

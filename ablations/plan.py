@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,7 +11,9 @@ import operators
 from ablations import designs, nodes
 from ablations.designs import Design
 from ablations.factors import ROLES, Factor
+from ablations.layout import SHARES
 from ablations.tuning import Dimension, Tuning
+from ablations.until import Until
 from operators.errors import InputError, check_choice, check_names, check_number
 
 DIRECTIONS = ("maximize", "minimize")
@@ -177,7 +179,7 @@ class Plan:
         overrides: of run.py, for all trials.
         objectives: what it is about, best first; more than one for `pareto`.
         select: what tuning and pruning go by, on the validation split.
-        seeds: of every arm of a factorial: 0, …, seeds - 1.
+        seeds: of every arm of a factorial: 0, …, seeds - 1; those of the first look, if there is an `until`.
         space, mixer_space, trials, sampler, pruner: of a search; `mixer_space.NAME` is added for mixer NAME.
     """
 
@@ -190,6 +192,7 @@ class Plan:
     seeds: int = 1
     blocks: tuple[FactorialBlock, ...] = ()
     tuning: Tuning | None = None
+    until: Until | None = None
     space: Mapping[str, Dimension] = field(default_factory=dict)
     mixer_space: Mapping[str, Mapping[str, Dimension]] = field(default_factory=dict)
     trials: int = 0
@@ -197,10 +200,15 @@ class Plan:
     pruner: str = "none"
 
     @property
+    def most_seeds(self) -> int:
+        """How many seeds every arm has at most."""
+        return self.seeds if self.until is None else self.until.most
+
+    @property
     def size(self) -> int:
         """How many trials there are at most, without laying them out."""
-        tuned = 0 if self.tuning is None else self.tuning.size * (1 if self.tuning.once else self.seeds)
-        return self.trials or sum(block.size for block in self.blocks) * (self.seeds + tuned)
+        tuned = 0 if self.tuning is None else self.tuning.size * (1 if self.tuning.once else self.most_seeds)
+        return self.trials or sum(block.size for block in self.blocks) * (self.most_seeds + tuned)
 
     @property
     def searches(self) -> bool:
@@ -217,7 +225,7 @@ def read(node: Any) -> Plan:
     given = nodes.mapping("study", node, [field.name for field in fields(Plan)], ("name", "question", "objectives"))
     kind = check_choice("kind", given.get("kind", "factorial"), KINDS)
     other = (
-        ("blocks", "tuning", "seeds")
+        ("blocks", "tuning", "seeds", "until")
         if kind != "factorial"
         else ("space", "mixer_space", "trials", "sampler", "pruner")
     )
@@ -246,11 +254,12 @@ def read(node: Any) -> Plan:
         if not blocks or len({block.name for block in blocks}) != len(blocks):
             raise InputError("a factorial study needs blocks, no two of one name")
         tuning = None if given.get("tuning") is None else Tuning.read(given["tuning"])
-        plan = Plan(**common, seeds=given.get("seeds", 1), blocks=blocks, tuning=tuning)
+        until = _until(given.get("until"), given.get("seeds", 1), blocks, objectives[0])
+        plan = Plan(**common, seeds=given.get("seeds", 1), blocks=blocks, tuning=tuning, until=until)
         if plan.size > MOST_TRIALS:
-            arms = sum(block.size for block in blocks)
+            arms, seeds = sum(block.size for block in blocks), plan.most_seeds
             raise InputError(
-                f"the study has {plan.size:,} trials ({arms:,} arms, seeds={plan.seeds:,}): at most {MOST_TRIALS:,} "
+                f"the study has {plan.size:,} trials ({arms:,} arms, seeds={seeds:,}): at most {MOST_TRIALS:,} "
                 "are allowed; take fewer seeds or levels, or design: fraction or one_at_a_time"
             )
         return plan
@@ -282,7 +291,8 @@ def written(plan: Plan) -> dict[str, Any]:
         content |= {"trials": plan.trials, "space": _written_space(plan.space)}
         content |= {"mixer_space": mixer_space} if mixer_space else {}
         return content | {"sampler": plan.sampler, "pruner": plan.pruner}
-    content |= {"seeds": plan.seeds} | ({"tuning": plan.tuning.written} if plan.tuning else {})
+    content |= {"seeds": plan.seeds} | ({"until": plan.until.written} if plan.until else {})
+    content |= {"tuning": plan.tuning.written} if plan.tuning else {}
     return content | {"blocks": [block.written for block in plan.blocks]}
 
 
@@ -293,6 +303,19 @@ def _written_space(space: Mapping[str, Dimension]) -> dict[str, Any]:
 def _objective(what: str, node: Any) -> Objective:
     given = nodes.mapping(what, node, ("metric", "direction"), ("metric",))
     return Objective(nodes.text("metric", given["metric"]), given.get("direction", "maximize"))
+
+
+def _until(node: Any, seeds: int, blocks: Sequence[FactorialBlock], objective: Objective) -> Until | None:
+    if node is None:
+        return None
+    for block in blocks:
+        for factor in block.factors:
+            if factor.role is not None:
+                raise InputError(
+                    f"until is for answers of effects or of arms, and factor {factor.name} of block {block.name} has "
+                    f"role: {factor.role}: give seeds alone"
+                )
+    return Until.read(node, seeds, share=objective.metric.rpartition("/")[2] in SHARES)
 
 
 def _mixer_space(node: Any) -> dict[str, dict[str, Dimension]]:

@@ -80,6 +80,17 @@ def read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def value(option: str, text: str) -> Any:
+    """The value of the option `study.OPTION` as YAML has it, in plain containers; raises `InputError` if it is none."""
+    try:
+        userfiles.check_text(f"study.{option}", text, MOST_VALUES)
+        found = yaml.safe_load(text)
+        _check_values(found, f"study.{option}")
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"study.{option}={nodes.short(text)} cannot be read as YAML") from error
+    return found
+
+
 def _check_values(value: Any, where: str, depth: int = 0) -> None:
     if depth > DEEPEST:
         raise InputError(f"{where} has too many levels: at most {DEEPEST} are allowed")

@@ -59,14 +59,14 @@ class Trial:
 
 def lay_out(plan: Plan) -> dict[str, Design]:
     """The design of each block."""
-    return {block.name: block.lay_out(plan.seeds) for block in plan.blocks}
+    return {block.name: block.lay_out(plan.most_seeds) for block in plan.blocks}
 
 
-def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
+def expand(plan: Plan, given: Sequence[str], seeds: int | None = None) -> list[Trial]:
     """All trials of the plan with the overrides `given` by the user on top of the study's own.
 
     Seed by seed, those that tune before those that are tuned, so that what is done so far is complete blocks, and more
-    seeds are only added at the end.
+    seeds are only added at the end. There are as many `seeds` as the plan has, or as it has come to after its looks.
 
     Raises:
         InputError: an override that is the study's to set.
@@ -78,11 +78,12 @@ def expand(plan: Plan, given: Sequence[str]) -> list[Trial]:
         return [Trial(n, SEARCH, plan.kind, f"trial {n}", 0, {}, overrides) for n in range(plan.trials)]
     arms = [arm for block in plan.blocks for arm in _arms(plan, block, given)]
     tuning = _tuning(plan.tuning, arms) if plan.tuning else []
+    numbers = range(plan.seeds if seeds is None else seeds)
     if plan.tuning and plan.tuning.once:
         trials = [replace(trial, seed=plan.tuning.seed) for trial in tuning]
-        trials += [replace(arm, seed=seed) for seed in range(plan.seeds) for arm in arms]
+        trials += [replace(arm, seed=seed) for seed in numbers for arm in arms]
     else:
-        trials = [replace(trial, seed=seed) for seed in range(plan.seeds) for trial in (*tuning, *arms)]
+        trials = [replace(trial, seed=seed) for seed in numbers for trial in (*tuning, *arms)]
     return [replace(trial, number=number) for number, trial in enumerate(trials)]
 
 
@@ -101,11 +102,14 @@ def sections(plan: Plan, given: Sequence[str]) -> dict[str, str]:
     """Digest of each part of the design. What may change later is not in it: the seeds, the words, the name, what is
     asked.
 
-    A role that no factor has is not in it either: studies begun before there were roles continue.
+    A role that no factor has is not in it either, nor an `until` that the study does not have: studies begun before
+    there were these continue. With `until`, the seeds of its first look are part of the rule.
     """
     parts = asdict(plan)
     for free in ("name", "question", "seeds", "trials"):
         del parts[free]
+    if plan.until is None:
+        del parts["until"]
     for factor in (factor for block in parts["blocks"] for factor in block["factors"]):
         if factor["role"] is None:
             del factor["role"]
@@ -215,7 +219,7 @@ def literal(value: Any) -> str:
 
 def _arms(plan: Plan, block: FactorialBlock, given: Sequence[str]) -> list[Trial]:
     arms = []
-    for cell in block.lay_out(plan.seeds).cells:
+    for cell in block.lay_out(plan.most_seeds).cells:
         name = " ".join(f"{factor}={level}" for factor, level in cell.items())
         overrides = merge(plan.overrides, given, block.overrides, _settings(block, cell))
         arms.append(Trial(0, MAIN, block.name, name, 0, dict(cell), overrides))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from ablations import nodes
+from ablations.layout import LOOKS
 from operators.errors import InputError, check_number
+from tasks.system import results
 
 DEFAULT_MOST, MOST = 20, 100
 """Seeds that a study goes up to unless it says otherwise, and that it can be told to go up to."""
@@ -103,6 +107,37 @@ class Until:
             code=code,
         )
 
+    def finding(self, look: Look) -> str:
+        """What a look found, in words."""
+        enough = (
+            f"{look.enough} of {look.intervals} {'intervals decide' if self.decide else 'intervals are narrow enough'}"
+        )
+        if not look.stop:
+            return f"at {look.seeds} seeds, {enough}: more seeds"
+        why = (
+            "the most that it was to have" if look.enough < look.intervals or not look.intervals else "which is enough"
+        )
+        return f"at {look.seeds} seeds, {enough}: it stops, {why}"
+
+    def account(self, looks: Sequence[Look]) -> str:
+        """How often the study looked, and why it stopped, or that it goes on; in a sentence or two."""
+        promise = (
+            f"Intervals and p-values hold at all {len(self.looks)} planned looks together, up to {self.most} seeds."
+        )
+        rule = f"Seeds are added {self.words}"
+        if not looks:
+            return f"{rule}: the study has not looked yet, and its first look is at {self.first} seeds. {promise}"
+        seeds = ", ".join(str(look.seeds) for look in looks)
+        last, number = looks[-1], "once" if len(looks) == 1 else f"{len(looks)} times"
+        counted = f"{last.enough} of {last.intervals} {'decide' if self.decide else 'are so narrow'}"
+        if not last.stop:
+            said = f"it has looked {number}, at {seeds} seeds, and goes on, since {counted}"
+        elif last.intervals and last.enough == last.intervals:
+            said = f"it looked {number}, at {seeds} seeds, and stopped, since all {counted}"
+        else:
+            said = f"it looked {number}, at {seeds} seeds, and stopped at its most seeds, where {counted}"
+        return f"{rule}: {said}. {promise}"
+
     def after(self, looks: Sequence[Look]) -> int:
         """The seeds of the study once it has made these looks."""
         if not looks:
@@ -146,3 +181,24 @@ class Look:
     def written(self) -> dict[str, Any]:
         """The look as `looks.json` has it."""
         return asdict(self)
+
+
+def read_looks(directory: Path) -> tuple[Look, ...]:
+    """The looks in `looks.json` of a study's directory, in order; none where there is no such file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    text = results.read(directory / LOOKS)
+    if text is None:
+        return ()
+    try:
+        return tuple(Look.read(node) for node in nodes.items(LOOKS, json.loads(text)))
+    except (InputError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{directory / LOOKS} is damaged ({reason}): without it, the looks are made again") from error
+
+
+def written_looks(looks: Sequence[Look]) -> str:
+    """The text of `looks.json`."""
+    return json.dumps([look.written for look in looks], indent=1, allow_nan=False) + "\n"

@@ -20,6 +20,7 @@ from ablations.layout import COMPLETE, FACTOR, PARAMETER, PLAN, PLANNED, REQUIRE
 from ablations.plan import FactorialBlock, Objective, Plan
 from ablations.registration import document
 from ablations.registration.document import Amendment, Document
+from ablations.until import Look, read_looks
 from operators.errors import InputError, check_choice
 from tasks.config import userfiles
 from tasks.system import results
@@ -116,6 +117,20 @@ class Study:
     def amendments(self) -> tuple[Amendment, ...]:
         """What was changed in the plan after its registration, in order of time; `Amendment.seeds` for looks again."""
         return self.document.amendments
+
+    @cached_property
+    def looks(self) -> tuple[Look, ...]:
+        """What the study decided at each look, where its plan adds seeds `until` they are enough.
+
+        Raises:
+            InputError: the file that holds it is damaged.
+        """
+        return () if self.plan.until is None else read_looks(self.path)
+
+    @property
+    def looked(self) -> int:
+        """The seeds of the last look; before the first one, those of the first."""
+        return self.looks[-1].seeds if self.looks else self.plan.seeds
 
     @property
     def blocks(self) -> list[BlockRecords]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import answer, arm_summary, factorial_summary, fronts, image_differences, origins, search
-from ablations.analysis.axes import budgets, datasets
+from ablations.analysis.axes import budgets, datasets, looks
 from ablations.analysis.outcomes import resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
@@ -68,6 +68,7 @@ def derive(study: Study) -> dict[str, Any]:
         "registration": standing.facts(study.document, [trial.begun for trial in study.records if trial.begun]),
         "code": analysis_plan.code(),
         "plan": study.content,
+        "looks": [look.written for look in study.looks],
     }
     if study.plan.searches:
         everything = BlockRecords(FactorialBlock("", (), (), "full", None, (), {}, ()), study.records)
@@ -114,22 +115,22 @@ def _trial(path: Path, record: Record) -> dict[str, Any]:
 def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
     """A block: its factors and design, per objective the statistics, learning curves and sheets of samples."""
     results = [_objective(study, block, objective) for objective in study.objectives]
-    logged = study.plan.select.metric
+    logged, level = study.plan.select.metric, looks.level(study)
     tried = arm_summary.tuning_runs(study, block, logged)
     return {
         "name": block.plan.name,
         "factors": {factor.name: list(factor.labels) for factor in block.plan.factors},
-        "design": block.plan.lay_out(study.plan.seeds).statement,
+        "design": block.plan.lay_out(study.plan.most_seeds).statement,
         "reference": block.reference,
         "negative_controls": list(block.plan.negative_controls),
         "seeds": sorted({trial.seed for trial in block.records}),
         "objectives": results,
-        "curves": arm_summary.learning_curves(block, logged, LEVEL),
+        "curves": arm_summary.learning_curves(block, logged, level),
         "sheets": arm_summary.sheets(block),
         "tuning": tried,
         "tuning_metric": logged,
         "effort": budgets.effort(
-            study.records, tuning_block(block.plan.name), logged, study.plan.select.direction, LEVEL
+            study.records, tuning_block(block.plan.name), logged, study.plan.select.direction, level
         ),
         "notes": [
             *_block_notes(block, results[0]["arms"]),
@@ -140,30 +141,31 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
 
 
 def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[str, Any]:
-    result = factorial_summary.analyse(block, objective, LEVEL)
+    level = looks.level(study)
+    result = factorial_summary.analyse(block, objective, level)
     of_images, left_out = (
         image_differences.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
     )
-    rows = arm_summary.rows(block, objective, LEVEL)
+    rows = arm_summary.rows(block, objective, level)
     step = resolution(block, objective)
-    curves = budgets.analyse(block, objective, LEVEL)
+    curves = budgets.analyse(block, objective, level)
+    best = arm_summary.best(rows, objective.sign, level, step)
+    against_best = arm_summary.against_best(rows, level, step)
     return {
         "metric": objective.metric,
         "direction": objective.direction,
-        "arms": rows,
-        **result,
+        **looks.held(study, {"arms": rows, **result}),
         "images": of_images,
-        "best": arm_summary.best(rows, objective.sign, LEVEL, step),
-        "against_best": arm_summary.against_best(rows, LEVEL, step),
-        "fronts": fronts.of_block(block, objective, rows, LEVEL, step),
+        **looks.held(study, {"best": best, "against_best": against_best}),
+        "fronts": fronts.of_block(block, objective, rows, level, step),
         "budgets": curves,
-        "datasets": datasets.of_block(block, objective, LEVEL),
+        "datasets": datasets.of_block(block, objective, level),
         "notes": [
             *result["notes"],
             *_diverged(rows),
             *_unpaired(rows),
             *budgets.notes(curves),
-            *arm_summary.uneven(rows, LEVEL),
+            *arm_summary.uneven(rows, level),
             *left_out,
         ],
     }

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ablations.layout import SHARES
 from ablations.plan import Objective
-
-SHARES = ("accuracy", "accuracy_top5", "accuracy_top1", "ece", "class_accuracy")
-"""Last parts of metrics between 0 and 1, which people read in percent."""
 
 SWITCHES = (("off", "on"), ("false", "true"), ("no", "yes"), ("without", "with"))
 ON = tuple(on for _, on in SWITCHES)

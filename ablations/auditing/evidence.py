@@ -118,7 +118,8 @@ def read(path: Path) -> Evidence:
     planned: dict[int, Trial] = {}
     try:
         plan = plans.read(document.plan_node(study.content))
-        planned = {trial.number: trial for trial in expand(plan, study.content.get("given") or ())}
+        seeds = None if plan.until is None else plan.until.after(study.looks)
+        planned = {trial.number: trial for trial in expand(plan, study.content.get("given") or (), seeds)}
     except InputError as error:
         reasons["planned"] = f"this version cannot expand the plan: {' '.join(str(error).split())}"
     stored = None

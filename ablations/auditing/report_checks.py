@@ -10,16 +10,34 @@ from typing import Any
 
 from ablations import report
 from ablations.analysis import study as studies
+from ablations.analysis.axes import looks
 from ablations.analysis.study import Study
 from ablations.analysis.summary import derive
 from ablations.auditing.checks import CLOSE, Check
 from ablations.auditing.evidence import AuditedTrial, Evidence
 from ablations.auditing.trial_checks import OF_THE_STUDY
-from ablations.layout import COMPLETE, DIVERGED, ENDED, FACTOR, PARAMETER, PLANNED, run_directory
+from ablations.layout import COMPLETE, DIVERGED, ENDED, FACTOR, LOOKS, PARAMETER, PLANNED, run_directory
+from ablations.registration import analysis_plan
 from tasks.system import results
 
 SUMMARY = "summary.json"
 _ABSENT = "there is no {}: python -m ablations.report DIR writes it"
+
+
+def looked(evidence: Evidence) -> list[Check]:
+    """Of a study that adds seeds, each look made again; whether its trials are those that follow, `planned` checks."""
+    until = evidence.study.plan.until
+    if until is None:
+        return []
+    check, study = Check("looks.json from the trials' files"), fresh(evidence)
+    for place, look in enumerate(study.looks):
+        where = f"look {place + 1}"
+        check.compare(LOOKS, f"{where}, seeds", look.seeds, until.after(study.looks[:place]))
+        if look.code == analysis_plan.code():
+            check.compare_trees(LOOKS, look.written, looks.look(study, look.seeds).written, CLOSE, where)
+        else:
+            check.skip(f"other code ({look.code}) looked: check with that revision")
+    return [check]
 
 
 def derived(evidence: Evidence) -> tuple[Check, Check]:

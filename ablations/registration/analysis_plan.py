@@ -48,6 +48,9 @@ def statement(plan: Plan) -> dict[str, Any]:
     if plan.tuning is not None:
         levels = ", ".join(f"{level:g}" for level in plan.tuning.levels)
         shared["tuning"] = f"{plan.tuning.key} of {levels} by {_aim(plan.select)}; the test split is not read"
+    if plan.until is not None:
+        shared["seeds"] = f"added {plan.until.words}; looks at {', '.join(map(str, plan.until.looks))}"
+        shared["at every look"] = "intervals and tests hold at all of these looks together"
     return {"blocks": blocks, **shared}
 
 

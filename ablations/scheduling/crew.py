@@ -1,17 +1,19 @@
-"""The workers of one call of a study, and what is seen of them."""
+"""The workers of one call of a study, what is seen of them, and the looks at the scores between blocks of seeds."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from rich.console import Console
 
+from ablations.layout import LOOKS, RESULTS
 from ablations.plan import Plan
 from ablations.scheduling import engines, files
 from ablations.scheduling.engines import Engine
@@ -21,11 +23,17 @@ from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.progress import ProgressBar
 from ablations.scheduling.request import Request
 from ablations.scheduling.storage import StorageError
+from ablations.trials import expand
+from ablations.until import Look, read_looks, written_looks
 
 LOOK = 5.0
 """Seconds between looks at the storage."""
 DEATHS = 6
 """Deaths of one worker after which it is not replaced, if no trial has come any further meanwhile."""
+
+
+Looking = Callable[[Path, int], Look]
+"""What judges so many seeds of the study in a directory."""
 
 
 class Crew:
@@ -96,6 +104,49 @@ class Crew:
         elif died:
             engine.start(died)
         return bool(died) or None in endings.values(), troubles
+
+
+def carry_out(request: Request, plan: Plan, ledger: StudyLedger, console: Console, look: Looking) -> list[str]:
+    """Carry out all trials, block by block where seeds are added; what stood in the way, a line each.
+
+    What a look decides follows from the trials that it looks at, and is written down before trials are added: whoever
+    joins or continues the study comes to the same looks.
+    """
+    if plan.until is None:
+        ledger.enroll(expand(plan, request.given))
+        return Crew(request, plan, ledger, console).carry_out()
+    looks = [*read_looks(request.directory)]
+    _say(console, f"{plan.name}: {_announcement(plan, request.given)}")
+    while True:
+        seeds = plan.until.after(looks)
+        ledger.enroll(expand(plan, request.given, seeds))
+        troubles = Crew(request, plan, ledger, console).carry_out()
+        if troubles or (looks and looks[-1].stop):
+            return troubles
+        entries = ledger.entries()
+        missing = sum(entry.state not in RESULTS for entry in entries if entry.planned.seed < seeds)
+        if missing:
+            _say(
+                console,
+                f"no look at {seeds} seeds, since {missing} of their trials failed; the same command tries again",
+            )
+            return troubles
+        files.write_table(request.directory, entries)
+        looks.append(look(request.directory, seeds))
+        files.write(request.directory / LOOKS, written_looks(looks))
+        _say(console, f"{plan.name}: {plan.until.finding(looks[-1])}")
+
+
+def _announcement(plan: Plan, given: Sequence[str]) -> str:
+    """How many trials and seeds there will be, at least and at most."""
+    assert plan.until is not None
+    least, most = (len(expand(plan, given, seeds)) for seeds in (plan.until.first, plan.until.most))
+    looks = ", ".join(map(str, plan.until.looks))
+    return f"{least:,} to {most:,} trials, {plan.until.words}; looks at {looks} seeds"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from rich.console import Console
 from ablations import plan as plans
 from ablations.plan import Plan
 from ablations.scheduling import files, storage
-from ablations.scheduling.crew import Crew
+from ablations.scheduling.crew import Looking, carry_out
 from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.progress import conclude
 from ablations.scheduling.request import Request
@@ -20,8 +20,10 @@ from ablations.trials import check, expand, refuse_other, sections
 from operators.errors import InputError
 
 
-def run(request: Request, report: Callable[[Path], Path]) -> int:
+def run(request: Request, report: Callable[[Path], Path], look: Looking) -> int:
     """Carry out what is left of a study, and let `report` say where the report of its directory lies.
+
+    `look` judges the first seeds of a study that adds seeds `until` they are enough.
 
     Returns:
         exit status: 0 if every trial has a result, 1 if one failed or it was stopped.
@@ -51,8 +53,7 @@ def run(request: Request, report: Callable[[Path], Path]) -> int:
         with storage.guard(request.storage):
             plan = _agree(ledger, plan)
         files.write_plan(directory, plan, request.given, shown(request.storage), ledger)
-        ledger.enroll(expand(plan, request.given))
-        troubles = Crew(request, plan, ledger, console).carry_out()
+        troubles = carry_out(request, plan, ledger, console, look)
         entries = ledger.entries()
     finally:
         storage.close(opened)

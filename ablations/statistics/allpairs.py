@@ -128,8 +128,8 @@ def best_arm(scores: Scores, sign: int, level: float = 0.95, resolution: float =
         return BestArm(best, means[best], -math.inf, math.inf, means[best], len(means))
     error = max(float(np.std(values, ddof=1)), resolution / math.sqrt(2)) / math.sqrt(n)
     plain = float(special.stdtrit(n - 1, (1 + level) / 2))
-    flattered = _flattered(len(means), n, level)
-    low, high = (flattered, plain) if sign > 0 else (plain, flattered)
+    wider = flattered(len(means), n, level)
+    low, high = (wider, plain) if sign > 0 else (plain, wider)
     mean = means[best]
     return BestArm(best, mean, mean - low * error, mean + high * error, _shrunken(scores, mean), len(means))
 
@@ -149,7 +149,7 @@ def _shrunken(scores: Scores, mean: float) -> float:
 
 
 @cache
-def _flattered(arms: int, n: int, level: float) -> float:
+def flattered(arms: int, n: int, level: float) -> float:
     """Factor of the standard error at the end that choosing the best of `arms` flatters, with `n` scores of each."""
     tables = np.random.default_rng(0).standard_normal((DRAWS, arms, n))
     means = tables.mean(axis=2)

@@ -1,21 +1,21 @@
 """Intervals and p-values of a study that looks at its scores several times and may stop at each look.
 
 Whoever looks at 95 % intervals after 3, 6, …, 20 seeds and stops when one of them shows something is wrong more often
-than in 5 % of the studies: each look is another chance. The looks are planned here, and each is held to a stricter level,
-such that an interval misses the truth at *any* look with the promised probability. Then it does not matter by which rule
-the study stops, and an interval may be read at whichever look it stopped at.
+than in 5 % of the studies: each look is another chance. The looks are planned here, and each is held to a stricter
+level, such that an interval misses the truth at *any* look with the promised probability. Then it does not matter by
+which rule the study stops, and an interval may be read at whichever look it stopped at.
 
 The error of a look is in proportion to the cube of its number of seeds. So little is spent on early looks, at which few
 seeds show little, and a study that goes on to its last look ends with intervals hardly wider than those of a study that
-looked once. How much there is to spend is found by drawing: scores of an effect without any truth in it, its t test at
-each look with the error of `moderated.py`, and the smallest p of all looks, each p over the cube. The effect is one of
-eight arms. Its p at different looks hang together less than those of other statistics that a study says (of one mean, of
-one pair of two arms, of the largest of a family), which need levels that are no stricter: docs/results/statistics.md has
-what they then do.
+looked once. How much there is to spend is found by drawing: scores of eight arms without any effect, the p of the
+largest of their seven effects at each look with the errors of `moderated.py`, and the smallest p of all looks, each
+over the cube. The largest of a family changes from look to look, so that its p at different looks hang together less
+than those of a mean or of a pair of arms, which need levels that are no stricter. docs/results/statistics.md has what
+each of them does.
 
 Sources: Jennison and Turnbull, "Interim analyses: the repeated confidence interval approach", J. R. Stat. Soc. B 51
-(1989); Kim and DeMets, "Design and analysis of group sequential tests based on the type I error spending rate function",
-Biometrika 74 (1987), for powers of the share of the data.
+(1989); Kim and DeMets, "Design and analysis of group sequential tests based on the type I error spending rate
+function", Biometrika 74 (1987), for powers of the share of the data.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
 
 from ablations.statistics.coding import Array
 from ablations.statistics.intervals import check_level
-from ablations.statistics.moderated import DRAWS, combine
+from ablations.statistics.moderated import DRAWS, combine, quantiles
 
 SPENDING = 3
 """Power of the share of seeds that the error of a look is in proportion to."""
-_ARMS = 8
+_EFFECTS = 7
+_LEVEL = 0.95
 _CHUNK = 1_000
 
 
@@ -70,16 +70,16 @@ def _share(looks: Sequence[int], seeds: int) -> float:
 def _smallest(looks: tuple[int, ...]) -> Array:
     """Sorted, the smallest of the p-values at the looks, each over its share, of each drawn study."""
     rng = np.random.default_rng(0)
-    found = []
-    for _ in range(DRAWS // _CHUNK):
-        # Of eight arms, seven contrasts that are independent and alike; the first one is the effect.
-        scores = rng.standard_normal((looks[-1], _ARMS - 1, _CHUNK))
+    largest = np.empty((len(looks), DRAWS))
+    for start in range(0, DRAWS, _CHUNK):
+        scores = rng.standard_normal((looks[-1], _EFFECTS, _CHUNK))
         sums, squares = scores.cumsum(axis=0), np.square(scores).cumsum(axis=0)
-        smallest = np.full(_CHUNK, np.inf)
-        for n in looks:
+        for place, n in enumerate(looks):
             variances = (squares[n - 1] - np.square(sums[n - 1]) / n) / (n - 1) / n
-            error, df = combine(variances[0], variances.mean(axis=0), n - 1, (_ARMS - 1) * (n - 1))
-            p = 2 * special.stdtr(df, -np.abs(sums[n - 1, 0] / n) / error)
-            smallest = np.minimum(smallest, p / _share(looks, n))
-        found.append(smallest)
-    return np.sort(np.concatenate(found))
+            pooled = np.broadcast_to(variances.mean(axis=0), variances.shape)
+            error, df = combine(variances, pooled, n - 1, _EFFECTS * (n - 1))
+            ratios = np.abs(sums[n - 1] / n) / (quantiles(df, _LEVEL) * error)
+            largest[place, start : start + _CHUNK] = ratios.max(axis=0)
+    ranks = largest.argsort(axis=1).argsort(axis=1)
+    shares = np.array([_share(looks, n) for n in looks])
+    return np.asarray(np.sort((((DRAWS - ranks) / DRAWS) / shares[:, None]).min(axis=0)))

@@ -163,6 +163,18 @@ def family(model: FactorialModel, contrasts: Array, level: float, prior: float) 
     return _drawn(key, level, prior)
 
 
+def quantiles(df: Array, level: float) -> Array:
+    """Quantiles of t for two-sided intervals, by interpolation in 1/df: exactly they would take most of the time."""
+    inverse_df, exact = _grid(level)
+    return np.asarray(np.interp(1 / df, inverse_df, exact))
+
+
+@lru_cache(maxsize=8)
+def _grid(level: float) -> tuple[Array, Array]:
+    inverse_df = np.linspace(0, 1, 4001)[1:]
+    return inverse_df, special.stdtrit(1 / inverse_df, (1 + level) / 2)
+
+
 @dataclass(frozen=True)
 class _Design:
     """A model and a family of effects; two with the same `key` have the same distribution."""
@@ -183,14 +195,11 @@ def _drawn(design: _Design, level: float, prior: float) -> Array:
     model = design.model
     weights = model.run_weights(design.contrasts)
     rng = np.random.default_rng(0)
-    # Quantiles of t, by interpolation in 1/df: exactly they would take most of the time.
-    inverse_df = np.linspace(0, 1, 4001)[1:]
-    quantiles = special.stdtrit(1 / inverse_df, (1 + level) / 2)
     largest = []
     for _ in range(DRAWS // _CHUNK):
         tables = rng.standard_normal((_CHUNK, model.runs))
         rest = tables - (tables @ model.matrix.basis) @ model.matrix.basis.T
         error, df = errors(model, weights, rest, prior)
-        ratios = np.abs(tables @ weights.T) / (np.interp(1 / df, inverse_df, quantiles) * error)
+        ratios = np.abs(tables @ weights.T) / (quantiles(df, level) * error)
         largest.append(ratios.max(axis=1))
     return np.sort(np.concatenate(largest))

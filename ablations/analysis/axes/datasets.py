@@ -10,8 +10,9 @@ import numpy as np
 
 from ablations.analysis.axes.budgets import grouped, without
 from ablations.analysis.study import BlockRecords
-from ablations.analysis.words import SHARES, Scale, p_said, plural
+from ablations.analysis.words import Scale, p_said, plural
 from ablations.factors import DATASETS
+from ablations.layout import SHARES
 from ablations.plan import Objective
 from ablations.statistics import holm
 from ablations.statistics.datasets import (
