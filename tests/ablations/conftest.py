@@ -18,6 +18,7 @@ import pytest
 
 from ablations import plan as plans
 from ablations.plan import Plan
+from ablations.scheduling import crew as crews
 from ablations.scheduling import worker
 from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import close, open_storage
@@ -104,6 +105,28 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
     monkeypatch.setattr(choosing, "compose", fake_config)
     monkeypatch.setattr(patience, "PAUSE", 0.05)
     return stand_in
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Studies write below the working directory, and the report is not this test's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def crew(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> Runs:
+    """Workers in this process, and a report that is one word."""
+
+    def carry_out(self: Any) -> list[str]:
+        plan = plans.read(self._request.node)
+        worker.work(plan, self._ledger, self._request.directory, Stop())
+        return []
+
+    monkeypatch.setattr(crews.Crew, "carry_out", carry_out)
+    monkeypatch.setattr("ablations.report.build", lambda directory: Path(directory, "report.html"))
+    return runs
 
 
 class Bench:

@@ -208,6 +208,59 @@ BAD_PLANS: list[tuple[str, Any, str]] = [
 ]
 
 
+BAD_UNTIL: list[tuple[Any, str]] = [
+    ({"decied": True}, "until has no 'decied': allowed are add, decide, halfwidth, most; did you mean 'decide'"),
+    (["decide"], "until must be a mapping"),
+    ({"most": 9}, "until needs either halfwidth: NUMBER or decide: true"),
+    ({"decide": True, "halfwidth": 0.01}, "until needs either halfwidth: NUMBER or decide: true"),
+    ({"decide": "yes"}, "decide of until='yes' must be true or false"),
+    ({"halfwidth": 0}, "halfwidth of until=0 must be a number >= 1e-12"),
+    ({"halfwidth": "0.5 points"}, "halfwidth of until='0.5 points' must be a number"),
+    ({"halfwidth": 0.5}, "it is a share, as the objective is; half a percentage point is 0.005"),
+    ({"decide": True, "most": 2}, "most of until=2 must be an integer >= 3 and <= 100"),
+    ({"decide": True, "most": 1000}, "most of until=1000 must be an integer"),
+    ({"decide": True, "add": 0}, "add of until=0 must be an integer >= 1"),
+]
+
+
+@pytest.mark.parametrize(("until", "expected"), BAD_UNTIL)
+def test_bad_rule_for_adding_seeds_is_refused(node: dict[str, Any], until: Any, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        plans.read({**node, "until": until})
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_adding_seeds_needs_two_of_them_and_a_question_about_arms(node: dict[str, Any]) -> None:
+    until = {"until": {"decide": True}}
+    with pytest.raises(InputError, match="until needs seeds: 2 or more for its first look, and seeds=1 gives no"):
+        plans.read({**node, **until, "seeds": 1})
+    steps = {"key": "trainer.max_steps", "levels": [5, 9], "role": "budget"}
+    node["blocks"][0]["factors"]["steps"] = steps
+    with pytest.raises(InputError, match="factor steps of block window has role: budget"):
+        plans.read({**node, **until})
+    with pytest.raises(InputError, match="kind tune has no 'until'"):
+        plans.read({"kind": "tune", "name": "a", "question": "b", "objectives": [{"metric": "val/accuracy"}], **until})
+
+
+def test_a_plan_that_adds_seeds_counts_its_most_and_lays_out_its_design_once(node: dict[str, Any]) -> None:
+    plan = plans.read({**node, "until": {"halfwidth": 0.004}})
+    assert plan.until is not None
+    assert plan.until.looks == (2, 4, 6, 8, 10, 12, 14, 16, 18, 20)
+    assert plan.size == 20 * 5
+    assert plans.read(plans.written(plan)) == plan
+    first, later = expand(plan, []), expand(plan, [], 6)
+    assert (len(first), len(later)) == (10, 30)
+    assert later[:10] == first
+    fixed = plans.read(node)
+    assert "until" not in sections(fixed, [])
+    assert {**sections(fixed, []), "until": sections(plan, [])["until"]} == sections(plan, [])
+    assert (
+        sections(plan, [])["until"]
+        != sections(plans.read({**node, "seeds": 3, "until": {"halfwidth": 0.004}}), [])["until"]
+    )
+
+
 @pytest.mark.parametrize(("key", "value", "expected"), BAD_PLANS)
 def test_bad_plan_is_refused(node: dict[str, Any], key: str, value: Any, expected: str) -> None:
     with pytest.raises(InputError) as caught:

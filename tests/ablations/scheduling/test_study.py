@@ -16,9 +16,6 @@ from lightning.pytorch import Callback
 
 import ablations
 from ablations import __main__ as cli
-from ablations import plan as plans
-from ablations.scheduling import crew as crews
-from ablations.scheduling import worker
 from ablations.scheduling.engines.local import local_environment
 from ablations.scheduling.trial import attempt
 from tasks.system.signals import Stop
@@ -28,28 +25,6 @@ ROOT = Path(ablations.__file__).parent.parent
 TIMES = {
     "train/seconds", "train/images_per_second", "train/memory_mb", "train/step_ms", "inference/image_ms", "seconds",
 }  # fmt: skip
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Studies write below the working directory, and the report is not this test's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    return tmp_path
-
-
-@pytest.fixture
-def crew(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> Runs:
-    """Workers in this process, and a report that is one word."""
-
-    def carry_out(self: Any) -> list[str]:
-        plan = plans.read(self._request.node)
-        worker.work(plan, self._ledger, self._request.directory, Stop())
-        return []
-
-    monkeypatch.setattr(crews.Crew, "carry_out", carry_out)
-    monkeypatch.setattr("ablations.report.build", lambda directory: Path(directory, "report.html"))
-    return runs
 
 
 def rows(directory: Path) -> list[dict[str, str]]:

@@ -32,9 +32,9 @@ PLANS: Sequence[Until] = (
     Until(3, 20, 1, decide=True),
     Until(5, 20, 5, decide=True),
 )
-WIDTH = 1.6
+WIDTH = 2.0
 """Half of an interval at which a study stops, in standard deviations of a run."""
-LEAD = 1.5
+LEAD = 3.0
 """By how much the first arm is better, where it is."""
 
 
