@@ -65,21 +65,9 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
         level: of the intervals.
     """
     observations = _observations(block, objective)
-    step = resolution(block, objective)
-    factors = {factor.name: factor.labels for factor in block.plan.factors}
-    if not any(math.isfinite(observation.value) for observation in observations):
+    fit, tested = _fit(block, objective, observations, level)
+    if fit is None:
         return nothing()
-    # One at a time shows no interaction; what would be aliased is not asked for.
-    order = 1 if block.plan.design == "one_at_a_time" else None
-    fit = fit_factorial(observations, factors, order=order, level=level)
-    candidates = _effects(fit, block)
-    errors = moderate(fit, [candidate.effect for candidate in candidates], step)
-    asked = [candidate for candidate in candidates if candidate.effect.name.partition(": ")[0] in block.plan.asks]
-    answers = moderate(fit, [candidate.effect for candidate in asked], step)
-    tested = [replace(candidate, error=error) for candidate, error in zip(candidates, errors, strict=True)]
-    for candidate, error in zip(asked, answers, strict=True):
-        place = candidates.index(candidate)
-        tested[place] = replace(tested[place], error=error, asked=len(asked))
     sizes = [_findable(fit, each, each.asked or len(tested), level) for each in tested]
     effects = [_effect_row(each, size) for each, size in zip(tested, sizes, strict=True)]
     return {
@@ -114,6 +102,34 @@ def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str
         "missing": list(fit.missing),
         "notes": [*_notes(fit, effects), *_unseen_controls(block, tested)],
     }
+
+
+def effect_rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[str, Any]]:
+    """The effects that `analyse` tells, without what would be findable, which takes most of its time."""
+    _, tested = _fit(block, objective, _observations(block, objective), level)
+    return [_effect_row(each, None) for each in tested]
+
+
+def _fit(
+    block: BlockRecords, objective: Objective, observations: Sequence[Observation], level: float
+) -> tuple[FactorialFit | None, list[_Tested]]:
+    """The model and the effects that are told, with their errors; None where there is no score yet."""
+    if not any(math.isfinite(observation.value) for observation in observations):
+        return None, []
+    step = resolution(block, objective)
+    factors = {factor.name: factor.labels for factor in block.plan.factors}
+    # One at a time shows no interaction; what would be aliased is not asked for.
+    order = 1 if block.plan.design == "one_at_a_time" else None
+    fit = fit_factorial(observations, factors, order=order, level=level)
+    candidates = _effects(fit, block)
+    errors = moderate(fit, [candidate.effect for candidate in candidates], step)
+    asked = [candidate for candidate in candidates if candidate.effect.name.partition(": ")[0] in block.plan.asks]
+    answers = moderate(fit, [candidate.effect for candidate in asked], step)
+    tested = [replace(candidate, error=error) for candidate, error in zip(candidates, errors, strict=True)]
+    for candidate, error in zip(asked, answers, strict=True):
+        place = candidates.index(candidate)
+        tested[place] = replace(tested[place], error=error, asked=len(asked))
+    return fit, tested
 
 
 def nothing() -> dict[str, Any]:

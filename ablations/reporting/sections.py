@@ -41,6 +41,25 @@ def _opening(summary: Mapping[str, Any]) -> Iterator[Element]:
     )
     if summary["notes"]:
         yield Notes(summary["notes"])
+    yield from _looks(summary)
+
+
+def _looks(summary: Mapping[str, Any]) -> Iterator[Element]:
+    """What a study that adds seeds found at each look."""
+    if not summary["looks"]:
+        return
+    scale = scale_of(summary["blocks"][0]["objectives"][0])
+    rows = [
+        [
+            str(look["seeds"]),
+            f"{look['enough']} of {look['intervals']}",
+            DASH if look["widest"] is None else f"{scale.half(look['widest'])}{scale.points}",
+            "stop" if look["stop"] else "more seeds",
+        ]
+        for look in summary["looks"]
+    ]
+    header = ["seeds", "intervals of the answer that are enough", "the widest of them all", "so"]
+    yield Folded(plural(len(rows), "look"), ReportTable(header, rows))
 
 
 def _block(block: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Element]:

@@ -37,7 +37,7 @@ def arm_table(result: Mapping[str, Any], level: float) -> tuple[list[str], list[
 
 def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Name of a CSV -> its rows: all that the report shows or plots."""
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[str, list[dict[str, Any]]] = {"looks": list(summary["looks"])}
     for block in summary["blocks"]:
         for result in block["objectives"]:
             where = {"block": block["name"], "metric": result["metric"]}

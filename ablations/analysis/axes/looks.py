@@ -56,7 +56,7 @@ def look(study: Study, seeds: int) -> Look:
 def _intervals(block: BlockRecords, objective: Objective, nominal: float) -> list[Ends]:
     """The intervals that the block's answer is about, with the margin of the block."""
     rows = arm_summary.rows(block, objective, nominal)
-    found = factorial_summary.analyse(block, objective, nominal)
     against = arm_summary.against_best(rows, nominal, resolution(block, objective))
-    ends = answer.intervals({**found, "against_best": against}, len(block.plan.factors))
+    found = factorial_summary.effect_rows(block, objective, nominal)
+    ends = answer.intervals({"effects": found, "against_best": against}, len(block.plan.factors))
     return [(low, high, block.plan.margin) for low, high in ends]

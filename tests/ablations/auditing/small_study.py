@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ablations import plan as plans
 from ablations import report
+from ablations.analysis import study as studies
+from ablations.analysis.axes import looks
 from ablations.auditing import setting_checks
 from ablations.registration import environment_lock
 from ablations.registration.environment_lock import Environment
+from ablations.scheduling import crew as crews
 from ablations.scheduling import files, worker
+from ablations.scheduling.engines.settings import EngineSettings
 from ablations.scheduling.ledger import StudyLedger
+from ablations.scheduling.request import Request
 from ablations.scheduling.storage import close, open_storage
 from ablations.scheduling.trial import attempt, choosing
-from ablations.trials import expand, sections
+from ablations.trials import sections
 from tasks.system import results
 from tasks.system.signals import Stop
 from tests.ablations.fake_study import REVISION, predictions, provenance
@@ -83,19 +90,29 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempt, "compose", compose)
     monkeypatch.setattr(choosing, "compose", compose)
     monkeypatch.setattr(setting_checks, "compose", compose)
+    monkeypatch.setattr(crews.Crew, "carry_out", _work_here)
 
 
-def build(directory: Path, seeds: int = 3, storage: str = "journal:{}/study.log") -> Path:
-    """Carry out the study, and write its report."""
-    plan = plans.read({**NODE, "seeds": seeds})
+def _work_here(crew: Any) -> list[str]:
+    """Stands for a crew: its worker is this process."""
+    request = crew._request
+    worker.work(plans.read(request.node), crew._ledger, request.directory, Stop())
+    files.write_table(request.directory, crew._ledger.entries())
+    return []
+
+
+def build(directory: Path, seeds: int = 3, storage: str = "journal:{}/study.log", **more: Any) -> Path:
+    """Carry out the study, with `more` in its plan, and write its report."""
+    node = {**NODE, "seeds": seeds, **more}
+    plan = plans.read(node)
     directory.mkdir(exist_ok=True)
     url = storage.format(directory)
     opened = open_storage(url)
     design = sections(plan, GIVEN)
     ledger = StudyLedger.join(opened, url, plan.name, directory / "locks", sections=design, objectives=plan.objectives)
     files.write_plan(directory, plan, GIVEN, url, ledger)
-    ledger.enroll(expand(plan, GIVEN))
-    worker.work(plan, ledger, directory, Stop())
+    request = Request(node, GIVEN, directory, url, EngineSettings())
+    crews.carry_out(request, plan, ledger, Console(file=StringIO()), lambda path, n: looks.look(studies.read(path), n))
     files.write_table(directory, ledger.entries())
     close(opened)
     report.build(directory)

@@ -254,6 +254,24 @@ def test_report_of_other_code_cannot_be_compared(study: Path, monkeypatch: pytes
     assert [reason.startswith("other code") for reason in (*summary.unchecked, *pages.unchecked)] == [True, True]
 
 
+def test_looks_of_a_study_that_adds_seeds_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_study.patch(monkeypatch)
+    tuning = {"key": "optimizer.lr", "levels": [0.001]}
+    path = small_study.build(tmp_path / "s", seeds=2, until={"decide": True, "most": 3, "add": 1}, tuning=tuning)
+    checks = {check.name: check for check in audit.audit(path)}
+    assert not any(check.differences for check in checks.values())
+    again = checks["looks.json from the trials' files"]
+    assert again.checked == 2 * 7
+    looks = json.loads((path / "looks.json").read_text())
+    looks[0]["widest"] /= 2
+    (path / "looks.json").write_text(json.dumps(looks))
+    (check,) = report_checks.looked(evidences.read(path))
+    assert [difference.key for difference in check.differences] == ["look 1.widest"]
+    (path / "looks.json").write_text(json.dumps([{**looks[0], "stop": True}]))  # a third seed that nobody asked for
+    planned = trial_checks.planned(evidences.read(path))
+    assert any("rows of trial 8" in difference.key for difference in planned.differences)
+
+
 def test_study_of_an_older_version_says_what_cannot_be_checked(tmp_path: Path) -> None:
     path = fake_study.mixers(tmp_path / "old", seeds=2)
     checks = {check.name: check for check in audit.audit(path)}

@@ -179,6 +179,8 @@ def _at_the_stop(tables: Array, truth: Array, until: Until, looks: Sequence[int]
     first, second = np.array([*combinations(range(ARMS), 2)]).T
     for n in until.looks:
         places, level = np.flatnonzero(going), level_at(looks, n, LEVEL)
+        if not len(places):
+            break
         part = tables[places, :, :n]
         told = tell(pairs(ARMS, n), part, level)
         best = part.mean(axis=2).argmax(axis=1)
