@@ -52,14 +52,14 @@ def test_the_answer_says_how_often_it_looked_and_why_it_stopped(tmp_path: Path) 
     summary = analyse(studies.read(path))
     assert summary["answer"].endswith(
         " Seeds are added until each effect of the answer is shown, or shown to be within the margin: it looked 3 "
-        "times, at 3, 6, 8 seeds, and stopped at its most seeds, where 2 of 3 decide. Intervals and p-values hold at all 3 "
-        "planned looks together, up to 8 seeds."
+        "times, at 3, 6, 8 seeds, and stopped at its most seeds, where 2 of 3 decide. Intervals and p-values hold at "
+        "all 3 planned looks together, up to 8 seeds."
     )
     assert [look["seeds"] for look in summary["looks"]] == [3, 6, 8]
     told = next(one for one in sections.report(summary, []) if isinstance(one, Folded) and one.summary == "3 looks")
     assert isinstance(told.inside, ReportTable)
     assert [(row[0], row[1], row[3]) for row in told.inside.rows] == [
-        ("3", "0 of 3", "more seeds"),
+        ("3", "1 of 3", "more seeds"),
         ("6", "2 of 3", "more seeds"),
         ("8", "2 of 3", "stop"),
     ]
