@@ -84,11 +84,11 @@ def value(option: str, text: str) -> Any:
     """The value of the option `study.OPTION` as YAML has it, in plain containers; raises `InputError` if it is none."""
     try:
         userfiles.check_text(f"study.{option}", text, MOST_VALUES)
-        found = yaml.safe_load(text)
-        _check_values(found, f"study.{option}")
+        content = yaml.safe_load(text)
+        _check_values(content, f"study.{option}")
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"study.{option}={nodes.short(text)} cannot be read as YAML") from error
-    return found
+    return content
 
 
 def _check_values(value: Any, where: str, depth: int = 0) -> None:

@@ -44,7 +44,7 @@ class Until:
     @classmethod
     def read(cls, node: Any, seeds: int, share: bool) -> Until:
         """From the study's `until`; `seeds` are those of the study, `share` says that its objective is at most 1."""
-        allowed = [one.name for one in fields(cls) if one.name != "first"]
+        allowed = [field.name for field in fields(cls) if field.name != "first"]
         given = nodes.mapping("until", node, allowed)
         if seeds < 2:
             raise InputError(f"until needs seeds: 2 or more for its first look, and seeds={seeds} gives no interval")
@@ -131,12 +131,12 @@ class Until:
         last, number = looks[-1], "once" if len(looks) == 1 else f"{len(looks)} times"
         counted = f"{last.enough} of {last.intervals} {'decide' if self.decide else 'are so narrow'}"
         if not last.stop:
-            said = f"it has looked {number}, at {seeds} seeds, and goes on, since {counted}"
+            course = f"it has looked {number}, at {seeds} seeds, and goes on, since {counted}"
         elif last.intervals and last.enough == last.intervals:
-            said = f"it looked {number}, at {seeds} seeds, and stopped, since all {counted}"
+            course = f"it looked {number}, at {seeds} seeds, and stopped, since all {counted}"
         else:
-            said = f"it looked {number}, at {seeds} seeds, and stopped at its most seeds, where {counted}"
-        return f"{rule}: {said}. {promise}"
+            course = f"it looked {number}, at {seeds} seeds, and stopped at its most seeds, where {counted}"
+        return f"{rule}: {course}. {promise}"
 
     def after(self, looks: Sequence[Look]) -> int:
         """The seeds of the study once it has made these looks."""
@@ -167,7 +167,7 @@ class Look:
         Raises:
             InputError: it is something else.
         """
-        names = [one.name for one in fields(cls)]
+        names = [field.name for field in fields(cls)]
         given = nodes.mapping("a look", node, names, names)
         for name in ("seeds", "intervals", "enough"):
             check_number(f"{name} of a look", given[name], least=0, integer=True)

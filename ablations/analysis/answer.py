@@ -25,8 +25,8 @@ def sentence(study: Study, summary: Mapping[str, Any]) -> str:
         parts.append(f"block {block['name']}: {sentences}" if len(summary["blocks"]) > 1 else sentences)
     text = "; ".join(parts)
     # A name of code keeps its case: pde_ssm.
-    said = f"{text[0].upper() if text.partition(' ')[0].strip(':').isalpha() else text[0]}{text[1:]}."
-    return said if study.plan.until is None else f"{said} {study.plan.until.account(study.looks)}"
+    answer = f"{text[0].upper() if text.partition(' ')[0].strip(':').isalpha() else text[0]}{text[1:]}."
+    return answer if study.plan.until is None else f"{answer} {study.plan.until.account(study.looks)}"
 
 
 def scale_of(result: Mapping[str, Any]) -> Scale:
@@ -41,7 +41,7 @@ def _block(result: Mapping[str, Any], objective: Objective, block: Mapping[str, 
     scale = scale_of(result)
     if all(row["mean"] is None for row in result["arms"]):
         return f"no trial has a {scale.title} yet"
-    asked, effects = _told(result, len(block["factors"]))
+    asked, effects = _asked_and_main(result, len(block["factors"]))
     if result["budgets"] and not asked:
         return budgets.sentence(result["budgets"], objective, scale)
     if result["datasets"] and not asked:
@@ -51,10 +51,12 @@ def _block(result: Mapping[str, Any], objective: Objective, block: Mapping[str, 
     return _winner(result, scale, level, objective)
 
 
-def _told(result: Mapping[str, Any], factors: int) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+def _asked_and_main(
+    result: Mapping[str, Any], factors: int
+) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
     """The effects that the study asks for, and the main effects; neither where the answer is about arms."""
-    asked = [one for one in result["effects"] if one["asked"]]
-    effects = [one for one in result["effects"] if one["kind"] == "main" and not one["asked"]]
+    asked = [effect for effect in result["effects"] if effect["asked"]]
+    effects = [effect for effect in result["effects"] if effect["kind"] == "main" and not effect["asked"]]
     return asked, effects if asked or len(effects) == factors else []
 
 
@@ -64,11 +66,11 @@ def intervals(result: Mapping[str, Any], factors: int) -> list[tuple[float, floa
     They are those of the effects that it asks for, or else of its main effects but for negative controls, or else of
     all arms' differences to the best one.
     """
-    asked, effects = _told(result, factors)
-    told = asked or [one for one in effects if not one["control"]]
-    if told:
-        return [(one["low_together"], one["high_together"]) for one in told]
-    return [(one["low"], one["high"]) for one in result["against_best"]]
+    asked, effects = _asked_and_main(result, factors)
+    deciding = asked or [effect for effect in effects if not effect["control"]]
+    if deciding:
+        return [(effect["low_together"], effect["high_together"]) for effect in deciding]
+    return [(pair["low"], pair["high"]) for pair in result["against_best"]]
 
 
 def _effects(

@@ -57,6 +57,6 @@ def _intervals(block: BlockRecords, objective: Objective, nominal: float) -> lis
     """The intervals that the block's answer is about, with the margin of the block."""
     rows = arm_summary.rows(block, objective, nominal)
     against = arm_summary.against_best(rows, nominal, resolution(block, objective))
-    found = factorial_summary.effect_rows(block, objective, nominal)
-    ends = answer.intervals({"effects": found, "against_best": against}, len(block.plan.factors))
+    effects = factorial_summary.effect_rows(block, objective, nominal)
+    ends = answer.intervals({"effects": effects, "against_best": against}, len(block.plan.factors))
     return [(low, high, block.plan.margin) for low, high in ends]

@@ -219,7 +219,6 @@ RULES: Sequence[
     ("nine equal arms, until one is told apart from the best", ["one is"], some_pair(ARMS)),
     ("three factors without effects, until one is shown", ["some effect is", "its own interval misses 0"], some_effect),
     ("nine equal arms, until differences are narrow", AT_THE_STOP, stopped(0.0, narrow=True)),
-    ("nine equal arms, until the best is decided", AT_THE_STOP, stopped(0.0, narrow=False)),
     ("one of nine arms is better, until the best is decided", AT_THE_STOP, stopped(LEAD, narrow=False)),
 )  # fmt: skip
 
