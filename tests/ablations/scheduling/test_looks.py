@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+import ablations
 from ablations import __main__ as cli
 from ablations import plan as plans
 from ablations.layout import LOOKS
@@ -23,6 +28,7 @@ from ablations.until import Look, read_looks
 from operators.errors import InputError
 from tests.ablations.conftest import Bench, Runs
 
+ROOT = Path(ablations.__file__).parent.parent
 FACTORS = {"size": {"key": "mixer.size", "levels": [3, 5]}}
 ARMS = 2
 
@@ -187,3 +193,26 @@ def test_the_rule_is_part_of_the_design(
         err = capsys.readouterr().err
         assert "another design (other until)" in err
         assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_killed_study_comes_to_the_same_looks_as_an_undisturbed_one(here: Path, node: dict[str, Any]) -> None:
+    Path("my.yaml").write_text(yaml.safe_dump({**node, "until": {"decide": True, "most": 4, "add": 1}}))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def begin(name: str, workers: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ablations", "study=my.yaml", f"study.dir={name}", f"study.workers={workers}"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    study, record, limit = begin("disturbed", 2), Path("disturbed", LOOKS), time.monotonic() + 400
+    while not record.exists() and time.monotonic() < limit:
+        time.sleep(0.1)
+    study.kill()
+    study.wait()
+    assert len(read_looks(Path("disturbed"))) == 1
+    assert begin("disturbed", 2).wait(500) == 0
+    assert begin("undisturbed", 1).wait(500) == 0
+    assert record.read_bytes() == Path("undisturbed", LOOKS).read_bytes()
+    assert [look.seeds for look in read_looks(Path("disturbed"))] == [2, 3, 4]
+    assert len([*Path("disturbed", "trials").iterdir()]) == 4 * ARMS
+    assert subprocess.run([sys.executable, "-m", "ablations.audit", "disturbed"], env=environment).returncode == 0
