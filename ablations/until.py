@@ -61,7 +61,7 @@ class Until:
             if share and halfwidth > WIDEST_SHARE:
                 raise InputError(
                     f"halfwidth of until={halfwidth:g} is wider than {WIDEST_SHARE:g}: it is a share, as the objective "
-                    f"is; half a percentage point is 0.005"
+                    "is; half a percentage point is 0.005"
                 )
         return cls(seeds, most, add, halfwidth, decide)
 
@@ -96,13 +96,12 @@ class Until:
         """What follows from the `intervals` of the answer at so many seeds."""
         enough = sum(map(self.enough, intervals))
         halves = [(high - low) / 2 for low, high, _ in intervals]
-        widest = max(halves, default=math.inf)
         known = bool(intervals) and enough == len(intervals)
         return Look(
             seeds=seeds,
             intervals=len(intervals),
             enough=enough,
-            widest=widest if math.isfinite(widest) else None,
+            widest=max(halves) if halves and all(map(math.isfinite, halves)) else None,
             stop=known or seeds >= self.most,
             code=code,
         )
@@ -142,7 +141,11 @@ class Until:
         """The seeds of the study once it has made these looks."""
         if not looks:
             return self.first
-        return looks[-1].seeds if looks[-1].stop else next(n for n in self.looks if n > looks[-1].seeds)
+        return (
+            looks[-1].seeds
+            if looks[-1].stop
+            else min((n for n in self.looks if n > looks[-1].seeds), default=self.most)
+        )
 
 
 @dataclass(frozen=True)
