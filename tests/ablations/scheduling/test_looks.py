@@ -215,4 +215,4 @@ def test_a_killed_study_comes_to_the_same_looks_as_an_undisturbed_one(here: Path
     assert record.read_bytes() == Path("undisturbed", LOOKS).read_bytes()
     assert [look.seeds for look in read_looks(Path("disturbed"))] == [2, 3, 4]
     assert len([*Path("disturbed", "trials").iterdir()]) == 4 * ARMS
-    assert subprocess.run([sys.executable, "-m", "ablations.audit", "disturbed"], env=environment).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "ablations.audit", "undisturbed"], env=environment).returncode == 0
