@@ -134,9 +134,10 @@ def test_traceback_on_request(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-def test_divergence_exits_1(capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
+@pytest.mark.parametrize("mixer", [[], ["mixer=pde_ssm", "pde.boundary=absorbing"]], ids=["usual", "absorbing"])
+def test_divergence_exits_1(mixer: list[str], capsys: pytest.CaptureFixture[str], elsewhere: Path) -> None:
     status, _, err = main(
-        capsys, *TINY, "optimizer.lr=1e30", "optimizer.warmup=0", "trainer.clip=0", "hydra.run.dir=run"
+        capsys, *TINY, *mixer, "optimizer.lr=1e30", "optimizer.warmup=0", "trainer.clip=0", "hydra.run.dir=run"
     )
     assert status == 1
     assert err.startswith("diverged at step ")
