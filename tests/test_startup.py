@@ -133,7 +133,15 @@ def test_wrong_words_are_answered_without_importing_what_takes_seconds(refusals)
 
 
 def test_words_that_are_not_of_the_data_do_not_wait_for_numpy(tmp_path):
-    words = ["mixr=3", "mixer=nope", "trainer.max_epochs=x", "model.dim=x", "optimizer.lr=x", "pde.state=x"]
+    words = [
+        "mixr=3",
+        "mixer=nope",
+        "trainer.max_epochs=x",
+        "model.dim=x",
+        "optimizer.lr=x",
+        "pde.state=x",
+        "data.batch_size=-1",
+    ]
     code = "import sys, run\nstatuses = [run.main([word]) for word in sys.argv[1:]]\n"
     code += "print(statuses, sorted({'numpy', 'PIL', 'ssl'} & set(sys.modules)))"
     assert python("-c", code, *words) == f"{[2] * len(words)} []\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,18 @@ DEEPEST = 50
 """Levels of mappings and lists in a configuration."""
 LARGEST = 2**63 - 1
 """What 64 bits hold."""
+
+MOST_WORKERS = max(32, 4 * (os.cpu_count() or 1))
+"""Most workers of a process: beyond a few for each core they only wait for one another."""
+
+MOST_PIXELS = 178_956_970
+"""Most pixels that are ever held in memory: the bound at which Pillow itself refuses. JPEGs are scaled before."""
+
+MOST_SIDE = math.isqrt(MOST_PIXELS)
+"""Largest resolution in pixels."""
+
+DATA_NUMBERS = ("batch_size", "num_workers", "resolution", "val_size", "subset")
+"""What of a data set `check_data` checks."""
 
 _UNITS = ("days", "hours", "minutes", "seconds")
 _TIME = re.compile(r"\d+(:\d{1,2}){3}")
@@ -174,3 +187,19 @@ LIGHTNING = frozenset(_LIGHTNING)
 
 def _start(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def check_data(
+    *, batch_size: Any = 1, num_workers: Any = 0, resolution: Any = None, val_size: Any = None, subset: Any = None
+) -> None:
+    """Raise `InputError` for a number that `tasks.data.ImageData` cannot use, whatever the data set is."""
+    check_number("data.batch_size", batch_size, least=1, integer=True)
+    check_number("data.num_workers", num_workers, least=0, most=MOST_WORKERS, integer=True)
+    if resolution is not None:
+        check_number("data.resolution", resolution, least=1, most=MOST_SIDE, integer=True)
+    if val_size is not None:
+        check_number("data.val_size", val_size, least=1, integer=True)
+    if subset is not None:
+        check_number("data.subset", subset, most=1)
+        if subset <= 0:
+            raise InputError(f"data.subset={subset:g} must be above 0, the share of the train images to learn from")

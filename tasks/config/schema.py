@@ -219,9 +219,14 @@ def check(run: RunConfig) -> None:
     for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     unread = {"root": None, "num_workers": 0} if run.mode == "plan" else {}  # a plan may be for another machine
-    from tasks import data  # which brings numpy and Pillow, for which other wrong words need not wait
+    asked = {**run.data, **unread}
+    several = isinstance(asked.get("resolution"), list | tuple)  # for mode=test
+    bounds.check_data(
+        **{key: asked[key] for key in bounds.DATA_NUMBERS if key in asked and not (several and key == "resolution")}
+    )
+    from tasks import data  # which brings numpy and Pillow, for which numbers and other words need not wait
 
-    data.check(**{**run.data, **unread})
+    data.check(**asked)
     run.logger.check_installed()
     if run.init is not None:
         start.check(run.init, run.task)

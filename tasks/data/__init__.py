@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from operators import catalogue, value_types
 from operators.errors import InputError, check_choice, check_names
 from operators.runtime.lazy import attributes
-from tasks.data import bounds
 from tasks.data.augment import Augment, RandAugment
 from tasks.data.files.layout import Opener, Options
 from tasks.data.mix import BatchMix
@@ -98,10 +97,8 @@ def check(name: str, **params: Any) -> None:
             Augment.parse(value)
         elif not (key == "resolution" and several):
             value_types.check(f"data.{key}", value, known[key])
-    numbers = ("batch_size", "num_workers", "val_size", "subset", *(() if several else ("resolution",)))
-    bounds.check_numbers(**{key: params[key] for key in numbers if key in params})
     if name in _SOURCES:
-        bounds.check_source(_SOURCES[name], Augment.parse(params.get("augment")), params.get("val_size"))
+        _SOURCES[name].check(Augment.parse(params.get("augment")), params.get("val_size"))
     root = params.get("root")
     if name == "parquet" and root is not None:
         tables.files_of(root)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from tasks.data.bounds import MOST_PIXELS
+from tasks.config.bounds import MOST_PIXELS
 
 Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the upright image at its full size."""

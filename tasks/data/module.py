@@ -16,8 +16,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from operators.errors import InputError, check_number
-from tasks.data import bounds, workers
+from tasks.config import bounds
 from tasks.data import subset as subsets
+from tasks.data import workers
 from tasks.data.augment import Augment, Transform
 from tasks.data.files import identical
 from tasks.data.files.corrupt import Corrupt
@@ -101,11 +102,11 @@ class ImageData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         check_number("seed", seed, integer=True)
-        bounds.check_numbers(
+        bounds.check_data(
             batch_size=batch_size, num_workers=num_workers, resolution=resolution, val_size=val_size, subset=subset
         )
         self.augment = Augment.parse(augment)
-        bounds.check_source(source, self.augment, val_size)
+        source.check(self.augment, val_size)
         root = None if root is None else str(Path(root).expanduser())
         source.require(root)
         self._source, self._root, self._val_size = source, root, val_size or source.val_size

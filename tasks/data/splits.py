@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from operators.errors import InputError
+from operators.errors import InputError, check_number
 from tasks.data import keyed
 from tasks.data.augment import Augment
 
@@ -122,6 +122,15 @@ class Source:
     load: Callable[[str | None], Mapping[str, Split]]
     crop: str = "crop_pad"
     max_corrupt: float = 0
+
+    def check(self, augment: Augment, val_size: int | None) -> None:
+        """Raise `InputError` for what does not go with the data set: its splits, its crop, its size."""
+        if val_size is not None and self.val_size is None:
+            raise InputError(f"data.val_size={val_size} is refused: {self.name} has a validation split")
+        other = "crop_pad" if self.crop == "crop_scale" else "crop_scale"
+        if getattr(augment, other):
+            raise InputError(f"data.augment.{other} is refused: data={self.name} is cropped by {self.crop}")
+        check_number("data.augment.crop_pad", augment.crop_pad, most=min(self.shape[1:]))
 
 
 def stratified(labels: npt.NDArray[np.int64], size: int, purpose: str) -> tuple[keyed.Index, keyed.Index]:

@@ -16,7 +16,7 @@ from rich.table import Table
 import models
 from operators.command_line import console
 from operators.errors import InputError, check_number
-from tasks.data.bounds import MOST_SIDE
+from tasks.config.bounds import MOST_SIDE
 
 SCORES = ("accuracy", "accuracy_top5", "loss", "ece")
 """Of these, `accuracy_top5` is missing where there are five classes or fewer."""

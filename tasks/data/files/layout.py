@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
-from tasks.data.bounds import MOST_SIDE
+from tasks.config.bounds import MOST_SIDE
 from tasks.data.sources.photographs import Photographs, Store
 from tasks.data.splits import Source, Split, stratified
 

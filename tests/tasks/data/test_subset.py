@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import tasks.data
 from operators import InputError
+from tasks.config import bounds
 from tasks.data import subset
 from tasks.data.splits import SplitImages
 from tests.tasks.data import photographs
@@ -68,7 +69,7 @@ def test_all_of_it_is_the_split_itself(share: float | None) -> None:
 @pytest.mark.parametrize("share", [0, -0.1, 1.1, "half", True, float("nan")])
 def test_what_is_no_share_is_refused(share: object) -> None:
     with pytest.raises(InputError, match=r"data\.subset"):
-        tasks.data.check("cifar10", subset=share)
+        bounds.check_data(subset=share)
     with pytest.raises(InputError, match=r"data\.subset"):
         tasks.data.create("fashion_mnist_mini", subset=share)
 

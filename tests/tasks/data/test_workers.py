@@ -22,8 +22,9 @@ from PIL import Image
 
 from operators.errors import InputError
 from tasks import data
+from tasks.config import bounds
 from tasks.config.composition import compose
-from tasks.data import bounds, workers
+from tasks.data import workers
 from tasks.data.sampler import Loader
 from tasks.run.execute import execute
 from tasks.system.failure import FAILED, WorkerError, explain
