@@ -29,3 +29,5 @@ STRATEGIES = (
     "single_tpu",
 )
 """Those of Lightning, without the ones that keep what comes out of a run in processes of their own."""
+
+DATA_SETS = ("cifar10", "fashion_mnist", "fashion_mnist_mini", "image_folder", "imagenet", "parquet")

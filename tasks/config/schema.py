@@ -16,6 +16,7 @@ from models.spec import MixerSpec, ViTSpec, shaped
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
 from tasks.config import bounds, start
+from tasks.config.choices import DATA_SETS
 from tasks.config.images import Images
 from tasks.config.overrides import PDE_MIXER
 from tasks.config.task import TASKS, ClassificationConfig, GenerationConfig, SampleConfig, TaskConfig
@@ -220,6 +221,7 @@ def check(run: RunConfig) -> None:
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     unread = {"root": None, "num_workers": 0} if run.mode == "plan" else {}  # a plan may be for another machine
     asked = {**run.data, **unread}
+    check_choice("data.name", asked.get("name"), DATA_SETS)
     several = isinstance(asked.get("resolution"), list | tuple)  # for mode=test
     bounds.check_data(
         **{key: asked[key] for key in bounds.DATA_NUMBERS if key in asked and not (several and key == "resolution")}

@@ -1,6 +1,7 @@
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
+from tasks import data
 from tasks.config import choices
 from tasks.flow import paths
 from tasks.measures import networks
@@ -9,6 +10,7 @@ from tasks.measures import networks
 def test_words_are_those_of_the_code():
     assert tuple(paths.PATHS) == choices.PATHS
     assert tuple(networks.names()) == choices.NETWORKS
+    assert tuple(data.names()) == choices.DATA_SETS
 
 
 def test_words_are_those_of_lightning():
