@@ -114,14 +114,14 @@ class Autoencoder:
         with full_precision(images):
             for first in range(0, len(images), _CHUNK):
                 rows = slice(first, first + _CHUNK)
-                latents = net.encode(images[rows].float())
+                encoded = net.encode(images[rows].float())
                 if not self.stochastic:
-                    parts.append(latents.latents)
+                    parts.append(encoded.latents)
                 elif noise is None:
-                    parts.append(latents.latent_dist.mean)
+                    parts.append(encoded.latent_dist.mean)
                 else:
                     parts.append(
-                        latents.latent_dist.mean + latents.latent_dist.std * noise[rows].to(images.device).float()
+                        encoded.latent_dist.mean + encoded.latent_dist.std * noise[rows].to(images.device).float()
                     )
             return (torch.cat(parts) - self._shift) * self._scale
 

@@ -112,9 +112,9 @@ def _transform(cosine: Any, sine: Any, waves: Any, even: Any, odd: Any) -> None:
 
 
 @inner(fastmath={"contract"})
-def _combine(target: Any, left: Any, other: Any, sign: Any) -> None:
+def _combine(target: Any, left: Any, right: Any, sign: Any) -> None:
     for c in range(len(target)):
-        target[c] = left[c] + sign * other[c]
+        target[c] = left[c] + sign * right[c]
 
 
 @inner(fastmath={"contract"})
