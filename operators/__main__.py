@@ -139,6 +139,8 @@ def print_card(console: Console, name: str) -> None:
     facts.add_column(overflow="fold")
     facts.add_row("equation", card.equation)
     facts.add_row("source", f"{card.source} ({card.year})")
+    if card.code:
+        facts.add_row("compared with", card.code)
     facts.add_row("properties", properties(card))
     core = registry.core_class(name)
     for key, items in (

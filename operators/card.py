@@ -26,6 +26,8 @@ class MixerCard:
     The properties are those of the core alone (the bare shell), with default parameters.
 
     Attributes:
+        code: the authors' repository and commit that the mixer was compared with, weights copied, and how far apart
+            they are; or why there was no such comparison, and what the mixer was compared with instead.
         family: mixers of a kind, such as `scan`; those of this project lie in a folder of that name.
         name: the word for it in options.
         title: its name in running text.
@@ -62,6 +64,7 @@ class MixerCard:
     translation_equivariant: Literal["circular", "interior"] | None
     linear: bool
     backends: tuple[str, ...]
+    code: str = ""
     family: str = ""
     causal_along: str | None = None
     fixed_grid: bool = False

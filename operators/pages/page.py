@@ -221,7 +221,8 @@ def time_cells(row: Row) -> tuple[str, str]:
 
 def facts(name: str, card: MixerCard) -> str:
     """Where the mixer is from and where its code is."""
-    return f"* Paper: {linked(card.source)}\n* Year: {card.year}\n* File: `{file_of(name)}`"
+    compared = f"* Compared with: {linked(card.code)}\n" if card.code else ""
+    return f"* Paper: {linked(card.source)}\n* Year: {card.year}\n{compared}* File: `{file_of(name)}`"
 
 
 def properties_table(card: MixerCard) -> str:

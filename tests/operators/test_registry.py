@@ -81,6 +81,10 @@ def test_a_family_is_a_folder():
         assert module.startswith(f"operators.mixers.{family}.")
 
 
+def test_cards_say_what_code_a_mixer_was_compared_with():
+    assert [name for name in operators.names() if not operators.describe(name).code] == []
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [

@@ -87,6 +87,7 @@ _DIT = "facebookresearch/DiT README.md"
         source="arXiv 1706.03762, equation 1; shell of DeiT, arXiv 2012.12877",
         year=2017,
         equation="y = softmax(q kᵀ / √d) v per head, q, k = W x + b, v = u",
+        code="none needed: torch's scaled_dot_product_attention serves it, and equals the definition",
         position_aware=False,
         permutation_equivariant=True,
         translation_equivariant="circular",

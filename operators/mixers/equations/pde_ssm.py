@@ -49,6 +49,7 @@ class _Kept(NamedTuple):
         source="arXiv 2603.13663 (abstract; block details are not public and are specified here)",
         year=2026,
         equation="du/dt = div(K grad u) - v.grad u + r u, u(0) = B x;  y = C u(1) + D x",
+        code="none is public; compared with the definition, finite differences and closed-form solutions in float64",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant="circular",

@@ -49,6 +49,7 @@ START = 1e-3
         source="arXiv 2604.06129; davidpicard/pom pom/pom.py at bacfc6e",
         year=2026,
         equation="y_i = hardsigmoid(W x_i + b) · mean_j Σ_p α_p f_j^p, f = clamp(leakyReLU(u), −0.1, 6)",
+        code="davidpicard/pom at bacfc6e: outputs and gradients within 5e-16 (relative RMS, float64)",
         position_aware=False,
         permutation_equivariant=True,
         translation_equivariant="circular",
