@@ -21,6 +21,7 @@ from tasks.planning.estimate import Work
 from tasks.planning.plan import make
 from tasks.planning.simulate import materialise, simulated
 from tasks.run.execute import execute
+from tests.mixers import every_mixer
 from tests.tasks.conftest import Fit
 
 TOLD = ("plan.peak_tflops=1", "plan.bandwidth=10")
@@ -126,7 +127,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("preset", LARGE)
-@pytest.mark.parametrize("mixer", operators.names())
+@pytest.mark.parametrize("mixer", every_mixer())
 def test_every_mixer_of_the_largest_models_runs_without_storage(preset: str, mixer: str) -> None:
     shape = LARGE[preset]
     # One block stands for all, which are alike.
