@@ -45,6 +45,7 @@ class MixerCard:
         causal_along: the scan order along which no output sees a later token, or None.
         fixed_grid: parameters or buffers depend on the grid, which must be given at construction and then met.
         extensive: the output's scale grows with the number of tokens.
+        reads_context: serves `mixer(x, context=tokens)`, which reads from other tokens than those of x.
         fp32_core: the core computes in float32 under autocast.
         min_grid: smallest height and width.
         state_param: the mixer's integer parameter in which its state is affine; None: no parameter changes its state.
@@ -69,6 +70,7 @@ class MixerCard:
     causal_along: str | None = None
     fixed_grid: bool = False
     extensive: bool = False
+    reads_context: bool = False
     fp32_core: bool = False
     min_grid: tuple[int, int] = (1, 1)
     state_param: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from operators.card import MixerCard, Site
@@ -59,6 +60,26 @@ class Core(nn.Module):
         """Cost for one image, parameters left at zero (the mixer counts them)."""
         raise NotImplementedError
 
+    def read(
+        self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """What each token of x (B, H, W, C) reads from a context, (B, H, W, D).
+
+        For mixers whose card says `reads_context`.
+
+        Args:
+            u: (B, M, D) values of the context's tokens.
+            x: the mixer's input.
+            context: (B, M, C) the tokens themselves.
+            mask: (B, M) bool, which of them are there; all unless given.
+            cond: (B, cond_dim), as of `forward`.
+        """
+        raise NotImplementedError(f"the card of {self.card.name} says reads_context, and its core has no read")
+
+    def read_cost(self, height: int, width: int, tokens: int) -> Cost:
+        """Cost of `read` for one image and a context of so many tokens, parameters left at zero."""
+        raise NotImplementedError
+
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         """What pictures need: kernels, coefficients, maps. Empty where there is nothing to show."""
         return {}
@@ -102,19 +123,43 @@ class Mixer(nn.Module):
         """Whether permuting tokens permutes outputs, shell included."""
         return self.core.permutation_equivariant and not self.shell.spec.conv
 
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        """Mix the tokens of x (B, H, W, C), given cond (B, cond_dim) where the mixer takes one.
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor | None = None,
+        *,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Mix the tokens of x (B, H, W, C), or let them read from the tokens of a context, such as those of a text.
+
+        With a context the same parameters serve: values (and keys) come from its tokens, gates (and queries) from x.
+        The tokens of x themselves as context give what the mixer gives without one.
+
+        Args:
+            x: the grid.
+            cond: (B, cond_dim), where the mixer takes one.
+            context: (B, M, C), M at least 1; for mixers whose card says `reads_context`.
+            mask: (B, M) bool, which tokens of the context are there, at least one for each image; all unless given.
 
         Raises:
-            InputError: a grid or a conditioning vector that this mixer cannot serve, or a core that breaks its
-                contract: its output is no tensor of its input's shape.
+            InputError: a grid, a conditioning vector or a context that this mixer cannot serve, or a core that breaks
+                its contract: its output is no tensor of its input's shape.
         """
         self._check(x, cond)
-        u, z = self.shell.enter(x)
-        mixed = self.core(u, x=x, cond=cond)
-        if not isinstance(mixed, Tensor) or mixed.shape != u.shape:
+        expected = (*x.shape[:3], self.shell.width)
+        if context is None:
+            if mask is not None:
+                raise InputError(f"mixer {self.card.name}: mask says which tokens of a context are there; give context")
+            u, z = self.shell.enter(x)
+            mixed = self.core(u, x=x, cond=cond)
+        else:
+            self._check_context(x, context, mask)
+            u, z = self.shell.enter_context(x, context)
+            mixed = self.core.read(u, x=x, context=context, mask=mask, cond=cond)
+        if not isinstance(mixed, Tensor) or mixed.shape != expected:
             made = tuple(mixed.shape) if isinstance(mixed, Tensor) else type(mixed).__name__
-            raise InputError(f"mixer {self.card.name}: its core made {made} of {tuple(u.shape)}, not the same shape")
+            raise InputError(f"mixer {self.card.name}: its core made {made} of {tuple(u.shape)}, not {expected}")
         return self.shell.leave(mixed, z).to(x.dtype)
 
     def inspect(self, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
@@ -123,13 +168,21 @@ class Mixer(nn.Module):
         u, _ = self.shell.enter(x)
         return self.core.inspect(u, x=x, cond=cond)
 
-    def cost(self, height: int, width: int) -> Cost:
-        """Cost of the whole mixer for one image of height × width tokens."""
+    def cost(self, height: int, width: int, context: int | None = None) -> Cost:
+        """Cost of the whole mixer for one image of height × width tokens, and a context of so many where it reads one.
+
+        Raises:
+            InputError: a context for a mixer that reads none, or a core whose cost is no `Cost`.
+        """
         own = sum(parameter.numel() for parameter in self.core.parameters())
-        cost = self.core.core_cost(height, width)
+        if context is None:
+            cost = self.core.core_cost(height, width)
+        else:
+            self._check_reads()
+            cost = self.core.read_cost(height, width, context)
         if not isinstance(cost, Cost):
             raise InputError(f"mixer {self.card.name}: its core_cost gives {cost!r}, not a Cost")
-        return self.shell.cost(height, width) + replace(cost, parameters=own)
+        return self.shell.cost(height, width, context) + replace(cost, parameters=own)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that an optimiser must not decay."""
@@ -150,3 +203,21 @@ class Mixer(nn.Module):
         expected = (x.shape[0], self.cond_dim)
         if cond is not None and self.cond_dim is not None and tuple(cond.shape) != expected:
             raise InputError(f"mixer {name} takes cond of shape {expected}, not {tuple(cond.shape)}")
+
+    def _check_reads(self) -> None:
+        if not self.card.reads_context:
+            raise InputError(f"mixer {self.card.name} reads no context: only mixers whose card says reads_context do")
+
+    def _check_context(self, x: Tensor, context: Tensor, mask: Tensor | None) -> None:
+        self._check_reads()
+        name = self.card.name
+        if context.ndim != 3 or context.shape[0] != x.shape[0] or context.shape[2] != self.dim or not context.shape[1]:
+            raise InputError(
+                f"mixer {name} reads a context of shape ({x.shape[0]}, M, {self.dim}), M at least 1, "
+                f"not {tuple(context.shape)}"
+            )
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != context.shape[:2]):
+            raise InputError(
+                f"mixer {name} takes a mask of type bool and shape {tuple(context.shape[:2])}, "
+                f"not {mask.dtype} and {tuple(mask.shape)}"
+            )

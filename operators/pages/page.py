@@ -61,6 +61,7 @@ How to read the properties:
 * **linear**: the core is linear in its input, up to a constant.
 * **fixed grid**: parameters or buffers depend on the grid.
 * **float32 core**: the core computes in float32 under autocast.
+* **reads a context**: `mixer(x, context=tokens)` reads from other tokens `(B, M, C)`, such as those of a text.
 
 In a terminal, `python -m operators` prints this table with costs, and `python -m operators describe NAME` one card.
 """
@@ -238,6 +239,7 @@ def properties_table(card: MixerCard) -> str:
         ("smallest grid", f"{card.min_grid[0]} × {card.min_grid[1]}"),
         ("output grows with the number of tokens", YES_OR_NO[card.extensive]),
         ("float32 under autocast", YES_OR_NO[card.fp32_core]),
+        ("reads a context", YES_OR_NO[card.reads_context]),
     ]
     return "They hold for the core alone, with default parameters.\n\n" + table(("property", "value"), rows)
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from operators.cost import Cost
+from operators.errors import InputError
 from operators.initialisation import linear_init
 from operators.shell.gated_norm import gated_norm
 from operators.shell.spec import ShellSpec
@@ -56,6 +57,24 @@ class Shell(nn.Module):
             u = F.silu(self.conv(u.movedim(-1, 1)).movedim(1, -1))
         return u, z
 
+    def enter_context(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Values u (B, M, D) from context (B, M, C), and the gate z (B, H, W, D) or None from x (B, H, W, C).
+
+        Raises:
+            InputError: the shell has a convolution, which needs a grid.
+        """
+        if self.spec.conv:
+            raise InputError(
+                f"shell.conv={self.spec.conv} needs a grid, and the tokens of a context are on none: use 0"
+            )
+        if not self.spec.project:
+            return context, None
+        weight, bias, width = self.in_proj.weight, self.in_proj.bias, self.width
+        u = F.linear(context, weight[:width], None if bias is None else bias[:width])
+        if self.spec.gate == "none":
+            return u, None
+        return u, F.linear(x, weight[width:], None if bias is None else bias[width:])
+
     def leave(self, y: Tensor, z: Tensor | None) -> Tensor:
         """Mixer output (B, H, W, C) from the core's output y (B, H, W, D) and the gate z."""
         if isinstance(self.norm, nn.RMSNorm | nn.LayerNorm):
@@ -70,12 +89,14 @@ class Shell(nn.Module):
                 y = y * F.silu(z)
         return self.out_proj(y) if self.spec.project else y
 
-    def cost(self, height: int, width: int) -> Cost:
-        """Cost of the shell alone, for one image."""
+    def cost(self, height: int, width: int, context: int | None = None) -> Cost:
+        """Cost of the shell alone, for one image, and for a context of so many tokens where there is one."""
         tokens = height * width
         projection = 0
         if self.spec.project:
-            projection = tokens * (self.in_proj.weight.numel() + self.out_proj.weight.numel())
+            gate_and_out = self.in_proj.weight.numel() + self.out_proj.weight.numel() - self.dim * self.width
+            values = self.dim * self.width * (tokens if context is None else context)
+            projection = tokens * gate_and_out + values
         return Cost(
             projection_macs=projection,
             mixing_macs=self.spec.conv**2 * tokens * self.width,

@@ -109,6 +109,24 @@ class Single(Mean):
             return super().forward(wide, **other) + torch.exp(-wide.square())
 
 
+class Reader(Mean):
+    """Its tokens read the mean of whatever tokens they are given, weighted by themselves."""
+
+    def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
+        return Reader.read(self, u.flatten(1, 2), x=x, context=x.flatten(1, 2))
+
+    def read(
+        self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        there = torch.ones(u.shape[:2], dtype=torch.bool, device=u.device) if mask is None else mask
+        mean = u.masked_fill(~there[..., None], 0).sum(1) / there.sum(1, keepdim=True)
+        gate = F.pad(x, (0, u.shape[-1] - x.shape[-1]), value=1.0)
+        return gate * (mean @ self.weight)[:, None, None]
+
+    def read_cost(self, height: int, width: int, tokens: int) -> Cost:
+        return self.core_cost(height, width)
+
+
 # Broken, each in one way.
 
 
@@ -313,3 +331,32 @@ class HidesState(Mean):
 class BoastsState(Mean):
     def core_cost(self, height: int, width: int) -> Cost:
         return replace(super().core_cost(height, width), state_elements=2 * height * width * self.site.width)
+
+
+class ReadsMasked(Reader):
+    """Heeds no mask."""
+
+    def read(self, u: Tensor, *, mask: Tensor | None = None, **other: Any) -> Tensor:
+        return super().read(u, **other)
+
+
+class ReadsInOrder(Reader):
+    """Reads the first token of a foreign context twice."""
+
+    def read(self, u: Tensor, *, x: Tensor, **other: Any) -> Tensor:
+        foreign = u.shape[1] != x[0, ..., 0].numel()
+        return super().read(u, x=x, **other) + foreign * u[:, :1, None]
+
+
+class ReadsItself(Reader):
+    """Is something else without a context."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        return 2 * super().forward(u, **other)
+
+
+class ReadsForFree(Reader):
+    """Counts nothing for reading."""
+
+    def read_cost(self, height: int, width: int, tokens: int) -> Cost:
+        return Cost()

@@ -60,19 +60,26 @@ def xformers_refusal(device: torch.device, dtype: torch.dtype, head_width: int) 
     return _xformers_trial(device, dtype, head_width, torch.are_deterministic_algorithms_enabled())
 
 
-def attention_map(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q kᵀ / √d), (B, heads, N, N), from q and k (B, N, heads, d)."""
+def attention_map(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √d), (B, heads, N, M), from q (B, N, heads, d) and k (B, M, heads, d), `mask` (B, M) as given."""
     logits = torch.einsum("bnhd,bmhd->bhnm", q, k) / q.shape[-1] ** 0.5
+    if mask is not None:
+        logits = logits.masked_fill(~mask[:, None, None], -torch.inf)
     return logits.softmax(dim=-1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
-    """softmax(q kᵀ / √d) v for q, k, v (B, N, heads, d), served by `backend`: xformers, sdpa or reference."""
+def attend(q: Tensor, k: Tensor, v: Tensor, backend: str, mask: Tensor | None = None) -> Tensor:
+    """softmax(q kᵀ / √d) v for q (B, N, heads, d) and k, v (B, M, heads, d), served by `backend`.
+
+    `mask` (B, M) says which keys are there; xformers takes none.
+    """
     if backend == "xformers":
         return importlib.import_module("xformers.ops").memory_efficient_attention(q, k, v)
     if backend == "sdpa":
-        return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
-    return torch.einsum("bhnm,bmhd->bnhd", attention_map(q, k).to(v.dtype), v)
+        there = None if mask is None else mask[:, None, None]
+        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=there).transpose(1, 2)
+    return torch.einsum("bhnm,bmhd->bnhd", attention_map(q, k, mask).to(v.dtype), v)
 
 
 _DEIT = "facebookresearch/deit README_deit.md"
@@ -92,6 +99,7 @@ _DIT = "facebookresearch/DiT README.md"
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=False,
+        reads_context=True,
         backends=("xformers", "sdpa", "reference"),
         shells={"published": ShellSpec(gate="none", norm="none", bias=True)},
         published=(
@@ -204,6 +212,39 @@ class Attention(Core):
         self._last_dtype = q.dtype
         v = u.to(q.dtype).reshape(q.shape)
         return attend(q, k, v, self._serving(q.device, q.dtype)).reshape(u.shape)
+
+    def read(
+        self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """Attended values (B, H, W, D): cross-attention with queries of x, and keys and values of the context.
+
+        Raises:
+            InputError: rotary positions, which tokens of a context have none of; or a backend that cannot serve.
+        """
+        if self.rope:
+            raise InputError(
+                "mixer.rope=True turns tokens by their place on the grid, and those of a context have none"
+            )
+        weight, bias, width = self.qk.weight, self.qk.bias, self.site.width
+        q = F.linear(x.flatten(1, 2), weight[:width], bias[:width]).unflatten(-1, (self.heads, self.head_width))
+        k = F.linear(context, weight[width:], bias[width:]).unflatten(-1, (self.heads, self.head_width))
+        dtype = self._last_dtype = q.dtype
+        q, k = self.q_norm(q).to(dtype), self.k_norm(k).to(dtype)
+        serving = self._serving(q.device, dtype)
+        if serving == "xformers" and mask is not None:
+            if self.requested_backend == "xformers":
+                raise InputError("mixer.backend='xformers' cannot serve this call: it has a mask; use auto or sdpa")
+            serving = "sdpa"
+        return attend(q, k, u.to(dtype).reshape(k.shape), serving, mask).reshape(*x.shape[:3], width)
+
+    def read_cost(self, height: int, width: int, tokens: int) -> Cost:
+        """Queries NCD, keys MCD; scores and weighted sum: NMD each; keys and values: 2MD."""
+        queries = height * width
+        return Cost(
+            projection_macs=(queries + tokens) * self.site.dim * self.site.width,
+            mixing_macs=2 * queries * tokens * self.site.width,
+            state_elements=2 * tokens * self.site.width,
+        )
 
     def core_cost(self, height: int, width: int) -> Cost:
         """Maps q and k: 2NCD; scores and weighted sum: N²D each; keys and values: 2ND."""

@@ -54,6 +54,7 @@ START = 1e-3
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=False,
+        reads_context=True,
         fp32_core=True,
         backends=("torch",),
         shells={"published": ShellSpec(expand=2, gate="none", norm="none")},
@@ -106,15 +107,19 @@ class PoM(Core):
         linear_init(self.gate)
         self.coefficients = nn.Parameter(torch.randn(site.width, degree).clamp(-START, START))
 
-    def context(self, u: Tensor) -> Tensor:
-        """Mean of the polynomials over all tokens, (B, 1, 1, D), from u (B, H, W, D), in at least float32."""
+    def polynomials(self, u: Tensor) -> Tensor:
+        """P of the paper, in the shape of u (..., D) and in at least float32."""
         f = F.leaky_relu(u.to(wide(u.dtype)), SLOPE)
         if self.clamp is not None:
             f = f.clamp(*self.clamp)
         *lower, factor = self.coefficients.to(f.dtype).unbind(1)
         for coefficient in reversed(lower):
             factor = coefficient + f * factor  # Horner: α_1 f + α_2 f² + α_3 f³ = f (α_1 + f (α_2 + f α_3))
-        return self._rotated(f * factor).mean((1, 2), keepdim=True)
+        return f * factor
+
+    def pooled(self, u: Tensor) -> Tensor:
+        """Mean of the polynomials over all tokens, (B, 1, 1, D), from u (B, H, W, D), in at least float32."""
+        return self._rotated(self.polynomials(u)).mean((1, 2), keepdim=True)
 
     def selection(self, x: Tensor) -> Tensor:
         """The gates s in [0, 1], (B, H, W, heads), from x (B, H, W, C)."""
@@ -133,8 +138,29 @@ class PoM(Core):
         return rotate(field.flatten(1, 2)[:, :, None], angles).reshape(field.shape)
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        gates = self.selection(x)[..., None].expand(-1, -1, -1, -1, self.site.width // self.gates).flatten(-2)
-        return (self._rotated(gates) * self.context(u)).to(u.dtype)
+        return (self._rotated(self._gates(x)) * self.pooled(u)).to(u.dtype)
+
+    def read(
+        self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """The mean polynomial of the context's tokens, read through the gates of x, (B, H, W, D).
+
+        Raises:
+            InputError: rotary positions, which tokens of a context have none of.
+        """
+        if self.rope:
+            raise InputError(
+                "mixer.rope=True turns tokens by their place on the grid, and those of a context have none"
+            )
+        polynomials = self.polynomials(u)
+        if mask is None:
+            mean = polynomials.mean(1)
+        else:
+            mean = polynomials.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
+        return (self._gates(x) * mean[:, None, None]).to(u.dtype)
+
+    def _gates(self, x: Tensor) -> Tensor:
+        return self.selection(x)[..., None].expand(-1, -1, -1, -1, self.site.width // self.gates).flatten(-2)
 
     def core_cost(self, height: int, width: int) -> Cost:
         """The gate's map: N C per gate; the mean is the state.
@@ -143,9 +169,13 @@ class PoM(Core):
         """
         return Cost(projection_macs=height * width * self.gate.weight.numel(), state_elements=self.site.width)
 
+    def read_cost(self, height: int, width: int, tokens: int) -> Cost:
+        """As `core_cost`: the context's tokens are averaged."""
+        return self.core_cost(height, width)
+
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         """`context` (B, D), what all tokens read, and `gate` (B, heads, H, W), through which each reads it."""
-        return {"context": self.context(u)[:, 0, 0], "gate": self.selection(x).movedim(-1, 1)}
+        return {"context": self.pooled(u)[:, 0, 0], "gate": self.selection(x).movedim(-1, 1)}
 
 
 def _check_clamp(clamp: Any) -> tuple[float, float] | None:

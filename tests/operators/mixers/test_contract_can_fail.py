@@ -36,6 +36,7 @@ TRUTH = MixerCard(
     backends=("torch",),
 )
 PLACED = {"position_aware": True, "permutation_equivariant": False, "translation_equivariant": None}
+READS = {"linear": False, "reads_context": True}
 TRUTHS: dict[type[Core], Mapping[str, Any]] = {
     cores.Mean: {},
     cores.Ramp: PLACED,
@@ -46,6 +47,7 @@ TRUTHS: dict[type[Core], Mapping[str, Any]] = {
     cores.Sum: {"extensive": True},
     cores.Table: {**PLACED, "fixed_grid": True},
     cores.Single: {"linear": False, "fp32_core": True},
+    cores.Reader: READS,
 }
 
 
@@ -130,6 +132,11 @@ FAULTS = [
     Fault("state_param", cores.Parts, "32, 128, …, 512", {"state_param": "square"}),
     Fault("state_param", cores.Mean, "no parameter of the mixer", {"state_param": "width"}),
     Fault("projection_cost", cores.SquareProjection, "by tokens"),
+    Fault("reads_context", cores.ReadsItself, "own tokens as context", READS),
+    Fault("reads_context", cores.ReadsInOrder, "in another order", READS),
+    Fault("reads_context", cores.ReadsMasked, "with a mask", READS),
+    Fault("reads_context", cores.ReadsForFree, "the counter saw", READS),
+    Fault("reads_context", cores.Mean, "its core has no read", {"reads_context": True}),
 ]
 SLOW_FAULTS = [Fault("compile_inductor", cores.OtherwiseCompiled, "compiled output")]
 

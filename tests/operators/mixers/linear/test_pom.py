@@ -252,7 +252,7 @@ def test_averages_many_tokens_of_half_precision_in_float32():
     u = torch.full((1, 64, 64, WIDTH), 1.0 + 2**-7, dtype=torch.bfloat16)
     with torch.no_grad():
         mixer.core.coefficients.fill_(1)
-    context = mixer.core.context(u)
+    context = mixer.core.pooled(u)
     assert context.dtype == torch.float32
     assert_close(context, torch.full_like(context, 1 + 2**-7), 1e-6, "context")
     assert mixer.core(u, x=u.float()).dtype == torch.bfloat16
