@@ -27,7 +27,9 @@ from ablations.trials import expand
 from ablations.until import Look, read_looks, written_looks
 
 LOOK = 5.0
-"""Seconds between looks at the storage."""
+"""Seconds between looks at the storage, at least."""
+LEISURE = 30
+"""How many times as long as a look the pause after it lasts: a look at thousands of trials takes seconds."""
 DEATHS = 6
 """Deaths of one worker after which it is not replaced, if no trial has come any further meanwhile."""
 
@@ -69,21 +71,24 @@ class Crew:
                 engine.stop()
 
     def _watch(self, engine: Engine, entries: list[TrialEntry]) -> list[str]:
-        known, looked = [entry.state for entry in entries], time.monotonic()
+        known, looked, pause = [entry.state for entry in entries], time.monotonic(), LOOK
         with ProgressBar(self._name, self._console) as progress:
             progress.show(entries, changed=False)
             while True:
                 busy, troubles = self._tend(engine)
-                if time.monotonic() - looked < LOOK and busy and not troubles:
+                if time.monotonic() - looked < pause and busy and not troubles:
                     time.sleep(0.2)
                     continue
-                looked = time.monotonic()
+                began = time.monotonic()
                 try:
                     entries = self._ledger.entries()
                 except StorageError:
                     if not busy:
                         raise
                     continue  # the workers are patient too, and the first that gives up says why
+                finally:
+                    looked = time.monotonic()
+                    pause = max(LOOK, LEISURE * (looked - began))
                 states = [entry.state for entry in entries]
                 progress.show(entries, changed=states != known)
                 if states != known:

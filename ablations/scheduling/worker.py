@@ -24,7 +24,7 @@ from typing import Any
 
 from ablations import plan as plans
 from ablations.plan import Plan
-from ablations.scheduling.ledger import Claim, StudyLedger
+from ablations.scheduling.ledger import StudyLedger
 from ablations.scheduling.storage import StorageError, close, disk_is_full, open_storage
 from ablations.scheduling.trial import patience
 from ablations.scheduling.trial.attempt import attempt, one_line
@@ -45,13 +45,8 @@ def work(plan: Plan, ledger: StudyLedger, directory: Path, stop: Stop) -> None:
         StorageError: the storage has failed for long.
         OSError: the disk is full.
     """
-
-    def take() -> Claim | None:
-        ledger.mend()
-        return ledger.claim(partial(ready, plan))
-
     while stop.name is None:
-        claim = patiently(stop, take)
+        claim = patiently(stop, partial(ledger.claim, partial(ready, plan)))
         if claim is not None:
             attempt(plan, ledger, claim, directory, stop)
         elif all(entry.result for entry in patiently(stop, ledger.entries)):

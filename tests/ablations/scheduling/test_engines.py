@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -156,6 +157,37 @@ def test_workers_that_die_as_they_begin_are_not_begun_for_ever(
     (trouble,) = crew.Crew(request, plan, ledger, Console(file=StringIO())).carry_out()
     assert "a worker died 6 times in a row" in trouble
     assert begun == [0, 1] * 6 + [-1]
+
+
+def test_a_long_look_is_followed_by_a_long_pause(
+    bench: Bench, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, looks = [0.0], []
+
+    class Endless:
+        def start(self, places: Sequence[int]) -> None: ...
+
+        def ending(self, place: int) -> Ending | None:
+            return None if now[0] < 600 else Ending(1, "error: over")
+
+        def stop(self) -> None: ...
+
+    def look() -> list[Any]:
+        looks.append(now[0])
+        now[0] += 2.0
+        return real()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(engines, "create", lambda *_: Endless())
+    monkeypatch.setattr(crew, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    plan, ledger = bench.join(node)
+    real = ledger.entries
+    monkeypatch.setattr(ledger, "entries", look)
+    request = Request(node, (), bench.directory, bench.url, settings.EngineSettings())
+    assert crew.Crew(request, plan, ledger, Console(file=StringIO())).carry_out() == ["error: over"]
+    assert 2.0 * len(looks) < 0.05 * now[0]
 
 
 @pytest.fixture

@@ -154,6 +154,17 @@ def test_attempt_of_a_worker_that_begins_again_elsewhere_is_dead(bench: Bench, n
         assert other.entries()[0].state == state
 
 
+def test_a_trial_is_taken_with_one_look_into_the_book(
+    bench: Bench, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, ledger = bench.join(node)
+    looks: list[int] = []
+    real = ledger.entries
+    monkeypatch.setattr(ledger, "entries", lambda: looks.append(1) or real())
+    assert ledger.claim(lambda *_: True) is not None
+    assert len(looks) == 1
+
+
 def test_other_design_is_refused_and_left_alone(bench: Bench, node: dict[str, Any], runs: Runs) -> None:
     before = metrics_of(bench.work(node))
     with pytest.raises(InputError, match=r"another design \(other overrides\)"):
