@@ -62,6 +62,7 @@ def properties(card: MixerCard) -> str:
         "extensive" if card.extensive else "",
         "float32 core" if card.fp32_core else "",
         "reads a context" if card.reads_context else "",
+        "videos" if 3 in card.axes else "",
         f"grid from {card.min_grid[0]}×{card.min_grid[1]}" if card.min_grid != (1, 1) else "",
     ]
     return ", ".join(word for word in words if word)

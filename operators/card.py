@@ -43,6 +43,7 @@ class MixerCard:
         translation_equivariant: `circular` (wrapped shifts), `interior` (away from the border) or None.
         linear: linear in its input.
         causal_along: the scan order along which no output sees a later token, or None.
+        axes: how many axes its grids may have: 2, images (B, H, W, C); 3, videos (B, T, H, W, C).
         fixed_grid: parameters or buffers depend on the grid, which must be given at construction and then met.
         extensive: the output's scale grows with the number of tokens.
         reads_context: serves `mixer(x, context=tokens)`, which reads from other tokens than those of x.
@@ -68,6 +69,7 @@ class MixerCard:
     code: str = ""
     family: str = ""
     causal_along: str | None = None
+    axes: tuple[int, ...] = (2,)
     fixed_grid: bool = False
     extensive: bool = False
     reads_context: bool = False
@@ -91,9 +93,13 @@ class Site:
         width: channels D of the value field u.
         grid: nominal (H, W), or None.
         cond_dim: width of the conditioning vector, or None.
+        axes: 2 for images, 3 for videos.
+        frames: nominal number of frames of a video, or None.
     """
 
     dim: int
     width: int
     grid: tuple[int, int] | None = None
     cond_dim: int | None = None
+    axes: int = 2
+    frames: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -60,6 +61,10 @@ class Core(nn.Module):
         """Cost for one image, parameters left at zero (the mixer counts them)."""
         raise NotImplementedError
 
+    def video_cost(self, frames: int, height: int, width: int) -> Cost:
+        """Cost for one video, of cores that serve three axes: that of as many tokens, unless a core knows better."""
+        return self.core_cost(frames * height, width)
+
     def read(
         self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
     ) -> Tensor:
@@ -86,7 +91,10 @@ class Core(nn.Module):
 
 
 class Mixer(nn.Module):
-    """A token mixer on an image grid: `mixer(x, cond=None)` maps (B, H, W, C) to (B, H, W, C)."""
+    """A token mixer on an image grid: `mixer(x, cond=None)` maps (B, H, W, C) to (B, H, W, C).
+
+    Made for three axes, it maps videos (B, T, H, W, C) in the same way.
+    """
 
     def __init__(
         self,
@@ -94,7 +102,8 @@ class Mixer(nn.Module):
         spec: ShellSpec,
         *,
         dim: int,
-        grid: tuple[int, int] | None,
+        grid: tuple[int, ...] | None,
+        axes: int,
         cond_dim: int | None,
         backend: str,
         params: Mapping[str, Any],
@@ -102,10 +111,13 @@ class Mixer(nn.Module):
         super().__init__()
         self.dim = dim
         self.grid = grid
+        self.axes = axes
         self.cond_dim = cond_dim
         # The shell first: its random draws are then the same whatever core follows.
-        self.shell = Shell(dim, spec)
-        site = Site(dim=dim, width=self.shell.width, grid=grid, cond_dim=cond_dim)
+        self.shell = Shell(dim, spec, axes)
+        plane = None if grid is None else (grid[-2], grid[-1])
+        frames = grid[0] if grid is not None and axes == 3 else None
+        site = Site(dim=dim, width=self.shell.width, grid=plane, cond_dim=cond_dim, axes=axes, frames=frames)
         self.core = core(site, backend=backend, **params)
 
     @property
@@ -147,7 +159,7 @@ class Mixer(nn.Module):
                 its contract: its output is no tensor of its input's shape.
         """
         self._check(x, cond)
-        expected = (*x.shape[:3], self.shell.width)
+        expected = (*x.shape[:-1], self.shell.width)
         if context is None:
             if mask is not None:
                 raise InputError(f"mixer {self.card.name}: mask says which tokens of a context are there; give context")
@@ -168,21 +180,29 @@ class Mixer(nn.Module):
         u, _ = self.shell.enter(x)
         return self.core.inspect(u, x=x, cond=cond)
 
-    def cost(self, height: int, width: int, context: int | None = None) -> Cost:
-        """Cost of the whole mixer for one image of height × width tokens, and a context of so many where it reads one.
+    def cost(self, *grid: int, context: int | None = None) -> Cost:
+        """Cost of the whole mixer for one image of H × W tokens, `cost(H, W)`, or one video, `cost(T, H, W)`.
+
+        With `context`, for reading from so many tokens.
 
         Raises:
-            InputError: a context for a mixer that reads none, or a core whose cost is no `Cost`.
+            InputError: another number of axes than the mixer has, a context for a mixer that reads none, or a core
+                whose cost is no `Cost`.
         """
+        if len(grid) != self.axes:
+            raise InputError(f"mixer {self.card.name} has {self.axes} axes: its cost is not one of {grid}")
         own = sum(parameter.numel() for parameter in self.core.parameters())
-        if context is None:
-            cost = self.core.core_cost(height, width)
-        else:
+        tokens = math.prod(grid)
+        if context is not None:
             self._check_reads()
-            cost = self.core.read_cost(height, width, context)
+            cost = self.core.read_cost(tokens // grid[-1], grid[-1], context)
+        elif self.axes == 2:
+            cost = self.core.core_cost(*grid)
+        else:
+            cost = self.core.video_cost(*grid)
         if not isinstance(cost, Cost):
             raise InputError(f"mixer {self.card.name}: its core_cost gives {cost!r}, not a Cost")
-        return self.shell.cost(height, width, context) + replace(cost, parameters=own)
+        return self.shell.cost(tokens, context) + replace(cost, parameters=own)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that an optimiser must not decay."""
@@ -190,11 +210,12 @@ class Mixer(nn.Module):
 
     def _check(self, x: Tensor, cond: Tensor | None) -> None:
         name = self.card.name
-        if x.ndim != 4 or x.shape[-1] != self.dim:
-            raise InputError(f"mixer {name} takes (B, H, W, {self.dim}), not {tuple(x.shape)}")
-        height, width = x.shape[1:3]
-        if self.card.fixed_grid and (height, width) != self.grid:
-            raise InputError(f"mixer {name} was made for a {self.grid} grid and cannot serve {(height, width)}")
+        if x.ndim != self.axes + 2 or x.shape[-1] != self.dim:
+            shape = f"(B, {'T, ' if self.axes == 3 else ''}H, W, {self.dim})"
+            raise InputError(f"mixer {name} takes {shape}, not {tuple(x.shape)}")
+        *_, height, width = grid = tuple(x.shape[1:-1])
+        if self.card.fixed_grid and grid != self.grid:
+            raise InputError(f"mixer {name} was made for a {self.grid} grid and cannot serve {grid}")
         least = self.card.min_grid
         if height < least[0] or width < least[1]:
             raise InputError(f"mixer {name} needs a grid of at least {least}, not {(height, width)}")

@@ -177,7 +177,8 @@ def create(
     name: str,
     dim: int,
     *,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[int, ...] | None = None,
+    axes: int | None = None,
     cond_dim: int | None = None,
     shell: str | ShellSpec | Mapping[str, Any] = "common",
     backend: str = "auto",
@@ -188,7 +189,9 @@ def create(
     Args:
         name: one of `names()`.
         dim: channels C of its input and output.
-        grid: nominal (H, W): scales initialisation; required by mixers whose card says `fixed_grid`.
+        grid: nominal (H, W), or (T, H, W) of a video: scales initialisation; required by mixers whose card says
+            `fixed_grid`.
+        axes: of the grids to serve, 2 or 3 (videos, for mixers whose card has it); those of `grid` unless given.
         cond_dim: width of the conditioning vector `cond`, for mixers that take one.
         shell: a preset's name (`common`, or one on the card), a `ShellSpec`, or `{"name": preset, switch: value, …}`.
         backend: `auto`, or one of the card's backends.
@@ -204,11 +207,19 @@ def create(
     check_names(f"mixer {name}", params, core.card.defaults)
     check_choice(f"backend of {name}", backend, ("auto", *core.card.backends))
     if grid is not None:
-        if len(grid) != 2 or not all(isinstance(side, int) and side >= 1 for side in grid):
-            raise InputError(f"grid={grid!r} must be two positive integers, (H, W)")
-        grid = (grid[0], grid[1])
+        if len(grid) not in (2, 3) or not all(isinstance(side, int) and side >= 1 for side in grid):
+            raise InputError(f"grid={grid!r} must be two positive integers, (H, W), or three of a video, (T, H, W)")
+        grid = tuple(grid)
     elif core.card.fixed_grid:
         raise InputError(f"mixer {name} depends on the grid: give grid=(H, W)")
+    axes = (2 if grid is None else len(grid)) if axes is None else axes
+    if axes not in core.card.axes:
+        allowed = " or ".join(map(str, core.card.axes))
+        raise InputError(
+            f"mixer {name} serves grids of {allowed} axes, not {axes}: its card says axes={core.card.axes}"
+        )
+    if grid is not None and axes != len(grid):
+        raise InputError(f"grid={grid!r} has {len(grid)} axes, not axes={axes}")
     spec = resolve(shell, core.card.shells, name)
     preset = shell.get("name") if isinstance(shell, Mapping) else shell
     meant = core.card.preset_params.get(preset, {}) if isinstance(preset, str) else {}
@@ -216,7 +227,7 @@ def create(
     signature = inspect.signature(core).parameters
     params = {key: value_types.as_annotated(value, signature[key].annotation) for key, value in params.items()}
     try:
-        mixer = Mixer(core, spec, dim=dim, grid=grid, cond_dim=cond_dim, backend=backend, params=params)
+        mixer = Mixer(core, spec, dim=dim, grid=grid, axes=axes, cond_dim=cond_dim, backend=backend, params=params)
     except InputError:
         raise  # the constructor's own words say more
     except Exception:

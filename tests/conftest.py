@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # Test tensors are small: a second thread gains nothing, and on a busy machine waiting for it multiplies the time.
     # Whatever the environment says: several tests fork, which OpenMP does not survive once it has had two.
     torch.set_num_threads(1)
+    # A shell starts background jobs with Ctrl-C ignored, which studies under test would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -31,18 +31,17 @@ def check_heads(heads: int, width: int) -> None:
         raise InputError(f"mixer.heads={heads} must divide the width {width}; nearest: {near}")
 
 
-def rope_angles(height: int, width: int, head_width: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Angles (H·W, d/2), in radians, by which the channel pairs of a head of width d turn at each token.
+def rope_angles(*grid: int, head_width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Angles (tokens, d/2), in radians, by which the channel pairs of a head of width d turn at each token of a grid.
 
-    The first d/4 pairs turn with the row, the others with the column, at 100^(−t/(d/4)) radians per token,
-    t = 0 … d/4 − 1 (axial RoPE for vision transformers, arXiv 2403.13298).
+    Of a grid with a axes, the first d/(2a) pairs turn with the place along the first axis, the next with that along the
+    second, and so on, at 100^(−t/(d/2a)) radians per token, t = 0 … d/(2a) − 1 (axial RoPE for vision transformers,
+    arXiv 2403.13298).
     """
-    quarter = head_width // 4
-    frequency = ROPE_BASE ** (-torch.arange(quarter, device=device, dtype=dtype) / quarter)
-    rows = torch.arange(height, device=device, dtype=dtype)[:, None, None] * frequency
-    columns = torch.arange(width, device=device, dtype=dtype)[None, :, None] * frequency
-    shape = (height, width, quarter)
-    return torch.cat([rows.expand(shape), columns.expand(shape)], dim=-1).flatten(0, 1)
+    share = head_width // (2 * len(grid))
+    frequency = ROPE_BASE ** (-torch.arange(share, device=device, dtype=dtype) / share)
+    places = torch.meshgrid(*(torch.arange(side, device=device, dtype=dtype) for side in grid), indexing="ij")
+    return torch.cat([place.flatten()[:, None] * frequency for place in places], dim=-1)
 
 
 def rotate(q: Tensor, angles: Tensor) -> Tensor:

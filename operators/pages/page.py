@@ -61,6 +61,7 @@ How to read the properties:
 * **linear**: the core is linear in its input, up to a constant.
 * **fixed grid**: parameters or buffers depend on the grid.
 * **float32 core**: the core computes in float32 under autocast.
+* **videos**: with `axes=3` the mixer maps videos `(B, T, H, W, C)` in the same way.
 * **reads a context**: `mixer(x, context=tokens)` reads from other tokens `(B, M, C)`, such as those of a text.
 
 In a terminal, `python -m operators` prints this table with costs, and `python -m operators describe NAME` one card.
@@ -240,6 +241,7 @@ def properties_table(card: MixerCard) -> str:
         ("output grows with the number of tokens", YES_OR_NO[card.extensive]),
         ("float32 under autocast", YES_OR_NO[card.fp32_core]),
         ("reads a context", YES_OR_NO[card.reads_context]),
+        ("serves videos", YES_OR_NO[3 in card.axes]),
     ]
     return "They hold for the core alone, with default parameters.\n\n" + table(("property", "value"), rows)
 

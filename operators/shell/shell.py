@@ -28,7 +28,7 @@ EPS = 1e-6
 class Shell(nn.Module):
     """The value path around a core; see the module's docstring for the equations."""
 
-    def __init__(self, dim: int, spec: ShellSpec) -> None:
+    def __init__(self, dim: int, spec: ShellSpec, axes: int = 2) -> None:
         super().__init__()
         self.spec = spec
         self.dim = dim
@@ -40,7 +40,8 @@ class Shell(nn.Module):
             for linear in (self.in_proj, self.out_proj):
                 linear_init(linear)
         if spec.conv:
-            self.conv = nn.Conv2d(
+            convolution = nn.Conv2d if axes == 2 else nn.Conv3d
+            self.conv = convolution(
                 self.width, self.width, spec.conv, padding="same", groups=self.width, bias=spec.conv_bias
             )
         norms = {"rms": nn.RMSNorm, "layer": nn.LayerNorm, "none": nn.Identity}
@@ -89,9 +90,8 @@ class Shell(nn.Module):
                 y = y * F.silu(z)
         return self.out_proj(y) if self.spec.project else y
 
-    def cost(self, height: int, width: int, context: int | None = None) -> Cost:
-        """Cost of the shell alone, for one image, and for a context of so many tokens where there is one."""
-        tokens = height * width
+    def cost(self, tokens: int, context: int | None = None) -> Cost:
+        """Cost of the shell alone for so many tokens, and for a context of so many where there is one."""
         projection = 0
         if self.spec.project:
             gate_and_out = self.in_proj.weight.numel() + self.out_proj.weight.numel() - self.dim * self.width
@@ -99,7 +99,7 @@ class Shell(nn.Module):
             projection = tokens * gate_and_out + values
         return Cost(
             projection_macs=projection,
-            mixing_macs=self.spec.conv**2 * tokens * self.width,
+            mixing_macs=self.spec.conv and self.conv.weight[0].numel() * tokens * self.width,
             parameters=sum(parameter.numel() for parameter in self.parameters()),
         )
 

@@ -16,7 +16,7 @@ from operators.registry import core_class
 CHANNELS = 16
 COND = 6
 GRIDS = ((4, 4), (5, 7), (8, 6))
-Grid = tuple[int, int]
+Grid = tuple[int, ...]
 Gradients = dict[str, Tensor | None]
 
 

@@ -7,37 +7,23 @@ its parameters: what still holds then is a law of the operator and not of its in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import operators
 from operators import InputError, Mixer
 from operators.runtime.torch_private import TorchDispatchMode, operator_name, tree_leaves
 from operators.scan import orders
-from operators.testing.cases import CHANNELS, Case, call, noise, run, run_with_gradients, tokens
-from operators.testing.checks import assert_close, assert_differs
-from operators.testing.contract import Contract, MixerContract, assert_gradients
-from operators.testing.counter import count_macs
+from operators.testing.cases import CHANNELS, Case, Grid, call, noise, run, tokens
+from operators.testing.contract import MixerContract
+from operators.testing.other_inputs import EXACT, OtherInputs, hold
 
-EXACT = 1e-10
-DIFFERENT = 1e-3
 SHIFT = (1, 2)
 END, FAR = 4, 20
 """Columns at either end of an image, and all of its columns: the ends are out of reach of a window."""
-
-
-def hold(actual: Tensor, expected: Tensor, claimed: bool, name: str) -> None:
-    """Fail unless the two agree to rounding, if `claimed`, or differ clearly, if not."""
-    if claimed:
-        assert_close(actual, expected, EXACT, f"{name} (claimed)")
-    else:
-        assert_differs(actual, expected, DIFFERENT, f"{name} (denied)")
 
 
 def is_token_wise(mixer: Mixer, x: Tensor) -> bool:
@@ -48,12 +34,7 @@ def is_token_wise(mixer: Mixer, x: Tensor) -> bool:
     return bool(difference[:, 1:].abs().max() < EXACT)
 
 
-def reads_itself(mixer: Mixer) -> Callable[[Tensor], Tensor]:
-    """The mixer with its input's own tokens as context."""
-    return lambda x: mixer(x, context=x.flatten(1, 2))
-
-
-class CardContract(Contract):
+class CardContract(OtherInputs):
     """Takes cases in the bare shell, without parameters of their own."""
 
     def test_card(self, case: Case) -> None:
@@ -130,7 +111,7 @@ class CardContract(Contract):
         assert named is None or named in known, f"causal_along={named!r}: the contract knows {', '.join(known)}"
         untouched = run(mixer, x).flatten(1, 2)
         for order in [named] if named else known:
-            early, late = orders.permutation(order, *grid).tensor_split(2)
+            early, late = orders.permutation(order, grid[0], grid[1]).tensor_split(2)
             changed = x.flatten(1, 2).clone()
             changed[:, late] = noise(len(x), len(late), CHANNELS, dtype=x.dtype, seed=13)
             after = run(mixer, changed.reshape(x.shape)).flatten(1, 2)[:, early]
@@ -182,44 +163,6 @@ class CardContract(Contract):
         else:
             assert watch.half or not watch.single, (
                 f"fp32_core is denied, but all ran in float32: {sorted(watch.single)}"
-            )
-
-    def test_reads_context(self, case: Case) -> None:
-        """With a context, each token of x reads from the context's tokens alone, in whatever order they come.
-
-        Claimed: its own tokens give x what it gets without a context; tokens that the mask leaves out have no
-        influence, however large; every parameter and the context get the gradients that they get without; and
-        the cost is what the counter sees. Denied: a context is refused.
-        """
-        grid = case.grids[1]
-        if not case.card.reads_context:
-            with pytest.raises(InputError, match="reads no context"):
-                call(case.build(grid), tokens(grid), through=partial(case.build(grid), context=noise(2, 3, CHANNELS)))
-            return
-        for shell in (operators.BARE, "common"):
-            mixer, x = Case(case.name, shell).perturbed(grid), tokens(grid, dtype=torch.float64)
-            assert_close(reads_itself(mixer)(x), mixer(x), EXACT, "output of the own tokens as context")
-            context = noise(2, 7, CHANNELS, dtype=torch.float64, seed=16)
-            expected = mixer(x, context=context)
-            assert_close(mixer(x, context=context.flip(1)), expected, EXACT, "output of a context in another order")
-            assert_differs(mixer(x, context=-context), expected, DIFFERENT, "output of another context")
-            assert_close(mixer(x.flip(1), context=context), expected.flip(1), EXACT, "output of x in another order")
-            padded = torch.cat([context, torch.full_like(context[:, :2], 1e30)], 1)
-            mask = torch.arange(9).expand(2, 9) < 7
-            assert_close(mixer(x, context=padded, mask=mask), expected, EXACT, "output of a context with a mask")
-            short = mixer(x, context=padded, mask=torch.arange(9) < torch.tensor([[7], [4]]))
-            assert_close(short[1:], mixer(x[1:], context=context[1:, :4]), EXACT, "output of a shorter context")
-            _, gradients = run_with_gradients(mixer, x, through=reads_itself(mixer))
-            assert_gradients(gradients, run_with_gradients(mixer, x)[1], EXACT, "own tokens as context")
-            cost = mixer.cost(*grid, context=7).macs
-            more, fewer = (
-                count_macs(
-                    mixer, tokens(grid, batch=batch, dtype=torch.float64), context=context[:1].expand(batch, -1, -1)
-                )
-                for batch in (3, 2)
-            )
-            assert abs(cost - (more - fewer)) <= 1, (
-                f"cost with a context: {cost} MACs, the counter saw {more - fewer:g}"
             )
 
     def test_projection_cost(self, case: Case) -> None:
@@ -311,7 +254,7 @@ class PrecisionWatch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _permuted(case: Case, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _permuted(case: Case, grid: Grid) -> tuple[Tensor, Tensor]:
     """Output of permuted tokens, and permuted output of the tokens."""
     mixer, x = case.perturbed(grid), tokens(grid, dtype=torch.float64)
     order = torch.randperm(grid[0] * grid[1], generator=torch.Generator().manual_seed(15))

@@ -360,3 +360,14 @@ class ReadsForFree(Reader):
 
     def read_cost(self, height: int, width: int, tokens: int) -> Cost:
         return Cost()
+
+
+class PerFrame(Mean):
+    """Frames of a video do not meet."""
+
+    def forward(self, u: Tensor, **other: Any) -> Tensor:
+        frames = u if u.ndim == 4 else u.flatten(0, 1)
+        return (frames + (frames.mean((1, 2)) @ self.weight)[:, None, None]).reshape(u.shape)
+
+    def video_cost(self, frames: int, height: int, width: int) -> Cost:
+        return Cost(mixing_macs=frames * self.site.width**2)

@@ -10,6 +10,7 @@ Only the backend `reference` and `inspect` store an N × N map.
 from __future__ import annotations
 
 import importlib
+import math
 from functools import lru_cache
 
 import torch
@@ -99,6 +100,7 @@ _DIT = "facebookresearch/DiT README.md"
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=False,
+        axes=(2, 3),
         reads_context=True,
         backends=("xformers", "sdpa", "reference"),
         shells={"published": ShellSpec(gate="none", norm="none", bias=True)},
@@ -120,7 +122,7 @@ class Attention(Core):
             serve the call, `sdpa` otherwise (`reference` in forward-mode differentiation).
         heads: number of heads; None for `default_heads`.
         qk_norm: LayerNorm without bias over each head's q and k (ViT-22B, arXiv 2302.05442, section 2).
-        rope: 2-D rotary positions, see `rope_angles`; needs a head width divisible by 4.
+        rope: rotary positions along each axis, see `rope_angles`; needs a head width divisible by 4 (videos: 6).
 
     Raises:
         InputError: heads that do not divide the width, or a head width that cannot be rotated.
@@ -135,10 +137,11 @@ class Attention(Core):
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
         self.head_width = site.width // self.heads
-        if rope and self.head_width % 4:
-            fitting = [str(h) for h in divisors(site.width) if site.width // h % 4 == 0]
+        pairs = 2 * site.axes
+        if rope and self.head_width % pairs:
+            fitting = [str(h) for h in divisors(site.width) if site.width // h % pairs == 0]
             raise InputError(
-                f"mixer.rope=True needs a head width divisible by 4, not {self.head_width}; "
+                f"mixer.rope=True needs a head width divisible by {pairs}, not {self.head_width}; "
                 f"heads that give one at width {site.width}: {', '.join(fitting) or 'none'}"
             )
         self.rope = rope
@@ -191,14 +194,14 @@ class Attention(Core):
 
     def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps q and k (B, N, heads, d), normalised and rotated where asked for, from x (B, H, W, C)."""
-        batch, height, width, _ = x.shape
+        batch, *grid, _ = x.shape
         projected = self.qk(x)
-        q, k = projected.view(batch, height * width, 2, self.heads, self.head_width).unbind(2)
+        q, k = projected.view(batch, math.prod(grid), 2, self.heads, self.head_width).unbind(2)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.rope:
             # Angles need more digits than half precision has.
             dtype = torch.promote_types(projected.dtype, torch.float32)
-            angles = rope_angles(height, width, self.head_width, device=x.device, dtype=dtype)
+            angles = rope_angles(*grid, head_width=self.head_width, device=x.device, dtype=dtype)
             q, k = rotate(q, angles), rotate(k, angles)
         return q.to(projected.dtype), k.to(projected.dtype)
 
@@ -226,7 +229,7 @@ class Attention(Core):
                 "mixer.rope=True turns tokens by their place on the grid, and those of a context have none"
             )
         weight, bias, width = self.qk.weight, self.qk.bias, self.site.width
-        q = F.linear(x.flatten(1, 2), weight[:width], bias[:width]).unflatten(-1, (self.heads, self.head_width))
+        q = F.linear(x.flatten(1, -2), weight[:width], bias[:width]).unflatten(-1, (self.heads, self.head_width))
         k = F.linear(context, weight[width:], bias[width:]).unflatten(-1, (self.heads, self.head_width))
         dtype = self._last_dtype = q.dtype
         q, k = self.q_norm(q).to(dtype), self.k_norm(k).to(dtype)
@@ -235,7 +238,7 @@ class Attention(Core):
             if self.requested_backend == "xformers":
                 raise InputError("mixer.backend='xformers' cannot serve this call: it has a mask; use auto or sdpa")
             serving = "sdpa"
-        return attend(q, k, u.to(dtype).reshape(k.shape), serving, mask).reshape(*x.shape[:3], width)
+        return attend(q, k, u.to(dtype).reshape(k.shape), serving, mask).reshape(*x.shape[:-1], width)
 
     def read_cost(self, height: int, width: int, tokens: int) -> Cost:
         """Queries NCD, keys MCD; scores and weighted sum: NMD each; keys and values: 2MD."""

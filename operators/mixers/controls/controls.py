@@ -40,6 +40,7 @@ def check_odd(what: str, value: int, least: int) -> None:
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=True,
+        axes=(2, 3),
         backends=("torch",),
         shells={"published": BARE},
         published=(
@@ -128,6 +129,7 @@ class Pool(Core):
         permutation_equivariant=False,
         translation_equivariant="interior",
         linear=True,
+        axes=(2, 3),
         backends=("torch",),
         shells={"published": BARE},
         published=(
@@ -151,7 +153,8 @@ class Conv(Core):
         super().__init__(site, backend=backend)
         check_odd("mixer.kernel", kernel, least=1)
         self.kernel = kernel
-        self.conv = nn.Conv2d(site.width, site.width, kernel, padding=kernel // 2, groups=site.width)
+        convolution = nn.Conv2d if site.axes == 2 else nn.Conv3d
+        self.conv = convolution(site.width, site.width, kernel, padding=kernel // 2, groups=site.width)
         truncated_normal_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
@@ -160,12 +163,16 @@ class Conv(Core):
         y: Tensor = self.conv(u.movedim(-1, 1))
         return y.movedim(1, -1)
 
+    def video_cost(self, frames: int, height: int, width: int) -> Cost:
+        """kernel³ for each element."""
+        return Cost(mixing_macs=self.kernel**3 * frames * height * width * self.site.width)
+
     def core_cost(self, height: int, width: int) -> Cost:
         """kernel² for each element."""
         return Cost(mixing_macs=self.kernel**2 * height * width * self.site.width)
 
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
-        """`kernel` (D, kernel, kernel): the filters."""
+        """`kernel` (D, kernel, kernel), of a video (D, kernel, kernel, kernel): the filters."""
         return {"kernel": self.conv.weight[:, 0]}
 
 

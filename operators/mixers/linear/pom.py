@@ -54,6 +54,7 @@ START = 1e-3
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=False,
+        axes=(2, 3),
         reads_context=True,
         fp32_core=True,
         backends=("torch",),
@@ -73,7 +74,7 @@ class PoM(Core):
         clamp: least and greatest value of f; None for no bounds.
         heads: gates per token, each for D / heads neighbouring channels; None for one per channel (which the released
             module calls 1).
-        rope: 2-D rotary positions of P_j and s_i over all D channels, as those of `attention` (the released module's
+        rope: rotary positions of P_j and s_i over all D channels, as those of `attention` (the released module's
             base is 10 000 instead of 100). y then holds the relative position of i and j where its consumer
             gives both channels of a rotated pair the same weight, as `W_out` may learn to.
 
@@ -98,8 +99,8 @@ class PoM(Core):
         check_choice("mixer.rope", rope, (True, False))
         if heads is not None:
             check_heads(heads, site.width)
-        if rope and site.width % 4:
-            raise InputError(f"mixer.rope=True needs a width divisible by 4, not {site.width}")
+        if rope and site.width % (2 * site.axes):
+            raise InputError(f"mixer.rope=True needs a width divisible by {2 * site.axes}, not {site.width}")
         self.clamp = _check_clamp(clamp)
         self.gates = site.width if heads is None else heads
         self.rope = rope
@@ -118,8 +119,8 @@ class PoM(Core):
         return f * factor
 
     def pooled(self, u: Tensor) -> Tensor:
-        """Mean of the polynomials over all tokens, (B, 1, 1, D), from u (B, H, W, D), in at least float32."""
-        return self._rotated(self.polynomials(u)).mean((1, 2), keepdim=True)
+        """Mean of the polynomials over all tokens, (B, D), from u (B, H, W, D), in at least float32."""
+        return self._rotated(self.polynomials(u)).flatten(1, -2).mean(1)
 
     def selection(self, x: Tensor) -> Tensor:
         """The gates s in [0, 1], (B, H, W, heads), from x (B, H, W, C)."""
@@ -133,12 +134,12 @@ class PoM(Core):
     def _rotated(self, field: Tensor) -> Tensor:
         if not self.rope:
             return field
-        height, width = field.shape[1:3]
-        angles = rope_angles(height, width, self.site.width, device=field.device, dtype=field.dtype)
-        return rotate(field.flatten(1, 2)[:, :, None], angles).reshape(field.shape)
+        grid, width = field.shape[1:-1], self.site.width
+        angles = rope_angles(*grid, head_width=width, device=field.device, dtype=field.dtype)
+        return rotate(field.flatten(1, -2)[:, :, None], angles).reshape(field.shape)
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        return (self._rotated(self._gates(x)) * self.pooled(u)).to(u.dtype)
+        return self._give(self._rotated(self._gates(x)), self.pooled(u)).to(u.dtype)
 
     def read(
         self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
@@ -157,10 +158,15 @@ class PoM(Core):
             mean = polynomials.mean(1)
         else:
             mean = polynomials.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
-        return (self._gates(x) * mean[:, None, None]).to(u.dtype)
+        return self._give(self._gates(x), mean).to(u.dtype)
 
     def _gates(self, x: Tensor) -> Tensor:
-        return self.selection(x)[..., None].expand(-1, -1, -1, -1, self.site.width // self.gates).flatten(-2)
+        gates = self.selection(x)[..., None]
+        return gates.expand(*gates.shape[:-1], self.site.width // self.gates).flatten(-2)
+
+    @staticmethod
+    def _give(gates: Tensor, mean: Tensor) -> Tensor:
+        return (gates.flatten(1, -2) * mean[:, None]).reshape(gates.shape)
 
     def core_cost(self, height: int, width: int) -> Cost:
         """The gate's map: N C per gate; the mean is the state.
@@ -175,7 +181,7 @@ class PoM(Core):
 
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         """`context` (B, D), what all tokens read, and `gate` (B, heads, H, W), through which each reads it."""
-        return {"context": self.pooled(u)[:, 0, 0], "gate": self.selection(x).movedim(-1, 1)}
+        return {"context": self.pooled(u), "gate": self.selection(x).movedim(-1, 1)}
 
 
 def _check_clamp(clamp: Any) -> tuple[float, float] | None:

@@ -196,23 +196,32 @@ def test_the_rule_is_part_of_the_design(
 
 
 @pytest.mark.slow
-def test_a_killed_study_comes_to_the_same_looks_as_an_undisturbed_one(here: Path, node: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "engine",
+    [(), ("study.engine=ray",), ("study.engine=slurm", "study.slurm={cluster: local, time: 60}")],
+    ids=["local", "ray", "slurm"],
+)
+def test_a_killed_study_comes_to_the_same_looks_as_an_undisturbed_one(
+    here: Path, node: dict[str, Any], engine: tuple[str, ...]
+) -> None:
     Path("my.yaml").write_text(yaml.safe_dump({**node, "until": {"decide": True, "most": 4, "add": 1}}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-    def begin(name: str, workers: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ablations", "study=my.yaml", f"study.dir={name}", f"study.workers={workers}"]
+    def begin(name: str, workers: int, *options: str) -> subprocess.Popen[bytes]:
+        given = ["study=my.yaml", f"study.dir={name}", f"study.workers={workers}", *options]
+        command = [sys.executable, "-m", "ablations", *given]
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    study, record, limit = begin("disturbed", 2), Path("disturbed", LOOKS), time.monotonic() + 400
+    study, record, limit = begin("disturbed", 2, *engine), Path("disturbed", LOOKS), time.monotonic() + 400
     while not record.exists() and time.monotonic() < limit:
         time.sleep(0.1)
     study.kill()
     study.wait()
     assert len(read_looks(Path("disturbed"))) == 1
-    assert begin("disturbed", 2).wait(500) == 0
+    assert begin("disturbed", 2, *engine).wait(500) == 0
     assert begin("undisturbed", 1).wait(500) == 0
     assert record.read_bytes() == Path("undisturbed", LOOKS).read_bytes()
     assert [look.seeds for look in read_looks(Path("disturbed"))] == [2, 3, 4]
     assert len([*Path("disturbed", "trials").iterdir()]) == 4 * ARMS
-    assert subprocess.run([sys.executable, "-m", "ablations.audit", "undisturbed"], env=environment).returncode == 0
+    for name in ("undisturbed", "disturbed"):
+        assert subprocess.run([sys.executable, "-m", "ablations.audit", name], env=environment).returncode == 0, name

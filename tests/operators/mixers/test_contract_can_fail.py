@@ -132,6 +132,8 @@ FAULTS = [
     Fault("state_param", cores.Parts, "32, 128, …, 512", {"state_param": "square"}),
     Fault("state_param", cores.Mean, "no parameter of the mixer", {"state_param": "width"}),
     Fault("projection_cost", cores.SquareProjection, "by tokens"),
+    Fault("axes", cores.Mean, "cost of a video", {"axes": (2, 3)}),
+    Fault("axes", cores.PerFrame, "a video's permuted tokens", {"axes": (2, 3)}),
     Fault("reads_context", cores.ReadsItself, "own tokens as context", READS),
     Fault("reads_context", cores.ReadsInOrder, "in another order", READS),
     Fault("reads_context", cores.ReadsMasked, "with a mask", READS),

@@ -179,7 +179,7 @@ def test_rotated_scores_depend_on_the_offset_alone():
 def test_rotation_is_the_complex_exponential():
     height, width, d = 3, 4, 8
     q = torch.randn(1, height * width, 2, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    got = rotate(q, rope_angles(height, width, d, device=q.device, dtype=q.dtype))
+    got = rotate(q, rope_angles(height, width, head_width=d, device=q.device, dtype=q.dtype))
     pairs = torch.complex(q[..., :4], q[..., 4:])
     frequencies = [1.0, 100.0**-0.5]
     for row in range(height):

@@ -192,7 +192,7 @@ def test_no_token_can_outweigh_the_others_beyond_the_clamp():
 
 def test_rope_turns_the_polynomials_before_the_mean_and_the_gates():
     mixer, x = bare(rope=True, heads=2), image(5, 7)
-    turned = rope_angles(5, 7, WIDTH, device=x.device, dtype=x.dtype).view(5, 7, WIDTH // 2)
+    turned = rope_angles(5, 7, head_width=WIDTH, device=x.device, dtype=x.dtype).view(5, 7, WIDTH // 2)
     phase = torch.polar(torch.ones_like(turned), turned)
 
     def rotated(field):
