@@ -3,7 +3,7 @@
     u, z = W_in x          z only with a gate
     u    = SiLU(DW_k u)    only with conv = k
     y    = norm(core(u))
-    y    = y * SiLU(z)     only with a gate
+    y    = y * SiLU(z)     only with a gate; y * z with a linear one
     out  = W_out y
 
 One shell for all cores makes a comparison one of cores; a core that mixes nothing then mixes nothing.
@@ -82,12 +82,12 @@ class Shell(nn.Module):
             # Under autocast a core may hand over half precision, which fused norms refuse with float32 weights.
             y = y.to(self.norm.weight.dtype)
             z = None if z is None else z.to(y.dtype)
-        if isinstance(self.norm, nn.RMSNorm) and z is not None:
+        if isinstance(self.norm, nn.RMSNorm) and z is not None and self.spec.gate == "silu":
             y = gated_norm(y, z, self.norm.weight, EPS)
         else:
             y = self.norm(y)
             if z is not None:
-                y = y * F.silu(z)
+                y = y * (F.silu(z) if self.spec.gate == "silu" else z)
         return self.out_proj(y) if self.spec.project else y
 
     def cost(self, tokens: int, context: int | None = None) -> Cost:

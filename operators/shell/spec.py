@@ -8,7 +8,7 @@ from typing import Any
 
 from operators.errors import InputError, check_choice, check_names, check_number
 
-GATES = ("silu", "none")
+GATES = ("silu", "linear", "none")
 NORMS = ("rms", "layer", "none")
 CONVS = (0, 3, 5, 7)
 
@@ -19,7 +19,8 @@ class ShellSpec:
 
     Attributes:
         expand: inner width D over the model width C.
-        gate: `silu` multiplies the core's output by SiLU(z), z a second projection of the input; `none` does not.
+        gate: `silu` multiplies the core's output by SiLU(z), z a second projection of the input, `linear` by z
+            itself; `none` does not.
         conv: side of a depthwise convolution before the core, zero-padded and followed by SiLU; 0 for none.
         conv_bias: whether that convolution has a bias.
         norm: normalisation of the core's output over channels: `rms`, `layer` or `none`.

@@ -308,6 +308,8 @@ def plain_shell(mixer, x):
         y = y + shell.norm.bias
     if spec.gate == "silu":
         y = y * gate * torch.sigmoid(gate)
+    elif spec.gate == "linear":
+        y = y * gate
     if spec.project:
         y = y @ shell.out_proj.weight.T + (shell.out_proj.bias if spec.bias else 0)
     return y
@@ -318,6 +320,8 @@ SPECS = [
     ShellSpec(expand=1.5, bias=True, norm="layer"),
     ShellSpec(gate="none", conv=3, norm="none"),
     ShellSpec(expand=2, conv=5, bias=True),
+    ShellSpec(gate="linear"),
+    ShellSpec(gate="linear", norm="none", bias=True),
     ShellSpec(gate="none", norm="layer", conv=7, project=False),
     operators.BARE,
 ]
