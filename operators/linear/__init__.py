@@ -1,0 +1,1 @@
+"""Mathematics of linear attention that several mixers share: each fast path beside its plain reference."""

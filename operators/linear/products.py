@@ -1,0 +1,45 @@
+"""Products of linear attention over all tokens at once, without an order, in the cheaper of their two associations.
+
+For one head with features q, k (…, N, d) and values v (…, N, e), `operators.linear.products_reference` writes the same with the
+N × N map:
+
+    mixed:    y_i = (1/N) Σ_j (q_i · k_j) v_j
+    averaged: y_i = Σ_j (q_i · k_j) v_j / (Σ_j q_i · k_j + N ε)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def by_pairs(tokens: int, features: int, values: int) -> bool:
+    """Whether (q kᵀ) v takes fewer operations than q (kᵀ v)."""
+    return tokens * (features + values) < 2 * features * values
+
+
+def mixed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The mean over tokens of (q · k) v, (…, N, e).
+
+    The mean rather than the sum: the state kᵀ v then keeps its size for any number of tokens.
+    """
+    tokens = k.shape[-2]
+    if by_pairs(tokens, k.shape[-1], v.shape[-1]):
+        return (q @ k.mT / tokens) @ v
+    return q @ (k.mT @ v / tokens)
+
+
+def mass(q: Tensor, k: Tensor) -> Tensor:
+    """The mean over tokens of q · k, (…, N, 1)."""
+    return q @ k.mean(-2, keepdim=True).mT
+
+
+def averaged(q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
+    """Means of v with the weights q · k, (…, N, e); ε is added to the mean weight."""
+    return mixed(q, k, v) / (mass(q, k) + eps)
+
+
+def mixed_macs(tokens: int, features: int, values: int) -> int:
+    """MACs of `mixed` for one head."""
+    if by_pairs(tokens, features, values):
+        return tokens**2 * (features + values)
+    return 2 * tokens * features * values
