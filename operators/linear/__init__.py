@@ -1,1 +1,1 @@
-"""Mathematics of linear attention that several mixers share: each fast path beside its plain reference."""
+"""Products of linear attention that mixers of several families share, each beside its plain reference."""

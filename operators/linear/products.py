@@ -1,7 +1,7 @@
 """Products of linear attention over all tokens at once, without an order, in the cheaper of their two associations.
 
-For one head with features q, k (…, N, d) and values v (…, N, e), `operators.linear.products_reference` writes the same with the
-N × N map:
+For one head with features q, k (…, N, d) and values v (…, N, e); `operators.linear.products_reference` writes the same
+with the N × N map:
 
     mixed:    y_i = (1/N) Σ_j (q_i · k_j) v_j
     averaged: y_i = Σ_j (q_i · k_j) v_j / (Σ_j q_i · k_j + N ε)
