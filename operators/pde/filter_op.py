@@ -50,8 +50,8 @@ class FilterOp(CpuOp):
 
     name = "filter"
     title = "the compiled filter"
-    instead = "set pde.method to auto or fft"
-    once_only = "the compiled filter has no second derivatives: set pde.method to fft"
+    instead = "set the backend (pde.method of pde_ssm) to auto or fft"
+    once_only = "the compiled filter has no second derivatives: set the backend (pde.method of pde_ssm) to fft"
     module = "fft_filter"
     tensors = ("u", "response")
     options = ("str boundary",)

@@ -118,7 +118,9 @@ def test_compiled_operators_and_backends_refuse_in_one_line(monkeypatch: pytest.
         InputError, match=f"^the compiled propagator {REASON}: set pde.method to auto, separable or fft$"
     ):
         separable(u, *torch.zeros(2, 1, 2, 2, 16), torch.zeros(16))
-    with pytest.raises(InputError, match=f"^the compiled filter {REASON}: set pde.method to auto or fft$"):
+    with pytest.raises(
+        InputError, match=f"^the compiled filter {REASON}: set the backend \\(pde.method of pde_ssm\\) to auto or fft$"
+    ):
         filtered(u, torch.zeros(2, 2, 2, 16), "periodic")
     sequence = torch.zeros(1, 2, 3)
     with pytest.raises(InputError, match=f"backend='cpu' cannot serve this scan: it {REASON}; use auto, chunked or"):

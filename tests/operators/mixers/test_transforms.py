@@ -1,5 +1,6 @@
 """Derivatives that are asked for by other ways than `backward`: right, or refused in one line."""
 
+import re
 import sys
 
 import pytest
@@ -99,5 +100,7 @@ def test_every_custom_operator_refuses_forward_mode():
     with forward_ad.dual_level():
         for op in ops:
             for compute in (op._forward, op._backward):
-                with pytest.raises(InputError, match=f"^{op.title} has no forward-mode derivative: {op.instead}$"):
+                with pytest.raises(
+                    InputError, match=re.escape(f"{op.title} has no forward-mode derivative: {op.instead}")
+                ):
                     compute()

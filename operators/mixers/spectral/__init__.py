@@ -1,0 +1,1 @@
+"""Mixers by transforms: filters of the spectrum, networks on it, and long convolutions."""

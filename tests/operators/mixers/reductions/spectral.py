@@ -1,0 +1,38 @@
+"""Arrows from spectral mixers."""
+
+import torch
+
+import operators
+from operators.pde.propagators import summed_transfer
+from operators.testing.cases import noise
+from operators.testing.checks import assert_close
+
+WIDTH = 6
+GRIDS = ((5, 7), (4, 6))
+
+
+def bare(name, grid, *, seed=0, **params):
+    torch.manual_seed(seed)
+    return operators.create(name, WIDTH, grid=grid, shell=operators.BARE, **params).double()
+
+
+def image(grid, *, batch=2):
+    return noise(batch, *grid, WIDTH, dtype=torch.float64, seed=9)
+
+
+def pde_ssm_is_gfnet():
+    """A propagator on a periodic grid is a filter."""
+    for grid in GRIDS:
+        pde, filtering, x = bare("pde_ssm", grid, method="fft"), bare("gfnet", grid), image(grid)
+        core = pde.core
+        coefficients = core._in_pixels(core.solve_coefficients(x, None), *grid)
+        response = summed_transfer(coefficients, core.readout[:, None], *grid, "periodic", "initial")[:, 0]
+        response = response + core.skip[:, None, None]
+        with torch.no_grad():
+            filtering.core.filter.copy_(torch.view_as_real(response).permute(3, 1, 2, 0))
+        yield filtering(x), pde(x)
+
+
+ARROWS = [
+    ("pde_ssm -> gfnet", pde_ssm_is_gfnet),
+]
