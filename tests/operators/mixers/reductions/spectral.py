@@ -33,6 +33,25 @@ def pde_ssm_is_gfnet():
         yield filtering(x), pde(x)
 
 
+def fno_is_gfnet():
+    """All waves, diagonal matrices, and nothing for each token."""
+    for grid in GRIDS:
+        layer, filtering, x = bare("fno", grid, modes=(4, 4)), bare("gfnet", grid), image(grid)
+        height, width = grid
+        with torch.no_grad():
+            layer.core.pointwise.weight.zero_()
+            layer.core.pointwise.bias.zero_()
+            layer.core.matrices.zero_()
+            for k in range(height):
+                signed = k if 2 * k < height else k - height
+                for m in range(width // 2 + 1):
+                    for part in range(2):
+                        diagonal = filtering.core.filter[part, k, m]
+                        layer.core.matrices[signed + 4, m, :, part].copy_(torch.diag(diagonal))
+        yield layer(x), filtering(x)
+
+
 ARROWS = [
+    ("fno -> gfnet", fno_is_gfnet),
     ("pde_ssm -> gfnet", pde_ssm_is_gfnet),
 ]
