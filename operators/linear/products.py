@@ -3,6 +3,7 @@
 For one head with features q, k (…, N, d) and values v (…, N, e); `operators.linear.products_reference` writes the same
 with the N × N map:
 
+    summed:   y_i = Σ_j (q_i · k_j) v_j
     mixed:    y_i = (1/N) Σ_j (q_i · k_j) v_j
     averaged: y_i = Σ_j (q_i · k_j) v_j / (Σ_j q_i · k_j + N ε)
 """
@@ -17,15 +18,16 @@ def by_pairs(tokens: int, features: int, values: int) -> bool:
     return tokens * (features + values) < 2 * features * values
 
 
-def mixed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The mean over tokens of (q · k) v, (…, N, e).
+def summed(q: Tensor, k: Tensor, v: Tensor, factor: float = 1.0) -> Tensor:
+    """The sum over tokens of (q · k) v, times a factor, (…, N, e)."""
+    if by_pairs(k.shape[-2], k.shape[-1], v.shape[-1]):
+        return (q @ k.mT * factor) @ v
+    return q @ (k.mT @ v * factor)
 
-    The mean rather than the sum: the state kᵀ v then keeps its size for any number of tokens.
-    """
-    tokens = k.shape[-2]
-    if by_pairs(tokens, k.shape[-1], v.shape[-1]):
-        return (q @ k.mT / tokens) @ v
-    return q @ (k.mT @ v / tokens)
+
+def mixed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The mean over tokens of (q · k) v, (…, N, e): its state keeps its size for any number of tokens."""
+    return summed(q, k, v, 1 / k.shape[-2])
 
 
 def mass(q: Tensor, k: Tensor) -> Tensor:
@@ -38,8 +40,8 @@ def averaged(q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
     return mixed(q, k, v) / (mass(q, k) + eps)
 
 
-def mixed_macs(tokens: int, features: int, values: int) -> int:
-    """MACs of `mixed` for one head."""
+def product_macs(tokens: int, features: int, values: int) -> int:
+    """MACs of `summed` or `mixed` for one head."""
     if by_pairs(tokens, features, values):
         return tokens**2 * (features + values)
     return 2 * tokens * features * values

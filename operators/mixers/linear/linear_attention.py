@@ -22,7 +22,7 @@ from operators.cost import Cost
 from operators.errors import check_choice
 from operators.linear import products_reference as reference
 from operators.linear.features import FEATURE_MAPS
-from operators.linear.products import averaged, mixed_macs
+from operators.linear.products import averaged, product_macs
 from operators.mixers.queries import QueryKeyCore
 from operators.registry import register
 from operators.shell.spec import ShellSpec
@@ -85,6 +85,6 @@ class LinearAttention(QueryKeyCore):
         """State and reading, N d² each, N d for the mean weight; the state is d² + d numbers a head."""
         width = self.head_width
         return Cost(
-            mixing_macs=self.heads * (mixed_macs(tokens, width, width) + tokens * width),
+            mixing_macs=self.heads * (product_macs(tokens, width, width) + tokens * width),
             state_elements=self.site.width * (width + 1),
         )

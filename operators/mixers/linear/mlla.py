@@ -25,7 +25,7 @@ from operators.cost import Cost
 from operators.errors import check_choice
 from operators.linear import products_reference as reference
 from operators.linear.features import elu_plus_one
-from operators.linear.products import averaged, mass, mixed, mixed_macs
+from operators.linear.products import averaged, mass, mixed, product_macs
 from operators.mixers.positions import axial_angles, local_values, turn
 from operators.mixers.queries import QueryKeyCore, check_rotation
 from operators.registry import register
@@ -121,6 +121,6 @@ class MLLA(QueryKeyCore):
         """State and reading, N d² each, N d for the mean weight; the state is d² + d numbers a head."""
         width = self.head_width
         return Cost(
-            mixing_macs=self.heads * (mixed_macs(tokens, width, width) + tokens * width),
+            mixing_macs=self.heads * (product_macs(tokens, width, width) + tokens * width),
             state_elements=self.site.width * (width + 1),
         )

@@ -24,7 +24,7 @@ from operators.cost import Cost
 from operators.errors import check_choice
 from operators.linear import products_reference as reference
 from operators.linear.features import elu_plus_one
-from operators.linear.products import mass, mixed, mixed_macs
+from operators.linear.products import mass, mixed, product_macs
 from operators.mixers.positions import axial_angles, local_values, turn
 from operators.mixers.queries import QueryKeyCore, check_rotation
 from operators.registry import register
@@ -129,7 +129,7 @@ class RALA(QueryKeyCore):
         """
         width = self.head_width
         return Cost(
-            mixing_macs=self.heads * (mixed_macs(tokens, width, width) + 2 * tokens * width),
+            mixing_macs=self.heads * (product_macs(tokens, width, width) + 2 * tokens * width),
             state_elements=self.heads * (width + 1) ** 2,
         )
 
