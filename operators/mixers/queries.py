@@ -65,8 +65,12 @@ class QueryKeyCore(Core):
         q, k = self.queries_keys(u, x)
         (v,) = self._split(u, 1)
         with full_precision(q):
-            y = self.mix(q, k, v, (u.shape[1], u.shape[2]))
-            y = y.transpose(1, 2).reshape(u.shape).to(u.dtype)
+            mixed = self.mix(q, k, v, (u.shape[1], u.shape[2]))
+        return self._finish(mixed, u)
+
+    def _finish(self, mixed: Tensor, u: Tensor) -> Tensor:
+        """The heads (B, heads, N, e) side by side, and the convolution of the values, as u (B, H, W, D)."""
+        y = mixed.transpose(1, 2).reshape(u.shape).to(u.dtype)
         return y if self.local is None else (y + self.local(u)).to(u.dtype)
 
     def _split(self, channels: Tensor, parts: int) -> tuple[Tensor, ...]:

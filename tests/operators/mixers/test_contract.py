@@ -21,6 +21,7 @@ class TestOtherParameters(MixerContract):
         Case("ss2d", params={"orders": ["col", "snake_row_r", "col_r", "col"], "state_dim": 1}),
         Case("pom", params={"degree": 3, "clamp": None, "heads": 4, "rope": True}),
         Case("linear_attention", params={"feature_map": "relu"}),
+        Case("retention_2d", params={"form": "decomposed"}),
         Case("pde_ssm", params={"condition": "cond"}),
         Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
         Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),

@@ -33,6 +33,11 @@ def like(mixer, other):
     return mixer
 
 
+@torch.no_grad()
+def run_core(mixer, u, x):
+    return mixer.core(u, x=x)
+
+
 def large_features(mixer):
     """Keeps ε, which differs between kinds of linear attention, out of sight."""
     with torch.no_grad():
@@ -139,6 +144,36 @@ def focal_of_the_global_gate_alone_is_a_query_times_one_vector():
     assert_close(run(mixer, x), expected, 1e-14, "y")
 
 
+def retention_of_equal_tokens_is_a_separable_exponential_blur():
+    """q = k = 0: γ^|Δrow| γ^|Δcolumn|, each row of weights over its sum; both forms are the same then."""
+    x = image()
+    for form in ("full", "decomposed"):
+        mixer = bare("retention_2d", heads=1, slowest=1.5, form=form)
+        with torch.no_grad():
+            mixer.core.qk.weight.zero_()
+            mixer.core.qk.bias.zero_()
+        blurs = []
+        for length in (5, 7):
+            place = torch.arange(length, dtype=torch.float64)
+            weights = (1 - 2**-1.5) ** (place[:, None] - place).abs()
+            blurs.append(weights / weights.sum(-1, keepdim=True))
+        expected = torch.einsum("ir,jc,brcd->bijd", *blurs, x)
+        assert_close(run(mixer, x), expected, 1e-13, f"y, {form}")
+
+
+def retention_without_decay_is_softmax_attention():
+    mixer = bare("retention_2d", heads=2, slowest=64, rope=False)
+    assert_close(run(mixer, image()), run(like(bare("attention", heads=2), mixer), image()), 1e-13, "y")
+
+
+def decomposed_retention_without_decay_is_axial_attention():
+    mixer = bare("retention_2d", heads=2, slowest=64, rope=False, form="decomposed")
+    attention, x = like(bare("attention", heads=2), mixer), image()
+    rows = torch.stack([run_core(attention, x[:, i : i + 1], x[:, i : i + 1]) for i in range(5)], dim=1)[:, :, 0]
+    expected = torch.stack([run_core(attention, rows[:, :, j : j + 1], x[:, :, j : j + 1]) for j in range(7)], dim=2)
+    assert_close(run(mixer, x), expected[:, :, :, 0], 1e-13, "y")
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("mlla, no rope -> linear_attention", mlla_without_positions_is_linear_attention),
     ("mlla, constant features -> mean", mlla_of_constant_features_is_the_mean),
@@ -150,5 +185,8 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("lightnet, one key -> weighted mean", lightnet_of_one_key_is_a_global_weighted_mean),
     ("lightnet, equal keys -> linear_attention", lightnet_to_equal_keys_is_linear_attention_times_a_gain),
     ("polaformer, power 1 -> signed products", polaformer_of_power_one_is_the_absolute_product_for_equal_halves),
+    ("retention_2d, q = k = 0 -> separable blur", retention_of_equal_tokens_is_a_separable_exponential_blur),
+    ("retention_2d, no decay -> attention", retention_without_decay_is_softmax_attention),
+    ("retention_2d decomposed, no decay -> axial", decomposed_retention_without_decay_is_axial_attention),
     ("focal, global gate -> mean", focal_of_the_global_gate_alone_is_a_query_times_one_vector),
 ]
