@@ -1,0 +1,251 @@
+"""Linear recurrences with decay along a sequence, computed in chunks by products of matrices.
+
+For each head, with keys and queries of K channels, values of V channels and decays a_t in (0, 1]
+
+    S_t = diag(a_t) S_{t-1} + k_t v_tᵀ,   y_t = q_tᵀ S_t                                   (S is K × V)
+
+a_t is one number per head (state-space duality, arXiv 2405.21060; retention; LION) or one per key channel (gated linear
+attention, arXiv 2312.06635). With c_t = log a_1 + … + log a_t this is y_t = Σ_{s≤t} q_tᵀ diag(exp(c_t − c_s)) k_s v_s.
+Inside a chunk the sum is computed as written; a state carries what other chunks leave. Of the logarithms only sums over
+neighbouring tokens are formed, no differences of sums, and their exponentials are at most 1: nothing overflows, however
+long the sequence, and no digits are lost, however strong the decay.
+
+Time and memory are linear in the number of tokens. All is computed in at least float32, under autocast too.
+`operators.linear.decayed_reference` has the plain recurrence.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from operators.linear import decayed_reference
+from operators.precision import full_precision, wide
+
+BACKENDS = ("chunked", "reference")
+CHUNK = 64
+"""Most tokens of a chunk."""
+BLOCK = 8
+"""Most tokens of a block, inside which decays per channel are compared pair by pair."""
+
+
+def chunks(tokens: int) -> tuple[int, int]:
+    """Number and length of the chunks of a sequence: as equal as can be, the last one padded."""
+    count = ceil(tokens / CHUNK)
+    return count, ceil(tokens / count)
+
+
+def channel_chunks(tokens: int) -> tuple[int, int, int]:
+    """As `chunks` for decays per channel, and the length of a block: a chunk is a power of two of blocks."""
+    count, length = chunks(tokens)
+    blocks = 1
+    while blocks * BLOCK < length:
+        blocks *= 2
+    block = ceil(length / blocks)
+    return count, blocks * block, block
+
+
+def scalar_macs(tokens: int, heads: int, groups: int, key: int, value: int, *, directions: int = 1) -> int:
+    """MACs of `scalar_decay`; `directions` is 2 with both decays."""
+    count, length = chunks(tokens)
+    within = count * length**2 * (groups * key + heads * value)
+    return within + 2 * directions * (count - 1) * length * heads * key * value
+
+
+def channel_macs(tokens: int, heads: int, key: int, value: int) -> int:
+    """MACs of `channel_decay`, without the comparison pair by pair, which is element-wise work."""
+    count, length, block = channel_chunks(tokens)
+    per_token = float(block * value)
+    while block < length:
+        per_token += block * (key + value) / 2  # half of the tokens read the other half
+        block *= 2
+    return heads * (int(count * length * per_token) + 2 * (count - 1) * length * key * value)
+
+
+def decayed(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse: bool = False, backend: str) -> Tensor:
+    """The recurrence with decays (B, N, H) or (B, N, H, K), by one of `BACKENDS`; see `scalar_decay`."""
+    if backend == "reference":
+        with full_precision(v):
+            q, k, v, log_decay = (t.to(wide(t.dtype)) for t in (q, k, v, log_decay))
+            return decayed_reference.recurrence(q, k, v, log_decay, reverse=reverse)
+    if log_decay.ndim == 4:
+        return channel_decay(q, k, v, log_decay, reverse=reverse)
+    return scalar_decay(q, k, v, **{"backward" if reverse else "forward": log_decay})
+
+
+def scalar_decay(
+    q: Tensor, k: Tensor, v: Tensor, *, forward: Tensor | None = None, backward: Tensor | None = None
+) -> Tensor:
+    """The recurrence with one decay per head: from the first token, from the last, or the sum of both.
+
+    The sum counts each token's own term q_tᵀ k_t v_t once.
+
+    Args:
+        q: (B, N, G, K); each of the G groups serves H / G neighbouring heads.
+        k: like q.
+        v: (B, N, H, V).
+        forward: log a (B, N, H), finite and at most 0, of the recurrence S_t = a_t S_{t-1} + k_t v_tᵀ.
+        backward: the same for S_t = a_t S_{t+1} + k_t v_tᵀ.
+
+    Returns:
+        y (B, N, H, V), in at least float32.
+    """
+    tokens, groups = q.shape[1:3]
+    share, width = v.shape[2] // groups, v.shape[3]
+    count, length = chunks(tokens)
+    with full_precision(v):
+        q, k = (_chunked(t, count, length).transpose(2, 3).contiguous() for t in (q, k))  # (B, chunks, G, T, K)
+        v = _chunked(v, count, length)
+        by_head = v.transpose(2, 3)
+        by_group = v.unflatten(3, (groups, share)).transpose(2, 3)  # (B, chunks, G, T, H/G, V)
+        logs = [None if log is None else _chunked(log, count, length).mT for log in (forward, backward)]
+        scores = (q @ k.mT)[:, :, :, None] * _weights(*logs).unflatten(2, (groups, share))
+        y = (scores.flatten(2, 3) @ by_head).transpose(2, 3)  # (B, chunks, T, H, V)
+        for log, reverse in zip(logs, (False, True), strict=True):
+            if log is not None and count > 1:
+                logarithms = ends(log, -1, reverse=reverse)
+                entering, leaving, whole = (w.exp().unflatten(2, (groups, share)).mT[..., None] for w in logarithms)
+                kept = whole.expand(-1, -1, -1, -1, -1, width).flatten(4)
+                read = _between(q, k, (by_group * leaving).flatten(4), kept, reverse=reverse)
+                y = y + (read.unflatten(4, (share, width)) * entering).transpose(2, 3).flatten(3, 4)
+        return y.flatten(1, 2)[:, :tokens]
+
+
+def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse: bool = False) -> Tensor:
+    """The recurrence with one decay per head and key channel.
+
+    Args:
+        q: (B, N, H, K).
+        k: like q.
+        v: (B, N, H, V).
+        log_decay: log a (B, N, H, K), finite and at most 0.
+        reverse: whether the last token comes first.
+
+    Returns:
+        y (B, N, H, V), in at least float32.
+    """
+    tokens = q.shape[1]
+    count, length, block = channel_chunks(tokens)
+    with full_precision(v):
+        q, k, v, log_decay = (_chunked(t, count, length).transpose(2, 3).contiguous() for t in (q, k, v, log_decay))
+        q, k, v, log_decay = (t.unflatten(3, (-1, block)) for t in (q, k, v, log_decay))  # (B, chunks, H, blocks, T, ·)
+        kept = segment_sums(log_decay, -2, reverse=reverse).exp()
+        y = (q[..., :, None, :] * k[..., None, :, :] * kept).sum(-1) @ v
+        entering, leaving, whole = ends(log_decay, -2, reverse=reverse)
+        while y.shape[3] > 1:
+            y, entering, leaving, whole = _joined(q, k, v, y, entering, leaving, whole, reverse=reverse)
+            q, k, v = (t.unflatten(3, (-1, 2)).flatten(4, 5) for t in (q, k, v))
+        q, k, v, y, entering, leaving, whole = (t.squeeze(3) for t in (q, k, v, y, entering, leaving, whole))
+        if count > 1:
+            y = y + _between(q * entering.exp(), k * leaving.exp(), v, whole.exp().mT, reverse=reverse)
+        return y.transpose(2, 3).flatten(1, 2)[:, :tokens]
+
+
+def _chunked(tensor: Tensor, count: int, length: int) -> Tensor:
+    """(B, N, …) as (B, chunks, T, …), padded with zeros: tokens without key and value, which decay nothing."""
+    tensor = tensor.to(wide(tensor.dtype))
+    missing = count * length - tensor.shape[1]
+    if missing:
+        tensor = F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
+    return tensor.unflatten(1, (count, length))
+
+
+def segment_sums(log_decay: Tensor, dim: int, *, reverse: bool) -> Tensor:
+    """Logarithms of what token t keeps of token s, (…, T, T, …) in place of T at `dim`; −∞ where t does not read s.
+
+    Each is summed up on its own: a difference of two sums would lose, in strong decays, the digits of weak ones.
+    """
+    length = log_decay.shape[dim]
+    later = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril(-1)
+    shape = (length, length) if dim == -1 else (length, length, 1)
+    if reverse:
+        # Σ_{t≤r<s} log a_r, running over s.
+        columns = F.pad(log_decay.narrow(dim, 0, length - 1), (0, 0) * (-1 - dim) + (1, 0)).unsqueeze(dim - 1)
+        sums = columns.masked_fill(~later.mT.reshape(shape), 0).cumsum(dim)
+        return sums.masked_fill(later.reshape(shape), -torch.inf)
+    # Σ_{s<r≤t} log a_r, running over t.
+    sums = log_decay.unsqueeze(dim).masked_fill(~later.reshape(shape), 0).cumsum(dim - 1)
+    return sums.masked_fill(later.mT.reshape(shape), -torch.inf)
+
+
+def ends(log_decay: Tensor, dim: int, *, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of what is kept from entering to each token, from each token to leaving, and over all tokens."""
+    ahead = log_decay.cumsum(dim)
+    back = log_decay.flip(dim).cumsum(dim).flip(dim)
+    whole = ahead.narrow(dim, -1, 1)
+    rest = (0, 0) * (-1 - dim)
+    length = log_decay.shape[dim] - 1
+    if reverse:
+        return back, F.pad(ahead.narrow(dim, 0, length), (*rest, 1, 0)), whole
+    return ahead, F.pad(back.narrow(dim, 1, length), (*rest, 0, 1)), whole
+
+
+def _weights(forward: Tensor | None, backward: Tensor | None) -> Tensor:
+    """What token t keeps of token s of its chunk, (…, T, T), from the logarithms (…, T)."""
+    ahead = None if forward is None else segment_sums(forward, -1, reverse=False)
+    back = None if backward is None else segment_sums(backward, -1, reverse=True)
+    if ahead is None or back is None:
+        sums = back if ahead is None else ahead
+        assert sums is not None
+        return sums.exp()
+    return torch.maximum(ahead, back).exp()  # where both read, at s = t, both are 0
+
+
+def _joined(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    y: Tensor,
+    entering: Tensor,
+    leaving: Tensor,
+    whole: Tensor,
+    *,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Outputs and ends of blocks twice as long: what one block reads of its neighbour passes where the two meet.
+
+    Args:
+        q: (B, chunks, H, blocks, T, K).
+        k: like q.
+        v: (B, chunks, H, blocks, T, V).
+        y: what the tokens of each block read of it, like v.
+        entering: logarithms of what is kept from entering the block to each token, like q.
+        leaving: the same from each token to leaving the block.
+        whole: the same over the whole block.
+        reverse: whether the first block reads the second.
+    """
+    (q1, q2), (k1, k2), (v1, v2), (y1, y2), (in1, in2), (out1, out2), (whole1, whole2) = (
+        t.unflatten(3, (-1, 2)).unbind(4) for t in (q, k, v, y, entering, leaving, whole)
+    )
+    if reverse:
+        y1 = y1 + ((q1 * in1.exp()) @ (k2 * out2.exp()).mT) @ v2
+        in1, out2 = in1 + whole2, out2 + whole1
+    else:
+        y2 = y2 + ((q2 * in2.exp()) @ (k1 * out1.exp()).mT) @ v1
+        in2, out1 = in2 + whole1, out1 + whole2
+    y, entering, leaving = (torch.cat(pair, 4) for pair in ((y1, y2), (in1, in2), (out1, out2)))
+    return y, entering, leaving, whole1 + whole2
+
+
+def _between(q: Tensor, k: Tensor, v: Tensor, whole: Tensor, *, reverse: bool) -> Tensor:
+    """What the tokens of each chunk read of the state that enters it, (B, chunks, G, T, V).
+
+    Args:
+        q: (B, chunks, G, T, K), times what is kept from entering the chunk (or that is left to the caller).
+        k: (B, chunks, G, T, K), or v (B, chunks, G, T, V), times what is kept until leaving the chunk.
+        v: see k.
+        whole: (B, chunks, G, K or 1, V or 1), what a chunk keeps of the state that enters it.
+        reverse: whether the last chunk comes first.
+    """
+    first, rest = slice(None, -1), slice(1, None)
+    sources, readers = (rest, first) if reverse else (first, rest)
+    left = list((k[:, sources].mT @ v[:, sources]).unbind(1))  # a state (B, G, K, V) for every chunk but one
+    kept = whole[:, sources].unbind(1)
+    steps = range(len(left) - 2, -1, -1) if reverse else range(1, len(left))
+    for step in steps:
+        left[step] = torch.addcmul(left[step], kept[step], left[step + 1 if reverse else step - 1])
+    read = q[:, readers] @ torch.stack(left, 1)
+    return F.pad(read, (0, 0) * 3 + ((0, 1) if reverse else (1, 0)))
