@@ -22,6 +22,25 @@ STEP = (1e-3, 1e-1)
 """Least and greatest step size at the start."""
 
 
+@torch.no_grad()
+def step_bias_init(bias: Tensor) -> None:
+    """Fill `bias` with the inverse of softplus at steps spread evenly in logarithm over `STEP`."""
+    low, high = (math.log(step) for step in STEP)
+    start = bias.uniform_(low, high).exp()
+    bias.copy_(start + torch.log(-torch.expm1(-start)))
+
+
+def causal_convolution(sequence: Tensor, conv: nn.Conv1d, *, backwards: bool) -> Tensor:
+    """SiLU of a depthwise convolution of (B, N, D), in which no token meets a later one (backwards: an earlier one)."""
+    weight = conv.weight
+    reach = weight.shape[-1] - 1
+    if backwards:
+        padded, weight = F.pad(sequence.mT, (0, reach)), weight.flip(-1)
+    else:
+        padded = F.pad(sequence.mT, (reach, 0))
+    return F.silu(F.conv1d(padded, weight, conv.bias, groups=len(weight))).mT
+
+
 class Branch(nn.Module):
     """S6 on a sequence v (B, N, D), with its step size, input and output maps made from that sequence.
 
@@ -53,11 +72,9 @@ class Branch(nn.Module):
         self.project = nn.Linear(width, rank + 2 * state_dim, bias=False)
         linear_init(self.project)
         self.step = nn.Linear(rank, width)
-        low, high = (math.log(step) for step in STEP)
         with torch.no_grad():
             self.step.weight.uniform_(-(rank**-0.5), rank**-0.5)
-            start = self.step.bias.uniform_(low, high).exp()
-            self.step.bias.copy_(start + torch.log(-torch.expm1(-start)))
+        step_bias_init(self.step.bias)
         self.A_log = nn.Parameter(torch.arange(1, state_dim + 1, dtype=torch.float32).log().repeat(width, 1))
         self.D = nn.Parameter(torch.ones(width))
 
@@ -65,13 +82,7 @@ class Branch(nn.Module):
         """What is scanned, (B, N, D)."""
         if self.conv is None:
             return v
-        reach = self.conv.weight.shape[-1] - 1
-        weight = self.conv.weight
-        if self.backwards:
-            padded, weight = F.pad(v.mT, (0, reach)), weight.flip(-1)
-        else:
-            padded = F.pad(v.mT, (reach, 0))
-        return F.silu(F.conv1d(padded, weight, self.conv.bias, groups=len(weight))).mT
+        return causal_convolution(v, self.conv, backwards=self.backwards)
 
     def maps(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step before bias and softplus (B, N, D), and the input and output maps (B, N, S), of what is scanned.

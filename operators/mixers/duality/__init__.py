@@ -1,0 +1,1 @@
+"""Mixers of state-space duality: Mamba-2 and its relatives."""
