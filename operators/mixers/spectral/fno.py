@@ -93,7 +93,9 @@ class Fno(Core):
         middle, _ = self.modes
         matrices = self.matrices.to(u.dtype)[middle - below : middle + above + 1, : columns + 1]
         parts = permuted(low, 1, 2, 4, 0, 3).flatten(2, 3).flatten(0, 1)
-        products = torch.bmm(parts, matrices.flatten(3).flatten(0, 1)).view(-1, 2, batch, 2, channels)
+        products = torch.bmm(parts, matrices.flatten(3).flatten(0, 1)).view(
+            len(matrices) * (columns + 1), 2, batch, 2, channels
+        )
         (rr, ri), (ir, ii) = (part.unbind(2) for part in products.unbind(1))
         mixed = torch.stack([rr - ii, ri + ir], -1).unflatten(0, (below + above + 1, columns + 1))
         mixed = permuted(mixed, 2, 0, 1, 3, 4)

@@ -1,0 +1,263 @@
+"""What the three mixers of Hyena's kind have in common: a long convolution between two gates, against loops."""
+
+import math
+
+import pytest
+import torch
+
+import operators
+from operators import InputError
+from operators.testing.cases import noise, run_with_gradients
+from operators.testing.checks import assert_close, assert_differs
+
+WIDTH = 4
+NAMES = ("hyena_nd", "hyena_siren", "hyena_pixel")
+CASES = [
+    ("hyena_nd", {}),
+    ("hyena_nd", {"directions": 1, "separable": True, "conv": 3}),
+    ("hyena_siren", {}),
+    ("hyena_siren", {"window": "gaussian", "boundary": "periodic", "conv": 3}),
+    ("hyena_pixel", {}),
+    ("hyena_pixel", {"norm": False, "kernel": 3, "conv": 5}),
+]
+
+
+def make(name, *, seed=0, grid=None, shell=operators.BARE, kick=0.1, **params):
+    torch.manual_seed(seed)
+    mixer = operators.create(name, WIDTH, grid=grid, shell=shell, **params).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.add_(kick * torch.randn_like(parameter))
+    return mixer
+
+
+def image(*grid, seed=1):
+    return noise(2, *grid, WIDTH, dtype=torch.float64, seed=seed)
+
+
+def definition(core, x):
+    """Gates by token, the short convolution by tap, the long one by pairs of tokens."""
+    height, width = x.shape[1:3]
+    a, b = (x @ core.maps.weight.T + (0 if core.maps.bias is None else core.maps.bias)).chunk(2, -1)
+    fields = torch.cat([x, a, b], -1)
+    if core.conv is not None:
+        fields = short(fields, core.conv)
+    u, a, b = fields.chunk(3, -1)
+    z, kernel = core.enter(u, a), core.kernel(height, width)
+    rows = []
+    for i in range(height):
+        for j in range(width):
+            total = core.skip() * z[:, i, j]
+            for k in range(height):
+                for m in range(width):
+                    if core.boundary == "absorbing":
+                        total = total + kernel[i - k + height - 1, j - m + width - 1] * z[:, k, m]
+                    else:
+                        total = total + round_the_grid(kernel, i - k, j - m, height, width) * z[:, k, m]
+            rows.append(total)
+    return core.leave(torch.stack(rows, 1).view(x.shape), b)
+
+
+def round_the_grid(kernel, down, along, height, width):
+    """The sum over all offsets of the kernel that are the same on a periodic grid."""
+    total = torch.zeros_like(kernel[0, 0])
+    for p in range(1 - height, height):
+        for q in range(1 - width, width):
+            if (p - down) % height == 0 and (q - along) % width == 0:
+                total = total + kernel[p + height - 1, q + width - 1]
+    return total
+
+
+def short(fields, conv):
+    height, width = fields.shape[1:3]
+    half = conv.weight.shape[-1] // 2
+    padded = torch.nn.functional.pad(fields, (0, 0, half, half, half, half))
+    total = torch.zeros_like(fields) + (0 if conv.bias is None else conv.bias)
+    for p in range(2 * half + 1):
+        for q in range(2 * half + 1):
+            total = total + conv.weight[:, 0, p, q] * padded[:, p : p + height, q : q + width]
+    return total
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (2, 3)], ids=str)
+@pytest.mark.parametrize(("name", "params"), CASES, ids=str)
+def test_outputs_and_gradients_are_those_of_the_definition(name, params, grid):
+    mixer, x = make(name, grid=(3, 3), **params), image(*grid)
+    y, gradients = run_with_gradients(mixer, x)
+    expected, wanted = run_with_gradients(mixer, x, through=lambda x: definition(mixer.core, x))
+    assert_close(y, expected, 1e-11, "y")
+    for parameter, gradient in gradients.items():
+        assert_close(gradient, wanted[parameter], 1e-9, f"gradient of {parameter}")
+
+
+def delta(core, monkeypatch):
+    """A filter that is one at offset 0 and zero elsewhere, without a skip."""
+
+    def kernel(height, width):
+        made = torch.zeros(2 * height - 1, 2 * width - 1, WIDTH, dtype=torch.float64)
+        made[height - 1, width - 1] = 1
+        return made
+
+    monkeypatch.setattr(core, "kernel", kernel)
+    monkeypatch.setattr(core, "skip", lambda: torch.zeros(WIDTH, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_delta_leaves_the_gates(name, monkeypatch):
+    """Pointwise: q · k · v, whatever gates and norms make of them."""
+    mixer, x = make(name), image(5, 6)
+    core = mixer.core
+    delta(core, monkeypatch)
+    a, b = core.maps(x).chunk(2, -1)
+    assert_close(mixer(x), core.leave(core.enter(x, a), b), 1e-12, "y")
+
+
+def test_hyena_pixel_with_a_delta_and_without_norm_is_a_product(monkeypatch):
+    mixer, x = make("hyena_pixel", norm=False), image(5, 6)
+    delta(mixer.core, monkeypatch)
+    a, b = mixer.core.maps(x).chunk(2, -1)
+    assert_close(mixer(x), x * a * b, 1e-12, "y")
+
+
+# ---------------------------------------------------------------- hyena_nd
+
+
+def test_one_quadrant_reads_what_is_above_and_left():
+    mixer, x = make("hyena_nd", directions=1), image(4, 5)
+    changed = x.clone()
+    changed[:, 2, 3] += 1
+    moved = (mixer(changed) - mixer(x)).abs().sum((0, 3)) > 1e-9
+    expected = torch.zeros(4, 5, dtype=torch.bool)
+    expected[2:, 3:] = True
+    assert torch.equal(moved, expected)
+
+
+@pytest.mark.parametrize("separable", [False, True])
+def test_four_directions_alike_commute_with_flips(separable):
+    mixer, x = make("hyena_nd", separable=separable), image(4, 5)
+    with torch.no_grad():
+        mixer.core.directions_weight.fill_(0.7)
+    for axes in ((1,), (2,), (1, 2)):
+        assert_close(mixer(x.flip(axes)), mixer(x).flip(axes), 1e-11, f"flip of {axes}")
+    with torch.no_grad():
+        mixer.core.directions_weight[0] = -0.2
+    assert_differs(mixer(x.flip(1)), mixer(x).flip(1), 1e-3, "flip with directions of their own")
+
+
+def test_a_separable_filter_is_a_convolution_along_each_axis():
+    mixer, grid = make("hyena_nd", directions=1, separable=True), (4, 5)
+    quadrant = mixer.core.quadrant(*grid)
+    for channel in quadrant.unbind(-1):
+        assert torch.linalg.matrix_rank(channel) == 1
+    assert torch.linalg.matrix_rank(make("hyena_nd", directions=1).core.quadrant(*grid)[..., 0]) > 1
+
+
+def test_windows_fall_to_a_hundredth():
+    core = make("hyena_nd", kick=0).core
+    assert (-core.decay * torch.tensor([1.5, 0, 0, 0.3])).exp()[[0, -1]].tolist() == pytest.approx([0.01, 0.01])
+
+
+# ---------------------------------------------------------------- hyena_siren
+
+
+def test_a_constant_network_in_a_window_is_a_separable_blur():
+    mixer, grid = make("hyena_siren", grid=(4, 5), window="gaussian"), (4, 5)
+    core = mixer.core
+    with torch.no_grad():
+        core.network.layers[-1].weight.zero_()
+        core.network.layers[-1].bias.fill_(1)
+        core.sigma.copy_(torch.tensor([[0.5, 0.6, 0.7, 0.8], [0.9, 0.4, 0.6, 1.0]]))
+    z = image(*grid)
+    rows, columns = (torch.arange(n, dtype=torch.float64) for n in grid)
+    down, along = (
+        (-(((p[:, None] - p) / (len(p) - 1)) ** 2)[..., None] / (2 * s**2)).exp()
+        for p, s in zip((rows, columns), core.sigma, strict=True)
+    )
+    expected = torch.einsum("ikc,jmc,bkmc->bijc", down, along, z) + core.skip() * z
+    assert_close(core.apply_filter(z, core.response(*grid)), expected, 1e-12, "blurred")
+
+
+def test_widths_stay_between_their_bounds():
+    core = make("hyena_siren", grid=(5, 5), window="gaussian", kick=0).core
+    narrow, widest = (1 / math.sqrt(-2 * math.log(value)) for value in (0.1, 0.95))
+    assert core.sigma[0, [0, -1]].tolist() == pytest.approx([narrow / 4, narrow])
+    for outside, bound in ((1e-9, narrow / 4), (1e9, widest)):
+        kernels = []
+        for value in (outside, bound):
+            torch.nn.init.constant_(core.sigma, value)
+            kernels.append(core.kernel(5, 5))
+        assert_close(*kernels, 1e-12, "kernel beyond a bound and at it")
+
+
+def test_larger_and_smaller_grids_share_the_middle_of_the_kernel():
+    core = make("hyena_siren", grid=(5, 6)).core
+    whole = core.kernel(5, 6)
+    assert_close(core.kernel(3, 4), whole[2:-2, 2:-2], 1e-12, "centre")
+    assert_close(core.kernel(7, 8)[2:-2, 2:-2], whole, 1e-12, "centre of a larger one")
+
+
+def test_without_a_border_shifts_commute():
+    mixer, x = make("hyena_siren", boundary="periodic"), image(5, 6)
+    assert_close(mixer(x.roll((1, 2), (1, 2))), mixer(x).roll((1, 2), (1, 2)), 1e-11, "output of a shift")
+    zeros = make("hyena_siren")
+    assert_differs(zeros(x.roll((1, 2), (1, 2))), zeros(x).roll((1, 2), (1, 2)), 1e-3, "output of a shift")
+
+
+def test_the_readout_alone_of_a_network_is_decayed():
+    decayed = {n for n, _ in make("hyena_siren", window="gaussian").named_parameters()}
+    decayed -= make("hyena_siren", window="gaussian").no_weight_decay()
+    assert decayed == {"core.maps.weight", "core.network.layers.3.weight"}
+    for name in ("hyena_nd", "hyena_pixel"):
+        mixer = make(name)
+        rest = {n for n, _ in mixer.named_parameters()} - mixer.no_weight_decay()
+        assert rest == {"core.maps.weight", "core.maps.bias"}, name
+
+
+# ---------------------------------------------------------------- hyena_pixel
+
+
+def test_of_a_large_filter_the_centre_serves_and_a_small_one_reaches_less_far():
+    core = make("hyena_pixel", kernel=9).core
+    whole = core.kernel(5, 5)
+    assert whole.shape == (9, 9, WIDTH)
+    assert_close(core.kernel(3, 4), whole[2:-2, 1:-1], 1e-13, "centre")
+    wider = core.kernel(6, 7)
+    assert_close(wider[1:-1, 2:-2], whole, 1e-13, "centre of a larger grid")
+    assert wider[0].count_nonzero() == 0
+    assert wider[:, :2].count_nonzero() == 0
+
+
+def test_a_short_filter_shifts_with_the_image_away_from_the_border():
+    mixer, x = make("hyena_pixel", kernel=3), image(7, 8)
+    here, there = mixer(x)[:, 1:-2, 1:-3], mixer(x[:, 1:, 2:])[:, :-2, :-3]
+    assert_close(here[:, 1:, 2:], there[:, 1:, 1:][:, : here.shape[1] - 1, : here.shape[2] - 2], 1e-11, "interior")
+
+
+@pytest.mark.parametrize(("name", "conv"), [("hyena_nd", 3), ("hyena_siren", 3), ("hyena_pixel", 5)])
+def test_the_short_convolution_belongs_to_the_published_shell(name, conv):
+    published, common = (operators.create(name, 8, shell=shell).core for shell in ("published", "common"))
+    assert published.conv.weight.shape == (24, 1, conv, conv)
+    assert common.conv is None
+    without = operators.create(name, 8, shell="published", conv=0).cost(5, 7)
+    assert (
+        operators.create(name, 8, shell="published").cost(5, 7).mixing_macs - without.mixing_macs == conv**2 * 24 * 35
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("hyena_nd", {"directions": 2}, r"mixer\.directions=2 is not known: allowed are 1, 4"),
+        ("hyena_nd", {"hidden": 0}, r"mixer\.hidden=0 must be an integer >= 1"),
+        ("hyena_nd", {"conv": 4}, r"mixer\.conv=4 is not known: allowed are None, 0, 3, 5, 7"),
+        ("hyena_nd", {"separable": 2}, r"mixer\.separable=2 is not known"),
+        ("hyena_siren", {"window": "gausian"}, r"mixer\.window='gausian' is not known: .*did you mean 'gaussian'"),
+        ("hyena_siren", {"boundary": "neumann"}, r"mixer\.boundary='neumann' is not known: allowed are absorbing, per"),
+        ("hyena_pixel", {"kernel": 8}, r"mixer\.kernel=8 must be odd, so that a window has a centre: 7 or 9"),
+        ("hyena_pixel", {"features": 6}, r"mixer\.features=6 must be a multiple of 4: 4 or 8"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_line(name, params, message):
+    with pytest.raises(InputError, match=message) as caught:
+        operators.create(name, 16, **params)
+    assert "\n" not in str(caught.value)
