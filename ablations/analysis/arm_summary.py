@@ -148,15 +148,15 @@ def against_best(rows: Sequence[Mapping[str, Any]], level: float, step: float) -
 
 
 def uneven(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
-    """An arm whose scores vary more over seeds than those of others, for which pooled intervals are too short."""
+    """An arm whose scores vary more over seeds than those of others, for which a pooled residual is too short."""
     noisiest = loudest({row["arm"]: _by_seed(row) for row in rows if row["n"]})
     if noisiest is None or noisiest.p >= 1 - level:
         return []
     name = next(row["title"] for row in rows if row["arm"] == noisiest.arm)
     return [
         f"the scores of {name} vary more over seeds than those of other arms ({noisiest.ratio:.2g} times their "
-        f"standard deviation; Cochran's test, {p_said(noisiest.p)}): with few seeds it is told apart from others more "
-        "often than the intervals promise; paired differences are not concerned"
+        f"standard deviation; Cochran's test, {p_said(noisiest.p)}): intervals of arms allow for it, the analysis of "
+        "variance does not"
     ]
 
 

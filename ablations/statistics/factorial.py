@@ -150,6 +150,8 @@ class FactorialModel:
         self.runs = len(runs)
         self.runs_of_seeds = [np.flatnonzero(np.asarray(seeds) == seed) for seed in sorted(set(seeds))]
         self.seeds = len(self.runs_of_seeds)
+        arms = [run[:-1] for run in runs]
+        self.runs_of_arms = [np.flatnonzero([other == arm for other in arms]) for arm in dict.fromkeys(arms)]
         self.terms = model_terms(factors, order)
         self.places: dict[str, list[int]] = {}
         for place, name in enumerate(self.matrix.terms):

@@ -26,8 +26,9 @@ from functools import lru_cache
 import numpy as np
 
 from ablations.statistics.coding import Array
+from ablations.statistics.families import DRAWS
 from ablations.statistics.intervals import check_level
-from ablations.statistics.moderated import DRAWS, combine, quantiles
+from ablations.statistics.variances import Parts, combine, quantiles
 
 SPENDING = 3
 """Power of the share of seeds that the error of a look is in proportion to."""
@@ -77,7 +78,7 @@ def _smallest(looks: tuple[int, ...]) -> Array:
         for place, n in enumerate(looks):
             variances = (squares[n - 1] - np.square(sums[n - 1]) / n) / (n - 1) / n
             pooled = np.broadcast_to(variances.mean(axis=0), variances.shape)
-            error, df = combine(variances, pooled, n - 1, _EFFECTS * (n - 1))
+            error, df = combine(Parts(variances, pooled, n - 1, n - 1, _EFFECTS * (n - 1)))
             ratios = np.abs(sums[n - 1] / n) / (quantiles(df, _LEVEL) * error)
             largest[place, start : start + _CHUNK] = ratios.max(axis=0)
     ranks = largest.argsort(axis=1).argsort(axis=1)

@@ -1,22 +1,27 @@
-"""Errors of effects where seeds need not move all effects alike, and intervals that hold for a family of effects.
+"""Errors of effects where seeds need not move all effects alike, nor all arms be equally noisy.
 
 The textbook error of an effect comes from the residual of the whole block (`factorial.py`). It is too short for an
-effect whose size changes with the seed, and for an arm that is noisier than the others. The error of the effect's own
-estimates, seed by seed, is right for both, but with three seeds it has two degrees of freedom. The variance here is a
-compromise between both with fixed weights: own variance d / (d + `PRIOR`), pooled variance `PRIOR` / (d + `PRIOR`),
-with d = seeds - 1. Its degrees of freedom are Welch and Satterthwaite's. The simulations that the weights were chosen
-by are in docs/results/statistics.md, with what other choices do.
+effect whose size changes with the seed, and for an arm that is noisier than the others. The variance here is a
+compromise, with fixed weights, between that pooled variance and the effect's own: own variance d / (d + `PRIOR`),
+pooled variance `PRIOR` / (d + `PRIOR`), with d degrees of freedom of the own one. The degrees of freedom of the
+compromise are Welch and Satterthwaite's. The simulations that the weights were chosen by are in
+docs/results/statistics.md, with what other choices do.
 
-The own variance of an estimate Σ aᵣ yᵣ is n/(n - 1) Σₛ (Σ_{r of seed s} aᵣ eᵣ)², with residuals e: of a complete design
-the variance of the mean of n estimates, one of each seed; with missing runs the cluster-robust variance CR1.
+Where there are several factors, the own variance of an estimate Σ aᵣ yᵣ is n/(n - 1) Σₛ (Σ_{r of seed s} aᵣ eᵣ)², with
+residuals e: of a complete design the variance of the mean of n estimates, one of each seed; with missing runs the
+cluster-robust variance CR1. It has n - 1 degrees of freedom. Where there is one factor, an effect that changes with the
+seed is an arm that is noisier than others, and the own variance adds up that of each arm, Σ aᵣ² eᵣ² over its runs: of a
+pair of arms it has 2 (n - 1) degrees of freedom, by Welch's rule fewer if one of both is the noisier.
 
-Several effects are told apart from zero, or have intervals, together: the largest of their ratios |estimate| / half
-width is compared with its distribution over tables of equal arms, drawn with the same runs missing. So a leading
-effect, or a best arm, that the scores have chosen is allowed for.
+With three seeds Welch and Satterthwaite's degrees of freedom promise too much. So the error that is for an effect alone
+is longer by what keeps the promise where the effect changes with the seed (`widening` in `families.py`). Several
+effects are told apart from zero, or have intervals, together: the largest of their ratios |estimate| / half width is
+compared with its distribution over drawn tables (`families.py`). So a leading effect, or a best arm, that the scores
+have chosen is allowed for.
 
-Sources: Satterthwaite, Biometrics Bull. 2 (1946); Smyth, Stat. Appl. Genet. Mol. Biol. 3 (2004), for variances that are
-moderated by a pooled one; Liang and Zeger, Biometrika 73 (1986); Westfall and Young, Resampling-Based Multiple Testing
-(1993), for the largest ratio.
+Sources: Satterthwaite, Biometrics Bull. 2 (1946); Welch, Biometrika 34 (1947); Smyth, Stat. Appl. Genet. Mol. Biol. 3
+(2004), for variances that are moderated by a pooled one; Liang and Zeger, Biometrika 73 (1986); MacKinnon and White,
+J. Econometrics 29 (1985), for the sum over runs.
 """
 
 from __future__ import annotations
@@ -24,21 +29,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
-from ablations.statistics.coding import Array
 from ablations.statistics.effects import Effect
-from ablations.statistics.factorial import FactorialFit, FactorialModel
+from ablations.statistics.factorial import FactorialFit
+from ablations.statistics.families import family, widening
 from ablations.statistics.intervals import Interval, t_test
-
-PRIOR = 1.0
-"""Degrees of freedom that the pooled variance counts for."""
-DRAWS = 20_000
-"""Tables of equal arms that a family's distribution is made of: a level of 5 % is met within 0.3 points."""
-_CHUNK = 1_000
+from ablations.statistics.variances import PRIOR, errors
 
 
 @dataclass(frozen=True)
@@ -75,32 +74,31 @@ def moderate(
     floor = resolution**2 / 2 * np.square(weights).sum(axis=1)
     error, df = errors(model, weights, fit.rest[None], prior, floor)
     spans = special.stdtrit(df[0], (1 + fit.level) / 2) * error[0]
+    wider = widening(model, prior)
     drawn = family(model, contrasts, fit.level, prior) if len(effects) > 1 else None
-    wider = 1.0 if drawn is None else float(np.quantile(drawn, fit.level))
+    factor = wider if drawn is None else drawn.quantile(fit.level)
     moderated = []
-    for effect, one_error, one_df, half in zip(effects, error[0], df[0], spans, strict=True):
+    for effect, own_error, own_df, span in zip(effects, wider * error[0], df[0], spans, strict=True):
         mean = effect.interval.mean
-        p = t_test(mean, float(one_error), float(one_df))
+        p = t_test(mean, float(own_error), float(own_df))
         moderated.append(
             ModeratedEffect(
                 effect=effect,
-                error=float(one_error),
-                df=float(one_df),
-                interval=Interval(mean, float(half), model.runs),
+                error=float(own_error),
+                df=float(own_df),
+                interval=Interval(mean, wider * float(span), model.runs),
                 p=p,
-                together=Interval(mean, wider * float(half), model.runs),
-                p_together=p if drawn is None else _share_beyond(drawn, mean, float(half)),
+                together=Interval(mean, factor * float(span), model.runs),
+                p_together=p if drawn is None else drawn.p(_ratio(mean, float(span))),
             )
         )
     return tuple(moderated)
 
 
-def _share_beyond(drawn: Array, mean: float, half: float) -> float:
-    """Share of equal tables whose largest ratio is as large; with the table itself counted, it is never zero."""
-    if half == 0:
-        return 1 / (1 + len(drawn)) if mean else 1.0
-    beyond = len(drawn) - np.searchsorted(drawn, abs(mean) / half, side="left")
-    return float(1 + beyond) / (1 + len(drawn))
+def _ratio(mean: float, half: float) -> float:
+    if half:
+        return abs(mean) / half
+    return math.inf if mean else 0.0
 
 
 def expected_df(own_df: int, pooled_df: int, prior: float = PRIOR) -> float:
@@ -114,92 +112,3 @@ def expected_df(own_df: int, pooled_df: int, prior: float = PRIOR) -> float:
 def _unknown(effect: Effect, runs: int) -> ModeratedEffect:
     interval = Interval(effect.interval.mean, math.inf, runs)
     return ModeratedEffect(effect, math.nan, 0.0, interval, 1.0, interval, 1.0)
-
-
-def errors(
-    model: FactorialModel, weights: Array, rest: Array, prior: float, floor: Array | float = 0.0
-) -> tuple[Array, Array]:
-    """(tables, effects) standard errors and degrees of freedom of `weights` @ scores.
-
-    Args:
-        model: of the runs.
-        weights: (effects, runs).
-        rest: (tables, runs) residuals.
-        prior: as of `moderate`.
-        floor: (effects,) smallest variances.
-    """
-    pooled_df = model.runs - len(model.matrix.names)
-    own_df = model.seeds - 1
-    pooled = np.square(rest).sum(axis=1)[:, None] / pooled_df * np.square(weights).sum(axis=1)
-    own = np.zeros_like(pooled)
-    for members in model.runs_of_seeds:
-        own += np.square(rest[:, members] @ weights[:, members].T)
-    if own_df:
-        own *= model.seeds / own_df
-    return combine(np.maximum(own, floor), np.maximum(pooled, floor), own_df, pooled_df, prior)
-
-
-def combine(own: Array, pooled: Array, own_df: int, pooled_df: int, prior: float = PRIOR) -> tuple[Array, Array]:
-    """Standard errors and degrees of freedom of the compromise between own and pooled variances of estimates."""
-    share = own_df / (own_df + prior) if own_df else 0.0
-    if not share:
-        return np.sqrt(pooled), np.full_like(pooled, float(pooled_df))
-    variance = share * own + (1 - share) * pooled
-    # The pooled variance holds the own one: its degrees of freedom are counted once.
-    inner = min(own_df, pooled_df)
-    outer = pooled_df - inner
-    others = np.maximum(pooled_df * pooled - inner * own, 0.0) / outer if outer else np.zeros_like(own)
-    of_own, of_others = share + (1 - share) * inner / pooled_df, (1 - share) * outer / pooled_df
-    spread = (of_own * own) ** 2 / max(inner, 1) + (of_others * others) ** 2 / max(outer, 1)
-    sure = (of_own * own + of_others * others) ** 2
-    df = np.divide(sure, spread, out=np.full_like(spread, float(pooled_df)), where=spread > 0)
-    return np.sqrt(variance), np.clip(df, 1.0, pooled_df)
-
-
-def family(model: FactorialModel, contrasts: Array, level: float, prior: float) -> Array:
-    """Sorted, the largest ratio |estimate| / half width of each drawn table of equal arms."""
-    runs = tuple(tuple(members.tolist()) for members in model.runs_of_seeds)
-    key = _Design(model, contrasts, (model.matrix.basis.tobytes(), contrasts.tobytes(), runs))
-    return _drawn(key, level, prior)
-
-
-def quantiles(df: Array, level: float) -> Array:
-    """Quantiles of t for two-sided intervals, by interpolation in 1/df: exactly they would take most of the time."""
-    inverse_df, exact = _grid(level)
-    return np.asarray(np.interp(1 / df, inverse_df, exact))
-
-
-@lru_cache(maxsize=8)
-def _grid(level: float) -> tuple[Array, Array]:
-    inverse_df = np.linspace(0, 1, 4001)[1:]
-    return inverse_df, special.stdtrit(1 / inverse_df, (1 + level) / 2)
-
-
-@dataclass(frozen=True)
-class _Design:
-    """A model and a family of effects; two with the same `key` have the same distribution."""
-
-    model: FactorialModel
-    contrasts: Array
-    key: tuple[object, ...]
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Design) and self.key == other.key
-
-
-@lru_cache(maxsize=64)
-def _drawn(design: _Design, level: float, prior: float) -> Array:
-    model = design.model
-    weights = model.run_weights(design.contrasts)
-    rng = np.random.default_rng(0)
-    largest = []
-    for _ in range(DRAWS // _CHUNK):
-        tables = rng.standard_normal((_CHUNK, model.runs))
-        rest = tables - (tables @ model.matrix.basis) @ model.matrix.basis.T
-        error, df = errors(model, weights, rest, prior)
-        ratios = np.abs(tables @ weights.T) / (quantiles(df, level) * error)
-        largest.append(ratios.max(axis=1))
-    return np.sort(np.concatenate(largest))

@@ -19,8 +19,9 @@ from scipy import special
 
 from ablations.statistics import FactorialModel
 from ablations.statistics.allpairs import flattered
+from ablations.statistics.families import family, widening
 from ablations.statistics.looks import level_at
-from ablations.statistics.moderated import errors, family
+from ablations.statistics.variances import PRIOR, errors
 from ablations.until import Until
 from tests.ablations.statistics.simulate import ARMS
 
@@ -86,12 +87,13 @@ def tell(design: Design, tables: Array, level: float) -> Told:
     """As `moderate`, of (studies, arms, seeds) tables."""
     runs = tables.transpose(0, 2, 1).reshape(len(tables), -1)
     rest = runs - (runs @ design.model.matrix.basis) @ design.model.matrix.basis.T
-    error, df = errors(design.model, design.weights, rest, 1.0)
-    alone = special.stdtrit(df, (1 + level) / 2) * error
-    wider = 1.0
+    error, df = errors(design.model, design.weights, rest, PRIOR)
+    span = special.stdtrit(df, (1 + level) / 2) * error
+    alone = widening(design.model) * span
+    together = alone
     if len(design.weights) > 1:
-        wider = float(np.quantile(family(design.model, design.contrasts, level, 1.0), level))
-    return Told(runs @ design.weights.T, alone, wider * alone)
+        together = family(design.model, design.contrasts, level, PRIOR).quantile(level) * span
+    return Told(runs @ design.weights.T, alone, together)
 
 
 def t_half(values: Array, level: float) -> Array:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from ablations.statistics import FactorialModel, expected_df, moderate
+from ablations.statistics.coding import Array
 from ablations.statistics.effects import Effect
 from ablations.statistics.factorial import FactorialFit
+from ablations.statistics.families import family, widening
+from ablations.statistics.variances import PRIOR, errors, quantiles
 
 FACTORS = {"a": (0, 1), "b": (0, 1), "c": (0, 1)}
 CELLS = [dict(zip(FACTORS, levels, strict=True)) for levels in product((0, 1), repeat=3)]
@@ -39,7 +42,9 @@ def test_the_own_variance_is_that_of_the_estimates_of_each_seed() -> None:
     pooled = moderate(fit, effects(fit)[:1], prior=math.inf)[0]
     assert (pooled.error, pooled.df) == (pytest.approx(own.effect.error), 21)
     one = moderate(fit, effects(fit)[:1])[0]
-    assert one.error**2 == pytest.approx(0.75 * own.error**2 + 0.25 * pooled.error**2)
+    longer = widening(fit.model)
+    assert (one.error / longer) ** 2 == pytest.approx(0.75 * own.error**2 + 0.25 * pooled.error**2)
+    assert 1 < longer < 1.2
     assert 3 < one.df < 21
     assert (one.together, one.p_together) == (one.interval, one.p)  # a family of one
 
@@ -82,14 +87,74 @@ def test_without_freedom_and_without_spread() -> None:
     step = model(3).fit([0.5 + 0.002 * cell["a"] for _ in range(3) for cell in CELLS])
     sure, floored = moderate(step, effects(step)), moderate(step, effects(step), resolution=0.002)
     assert sure[0].p_together < 0.001
-    assert floored[0].error == pytest.approx(0.002 / math.sqrt(2) * math.sqrt(4 / 24))
+    smallest = 0.002 / math.sqrt(2) * math.sqrt(4 / 24)
+    assert floored[0].error == pytest.approx(widening(step.model) * smallest)
     assert floored[0].p_together > sure[0].p_together
     assert moderate(step, []) == ()
 
 
+def of_arms(arms: int, seeds: int) -> tuple[FactorialModel, Array, Array]:
+    """The model of so many arms, and the contrasts of all pairs and of all arms less the first."""
+    cells = [{"arm": arm} for arm in range(arms)] * seeds
+    one_factor = FactorialModel({"arm": range(arms)}, cells, [seed for seed in range(seeds) for _ in range(arms)], 1)
+    fit = one_factor.fit([0.0] * one_factor.runs)
+    pairs = np.array([fit.difference("arm", *pair).contrast for pair in combinations(range(arms), 2)])
+    return one_factor, pairs, np.array([fit.difference("arm", arm, 0).contrast for arm in range(1, arms)])
+
+
+def ratios(design: FactorialModel, contrasts: Array, tables: Array) -> Array:
+    """|estimate| / half width of (tables, runs) scores, as `moderate` has them before it allows for the family."""
+    weights, basis = design.run_weights(contrasts), design.matrix.basis
+    error, df = errors(design, weights, tables - (tables @ basis) @ basis.T, PRIOR)
+    return np.asarray(np.abs(tables @ weights.T) / (quantiles(df, 0.95) * error))
+
+
+def test_the_own_variance_of_a_pair_of_arms_is_welch_s() -> None:
+    """Residuals of nine arms and four seeds, of which one arm is louder: its part of the variance, and of the df."""
+    table = np.random.default_rng(0).normal(size=(4, 9)) * np.where(np.arange(9) == 2, 5, 1)
+    design, _, _ = of_arms(9, 4)
+    fit = design.fit(table.ravel().tolist())
+    rest = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    variances = np.square(rest).sum(axis=0) * 36 / 24 / 4**2
+    (own,) = moderate(fit, [fit.difference("arm", 2, 5)], prior=1e-9)
+    assert own.error**2 == pytest.approx(variances[2] + variances[5], rel=1e-6)
+    assert own.df == pytest.approx(own.error**4 / ((variances[2] ** 2 + variances[5] ** 2) / 3), rel=1e-6)
+    (quiet,) = moderate(fit, [fit.difference("arm", 4, 5)])
+    assert quiet.error < 0.8 * quiet.effect.error
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_an_arm_that_is_louder_does_not_alarm(reference: bool) -> None:
+    """Three seeds of nine arms, one three times as noisy; with errors seed by seed 7 %, 10 % if it is the reference."""
+    design, pairs, against_first = of_arms(9, 3)
+    contrasts = against_first if reference else pairs
+    tables = np.random.default_rng(5).normal(size=(2000, 3, 9))
+    together = family(design, contrasts, 0.95, PRIOR)
+    alike = ratios(design, contrasts, tables.reshape(2000, -1)).max(axis=1)
+    tables[:, :, 0] *= 3
+    louder = ratios(design, contrasts, tables.reshape(2000, -1)).max(axis=1)
+    for largest in (alike, louder):
+        assert 0.025 <= np.mean(largest > together.quantile(0.95)) <= 0.065
+        assert np.mean([together.p(ratio) < 0.05 for ratio in largest]) == pytest.approx(
+            np.mean(largest > together.quantile(0.95)), abs=1e-3
+        )
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_interval_of_an_effect_alone_holds_where_it_changes_with_the_seed(seeds: int) -> None:
+    """The promise of 95 % is kept within 2 points, whether or not the effect changes; unwidened, 91 % at 3 seeds."""
+    design, draw = model(seeds), np.random.default_rng(seeds)
+    sign = np.array([1 if cell["a"] else -1 for cell in CELLS])
+    contrast = np.array([effects(design.fit([0.0] * design.runs))[0].contrast])
+    for size in (0.0, 0.5, 1.0):
+        tables = draw.normal(size=(4000, seeds, 8)) + size * draw.normal(size=(4000, seeds, 1)) * sign / 2
+        inside = ratios(design, contrast, tables.reshape(4000, -1)) <= widening(design)
+        assert 0.925 <= inside.mean() <= 0.972, size
+
+
 @pytest.mark.parametrize("seeds", [3, 10])
 def test_intervals_hold_where_an_effect_changes_with_the_seed(seeds: int) -> None:
-    """The pooled error covers 81 % here, at any number of seeds; the moderated one 91 to 95 %, and together 95 %."""
+    """The pooled error covers 81 % here, at any number of seeds; the moderated one 93 to 96 %, and together 95 %."""
     rng = np.random.default_rng(seeds)
     design = model(seeds)
     sign = np.array([1 if cell["a"] else -1 for cell in CELLS])
@@ -104,5 +169,5 @@ def test_intervals_hold_where_an_effect_changes_with_the_seed(seeds: int) -> Non
         truth = 1.0 if first is found[0] else 0.0
         leading.append(first.together.low <= truth <= first.together.high)
     assert np.mean(pooled) < 0.87
-    assert np.mean(alone) > 0.88
+    assert np.mean(alone) > 0.9
     assert np.mean(leading) > 0.93
