@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ablations.analysis import image_differences
 from ablations.analysis.axes import budgets, datasets
 from ablations.analysis.study import Study
 from ablations.analysis.words import Scale, effect_finding, minus, p_said, plural, title
@@ -12,6 +13,7 @@ from ablations.plan import Objective
 
 MOST_EFFECTS = 3
 MOST_CLOSE = 3
+OTHER_IMAGES = "for other test images too"
 
 
 def sentence(study: Study, summary: Mapping[str, Any]) -> str:
@@ -101,7 +103,32 @@ def _effects(
         most = max(joint, key=lambda effect: abs(effect["estimate"]))
         where = scale.interval(most["low_together"], most["high_together"])
         parts.append(f"they interact ({most['subject']} {scale.signed(most['estimate'])}{scale.points}, {where})")
-    return "; ".join(parts)
+    return "; ".join([*parts, *_effects_on_other_images(chosen_effects, scale, level)])
+
+
+def _effects_on_other_images(effects: Sequence[Mapping[str, Any]], scale: Scale, level: float) -> list[str]:
+    """The intervals of the effects for other test images too, where these matter, and what they no longer show."""
+    together = [
+        {
+            "low": effect["low_together"],
+            "high": effect["high_together"],
+            "low_images": effect["low_together_images"],
+            "high_images": effect["high_together_images"],
+        }
+        for effect in effects
+    ]
+    rows = [effect if effect["control"] else ends for effect, ends in zip(effects, together, strict=True)]
+    if not image_differences.noticed(rows):
+        return []
+    parts = []
+    for effect, row in zip(effects, rows, strict=True):
+        if row["low_images"] is None:
+            continue
+        inside = row["low_images"] <= 0 <= row["high_images"]
+        shown = not row["low"] <= 0 <= row["high"] if effect["control"] else effect["p_together"] < 1 - level
+        verdict = "" if not (shown and inside) else ", zero within" if effect["control"] else ", not shown"
+        parts.append(f"{effect['subject']} {scale.interval(row['low_images'], row['high_images'])}{verdict}")
+    return [f"{OTHER_IMAGES}: {', '.join(parts)}"]
 
 
 def _together(family: int) -> str:
@@ -130,6 +157,7 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
         shown = "" if pair["low"] is None else f", {p_said(pair['p'])} for all pairs"
         size = f"{scale.signed(_negative(pair['difference']))}{scale.points}"
         sentences.append(f"{size} against {reference['title']} ({where}{shown})")
+    other_images = _arms_on_other_images(best["title"], chosen, None if best["reference"] else reference, pairs, scale)
     close = [row["title"] for row in pairs.values() if not row["told_apart"]]
     if close:
         more = f" and {len(close) - MOST_CLOSE} more" if len(close) > MOST_CLOSE else ""
@@ -140,7 +168,34 @@ def _winner(result: Mapping[str, Any], scale: Scale, level: float, objective: Ob
         unsafe = [f"{row['title']} ({row['diverged']} of {row['diverged'] + row['n']})" for row in scored[ranked:]]
         more = f" and {len(unsafe) - MOST_CLOSE} more" if len(unsafe) > MOST_CLOSE else ""
         sentences.append(f"not ranked, since runs diverged: {', '.join(unsafe[:MOST_CLOSE])}{more}")
-    return "; ".join(sentences)
+    return "; ".join([*sentences, *other_images])
+
+
+def _arms_on_other_images(
+    name: str,
+    chosen: Mapping[str, Any],
+    reference: Mapping[str, Any] | None,
+    pairs: Mapping[str, Mapping[str, Any]],
+    scale: Scale,
+) -> list[str]:
+    """The intervals of the answer for other test images too, where these matter, and what they no longer tell apart."""
+    if not image_differences.noticed([chosen, *pairs.values()]):
+        return []
+    parts = [] if chosen["low_images"] is None else [
+        f"{name} {scale.interval(chosen['low_images'], chosen['high_images'])}"
+    ]  # fmt: skip
+    if reference is not None and (pair := pairs[reference["arm"]])["low_images"] is not None:
+        where = scale.interval(_negative(pair["high_images"]), _negative(pair["low_images"]))
+        parts.append(f"against {reference['title']} {where}")
+    lost = [
+        pair["title"]
+        for pair in pairs.values()
+        if pair["told_apart"] and pair["low_images"] is not None and pair["low_images"] <= 0 <= pair["high_images"]
+    ]
+    if lost:
+        more = f" and {len(lost) - MOST_CLOSE} more" if len(lost) > MOST_CLOSE else ""
+        parts.append(f"not told apart from {', '.join(lost[:MOST_CLOSE])}{more} either")
+    return [f"{OTHER_IMAGES}: {', '.join(parts)}"]
 
 
 def _chosen(scale: Scale, chosen: Mapping[str, Any], seeds: int, level: float) -> str:

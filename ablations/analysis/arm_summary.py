@@ -9,7 +9,8 @@ from functools import partial
 from statistics import fmean, median
 from typing import Any
 
-from ablations.analysis import curves
+from ablations.analysis import curves, image_differences
+from ablations.analysis.image_differences import Predictions
 from ablations.analysis.outcomes import outcomes, resolution
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import ON, is_switch, p_said
@@ -28,7 +29,9 @@ COSTS = {
 """Cost in the summary -> key of metrics.json; the median over seeds is what is told."""
 
 
-def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[str, Any]]:
+def rows(
+    block: BlockRecords, objective: Objective, level: float, predictions: Predictions | None = None
+) -> list[dict[str, Any]]:
     """One row per arm, the best first; then those of which a run diverged, and last those without a score."""
     arms, reference = block.arms, block.reference
     judged = outcomes(block, objective)
@@ -46,6 +49,7 @@ def rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[s
             "outcomes": {str(seed): value for seed, value in judged[name].items()},
             **_mean(list(values.values()), level),
             **_difference(differences.get(name), level),
+            **_for_other_images(differences.get(name), name, predictions or Predictions(), level),
             **{state: states[state] for state in STATES},
             **costs(trials),
             "tuning": tuning(trials),
@@ -61,12 +65,16 @@ def _rank(sign: int, row: Mapping[str, Any]) -> tuple[bool, bool, float]:
     return row["mean"] is None, row["diverged"] > 0, -sign * fmean(scores) if scores else math.inf
 
 
-def best(rows: Sequence[Mapping[str, Any]], sign: int, level: float, step: float) -> dict[str, Any] | None:
+def best(
+    rows: Sequence[Mapping[str, Any]], sign: int, level: float, step: float, predictions: Predictions
+) -> dict[str, Any] | None:
     """The best of rows as `rows` orders them; None if no arm has scores without a run that diverged."""
     ranked = {row["arm"]: _by_seed(row) for row in rows if row["n"] and not row["diverged"]}
     if not ranked:
         return None
-    return vars(best_arm(ranked, sign, level, step))
+    chosen = best_arm(ranked, sign, level, step)
+    error = predictions.error_of_mean(list(ranked[chosen.arm]), chosen.arm)
+    return {**vars(chosen), **image_differences.ends(chosen.mean, chosen.low, chosen.high, error, level)}
 
 
 def scores(trials: Sequence[Record], metric: str) -> dict[int, float]:
@@ -126,25 +134,33 @@ def tuning_runs(study: Study, block: BlockRecords, metric: str) -> list[dict[str
     ]
 
 
-def against_best(rows: Sequence[Mapping[str, Any]], level: float, step: float) -> list[dict[str, Any]]:
+def against_best(
+    rows: Sequence[Mapping[str, Any]], level: float, step: float, predictions: Predictions | None = None
+) -> list[dict[str, Any]]:
     """Of rows as `rows` orders them, every other arm less the first, and whether it is told apart."""
     scored = [row for row in rows if row["n"]]
     if len(scored) < 2:
         return []
     best, titles = scored[0]["arm"], {row["arm"]: row["title"] for row in scored}
-    return [
-        {
-            "arm": difference.arm,
-            "title": titles[difference.arm],
+    values = {row["arm"]: _by_seed(row) for row in scored}
+    pairs = len(scored) * (len(scored) - 1) // 2
+    compared = []
+    for difference in compare_with(values, best, level, step):
+        interval, arm = difference.interval, difference.arm
+        shared = sorted(values[arm].keys() & values[best].keys())
+        error = (predictions or Predictions()).error_of_mean(shared, arm, best)
+        row = {
+            "arm": arm,
+            "title": titles[arm],
             "best": best,
-            "difference": difference.interval.mean,
-            "low": difference.interval.low,
-            "high": difference.interval.high,
+            "difference": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
             "p": difference.p,
             "told_apart": difference.p < 1 - level,
         }
-        for difference in compare_with({row["arm"]: _by_seed(row) for row in scored}, best, level, step)
-    ]
+        compared.append(row | image_differences.ends(interval.mean, interval.low, interval.high, error, level, pairs))
+    return compared
 
 
 def uneven(rows: Sequence[Mapping[str, Any]], level: float) -> list[str]:
@@ -224,6 +240,17 @@ def _difference(paired: PairedDifference | None, level: float) -> dict[str, Any]
         "pairs": interval.n,
         "unmatched": list(paired.unmatched),
     }
+
+
+def _for_other_images(
+    paired: PairedDifference | None, arm: str, predictions: Predictions, level: float
+) -> dict[str, float | None]:
+    """The interval of the difference to the reference, made to hold for other test images too."""
+    ends: dict[str, float | None] = {"low_images": None, "high_images": None}
+    if paired is not None:
+        interval, error = paired.interval, predictions.error_of_mean(paired.seeds, arm, paired.reference)
+        ends = image_differences.ends(interval.mean, interval.low, interval.high, error, level)
+    return {f"difference_{name}": end for name, end in ends.items()}
 
 
 def _means(trials: Sequence[Record]) -> dict[str, float]:

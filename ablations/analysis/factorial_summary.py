@@ -11,8 +11,10 @@ from typing import Any
 
 from scipy import special
 
+from ablations.analysis import image_differences
+from ablations.analysis.image_differences import Predictions
 from ablations.analysis.outcomes import outcomes, resolution
-from ablations.analysis.study import BlockRecords
+from ablations.analysis.study import BlockRecords, Record
 from ablations.analysis.words import subject
 from ablations.layout import ENDED
 from ablations.plan import Objective
@@ -56,20 +58,27 @@ class _Tested:
         return self.error
 
 
-def analyse(block: BlockRecords, objective: Objective, level: float) -> dict[str, Any]:
+def analyse(block: BlockRecords, objective: Objective, level: float, predictions: Predictions) -> dict[str, Any]:
     """The factorial part of a block's summary; its lists are empty where there is nothing to fit yet.
 
     Args:
         block: with its trials, those that have not ended left out of the fit.
         objective: what is analysed.
         level: of the intervals.
+        predictions: of the runs, for what other test images would do to the effects.
     """
     observations = _observations(block, objective)
     fit, tested = _fit(block, objective, observations, level)
     if fit is None:
         return nothing()
     sizes = [_findable(fit, each, each.asked or len(tested), level) for each in tested]
-    effects = [_effect_row(each, size) for each, size in zip(tested, sizes, strict=True)]
+    runs = _runs(block, objective)
+    effects = []
+    for each, size in zip(tested, sizes, strict=True):
+        weights = fit.model.run_weights(each.effect.contrast[None])[0]
+        error = predictions.error(dict(zip(runs, map(float, weights), strict=True)))
+        row = _effect_row(each, size)
+        effects.append(row | image_differences.effect_ends(row, error, level, each.asked or len(tested)))
     return {
         "fit": {
             "mean": fit.mean,
@@ -140,12 +149,21 @@ def nothing() -> dict[str, Any]:
 
 def _observations(block: BlockRecords, objective: Objective) -> list[Observation]:
     scores = outcomes(block, objective)
-    candidates = []
-    for trial in block.records:
-        cell = block.cell(trial)
-        if cell is not None and trial.state in ENDED:
-            candidates.append(Observation(cell, trial.seed, scores[trial.arm].get(trial.seed, math.nan)))
-    return candidates
+    return [
+        Observation(cell, trial.seed, scores[trial.arm].get(trial.seed, math.nan))
+        for trial, cell in _ended_cells(block)
+    ]
+
+
+def _ended_cells(block: BlockRecords) -> list[tuple[Record, dict[str, str]]]:
+    cells = [(trial, block.cell(trial)) for trial in block.records if trial.state in ENDED]
+    return [(trial, cell) for trial, cell in cells if cell is not None]
+
+
+def _runs(block: BlockRecords, objective: Objective) -> list[tuple[str, int]]:
+    """Arm and seed of each run of the model, in its order."""
+    scores = outcomes(block, objective)
+    return [(trial.arm, trial.seed) for trial, _ in _ended_cells(block) if trial.seed in scores[trial.arm]]
 
 
 def _effects(fit: FactorialFit, block: BlockRecords) -> list[_Tested]:

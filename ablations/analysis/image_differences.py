@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,132 @@ import numpy as np
 import numpy.typing as npt
 
 from ablations.analysis.study import BlockRecords, Record
+from ablations.analysis.words import plural, title
 from ablations.layout import COMPLETE
-from ablations.statistics import image_difference_over_seeds
+from ablations.plan import Objective
+from ablations.statistics import allow_for_images, error_of_images, image_difference_over_seeds
 from tasks.system.reading import check_file
 
+METRIC = "test/accuracy"
+"""What predictions are kept of."""
+NOTICED = 1.08
+"""Factor by which the error of the test images has to widen an interval to be told in the answer: below it a 95 %
+interval over seeds still holds for 93 % of other test sets (1.96 / 1.08 standard errors)."""
 Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """Indices of the test images, and which of them the model gets right."""
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 """What reading a damaged archive of arrays raises."""
 
 
-def differences(block: BlockRecords, level: float) -> tuple[list[dict[str, Any]], list[str]]:
+@dataclass(frozen=True)
+class Predictions:
+    """What the runs of a block got right, (arm, seed) -> image by image, and what could not be read."""
+
+    right: Mapping[tuple[str, int], Right] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def of_arm(self, arm: str) -> dict[int, Right]:
+        """Seed -> what the arm's run got right."""
+        return {seed: right for (name, seed), right in self.right.items() if name == arm}
+
+    def error(self, weights: Mapping[tuple[str, int], float]) -> float:
+        """Standard error that test images add to Σ weight · accuracy over (arm, seed).
+
+        It is nan where a run of these has no predictions, or they were tested on different images.
+        """
+        runs = [run for run, weight in weights.items() if weight]
+        if not runs or any(run not in self.right for run in runs):
+            return math.nan
+        index = self.right[runs[0]][0]
+        if any(not np.array_equal(index, self.right[run][0]) for run in runs):
+            return math.nan
+        seeds = sorted({seed for _, seed in runs})
+        scores = np.zeros((len(seeds), len(index)))
+        for arm, seed in runs:
+            scores[seeds.index(seed)] += len(seeds) * weights[arm, seed] * self.right[arm, seed][1]
+        return error_of_images(scores)
+
+    def error_of_mean(self, seeds: Sequence[int], arm: str, other: str | None = None) -> float:
+        """As `error`, of the arm's mean over seeds, less that of another arm."""
+        weights = {(arm, seed): 1 / len(seeds) for seed in seeds}
+        if other is not None:
+            weights |= {(other, seed): -1 / len(seeds) for seed in seeds}
+        return self.error(weights)
+
+
+def read(block: BlockRecords, objective: Objective) -> Predictions:
+    """Predictions of the block's runs; none where the objective is not the accuracy that they are of."""
+    if objective.metric != METRIC:
+        return Predictions()
+    notes: list[str] = []
+    right = {
+        (arm, seed): of_run for arm, trials in block.arms.items() for seed, of_run in _right(trials, notes).items()
+    }
+    return Predictions(right, tuple(notes))
+
+
+def ends(
+    estimate: float | None, low: float | None, high: float | None, error: float, level: float, family: int = 1
+) -> dict[str, float | None]:
+    """`low_images` and `high_images` of an interval over seeds, made to hold for other test images too.
+
+    They are None where there is no interval, or where the `error` that images add is not known.
+    """
+    if estimate is None or low is None or high is None or math.isnan(error):
+        return {"low_images": None, "high_images": None}
+    below, above = (allow_for_images(half, error, level, family) for half in (estimate - low, high - estimate))
+    return {"low_images": estimate - below, "high_images": estimate + above}
+
+
+def effect_ends(effect: Mapping[str, Any], error: float, level: float, family: int) -> dict[str, float | None]:
+    """Of an effect, as the summary has it: the `error` that images add, and its ends for it alone and together."""
+    alone, together = (
+        ends(effect["estimate"], effect[f"low{which}"], effect[f"high{which}"], error, level, members)
+        for which, members in (("", 1), ("_together", family))
+    )
+    return {
+        "image_error": None if math.isnan(error) else error,
+        **alone,
+        "low_together_images": together["low_images"],
+        "high_together_images": together["high_images"],
+    }
+
+
+def noticed(rows: Sequence[Mapping[str, Any]], low: str = "low", high: str = "high") -> bool:
+    """Whether test images widen an interval of the rows, as the summary has them, by enough to be told."""
+    pairs = [(row[high] - row[low], row["high_images"] - row["low_images"]) for row in rows
+             if row["low_images"] is not None and row[low] is not None]  # fmt: skip
+    return any(both > NOTICED * over_seeds for over_seeds, both in pairs)
+
+
+def missing(block: BlockRecords, objective: Objective, predictions: Predictions) -> list[str]:
+    """Why intervals cannot be told to hold for other test images, where they cannot."""
+    if not objective.metric.startswith("test/"):
+        return []
+    runs = [record for record in block.records if math.isfinite(record.score(objective.metric))]
+    if objective.metric != METRIC:
+        why = f"{title(objective.metric)} is not kept image by image"
+        return [f"intervals are for these test images, not for others: {why}"] if runs else []
+    absent = sum((record.arm, record.seed) not in predictions.right for record in runs)
+    if not absent:
+        return []
+    return [
+        f"where predictions are missing ({absent} of {plural(len(runs), 'run')}), intervals are for these test images, "
+        "not for others"
+    ]
+
+
+def differences(block: BlockRecords, predictions: Predictions, level: float) -> tuple[list[dict[str, Any]], list[str]]:
     """Accuracy of each arm less the reference's on the same images, over the seeds both have; and what was left out."""
     reference = block.reference
     if reference is None:
         return [], []
-    notes: list[str] = []
-    base, rows = _right(block.arms[reference], notes), []
-    for name, trials in block.arms.items():
+    notes = list(predictions.notes)
+    base, rows = predictions.of_arm(reference), []
+    for name in block.arms:
         if name == reference:
             continue
-        own = _right(trials, notes)
+        own = predictions.of_arm(name)
         shared = sorted(base.keys() & own.keys())
         if any(not np.array_equal(base[seed][0], own[seed][0]) for seed in shared):
             notes.append(f"{name} and {reference} were tested on different images: not compared image by image")

@@ -142,15 +142,14 @@ def _block(study: Study, block: BlockRecords) -> dict[str, Any]:
 
 def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[str, Any]:
     level = looks.level(study)
-    result = factorial_summary.analyse(block, objective, level)
-    of_images, left_out = (
-        image_differences.differences(block, LEVEL) if objective.metric == "test/accuracy" else ([], [])
-    )
-    rows = arm_summary.rows(block, objective, level)
+    predictions = image_differences.read(block, objective)
+    result = factorial_summary.analyse(block, objective, level, predictions)
+    of_images, left_out = image_differences.differences(block, predictions, LEVEL)
+    rows = arm_summary.rows(block, objective, level, predictions)
     step = resolution(block, objective)
     curves = budgets.analyse(block, objective, level)
-    best = arm_summary.best(rows, objective.sign, level, step)
-    against_best = arm_summary.against_best(rows, level, step)
+    best = arm_summary.best(rows, objective.sign, level, step, predictions)
+    against_best = arm_summary.against_best(rows, level, step, predictions)
     return {
         "metric": objective.metric,
         "direction": objective.direction,
@@ -167,6 +166,7 @@ def _objective(study: Study, block: BlockRecords, objective: Objective) -> dict[
             *budgets.notes(curves),
             *arm_summary.uneven(rows, level),
             *left_out,
+            *image_differences.missing(block, objective, predictions),
         ],
     }
 

@@ -54,15 +54,18 @@ def best(result: Mapping[str, Any], level: float, name: str) -> Iterator[Element
         f"Hollow: not told apart. {verdict}",
         f"best-{name}",
     )
+    images = any(row["low_images"] is not None for row in result["against_best"])
     rows = [
-        [row["title"], scale.signed(row["difference"]), scale.interval(row["low"], row["high"]), p_value(row["p"])]
+        [row["title"], scale.signed(row["difference"]), scale.interval(row["low"], row["high"]), p_value(row["p"]),
+         *([scale.interval(row["low_images"], row["high_images"])] if images else [])]
         for row in result["against_best"]
-    ]
+    ]  # fmt: skip
     header = [
         f"arm less {_best_title(result)}",
         f"difference{scale.in_brackets}",
         "interval for all pairs",
         "p for all pairs",
+        *(["for other test images too"] if images else []),
     ]
     yield Folded("The differences in numbers", ReportTable(header, rows[:MOST_ROWS]))
 
@@ -72,24 +75,29 @@ def images(result: Mapping[str, Any], level: float) -> Iterator[Element]:
     if not result["images"]:
         return
     scale = Scale.of(result["metric"], [row["high"] - row["difference"] for row in result["images"]])
-    titles = {row["arm"]: row["title"] for row in result["arms"]}
+    arms = {row["arm"]: row for row in result["arms"]}
     first = result["images"][0]
     rows = [
-        [titles[row["arm"]], scale.signed(row["difference"]), scale.interval(row["low"], row["high"]),
-         p_value(row["p"]), f"{row['images']:,}", str(row["seeds"])]
+        [arms[row["arm"]]["title"], scale.signed(row["difference"]), scale.interval(row["low"], row["high"]),
+         p_value(row["p"]), _over_both(arms[row["arm"]], scale), f"{row['images']:,}", str(row["seeds"])]
         for row in result["images"]
     ]  # fmt: skip
-    against = f"arm less {titles[first['reference']]}"
+    against = f"arm less {arms[first['reference']]['title']}"
     interval = f"{100 * level:g} % interval"
-    header = [against, f"difference{scale.in_brackets}", interval, "p", "images", "seeds"]
-    yield Heading("Uncertainty from the test images, apart", 3)
+    header = [against, f"difference{scale.in_brackets}", interval, "p", "over seeds and images", "images", "seeds"]
+    yield Heading("Uncertainty from the test images", 3)
     yield Paragraph(
-        "How far the differences would move with other test images of the same kind, the trained models being given. "
-        "It is not in the intervals above, which are over seeds.",
+        "How far the differences would move with other test images of the same kind, the trained models being given; "
+        "then with other seeds and other images, paired by both. Intervals above are over seeds unless they say that "
+        "they hold for other test images too.",
         "soft",
     )
     inside = ReportTable(header, rows[:MOST_ROWS])
     yield inside if len(rows) <= 12 else Folded(plural(len(rows), "arm"), inside)
+
+
+def _over_both(arm: Mapping[str, Any], scale: Scale) -> str:
+    return scale.interval(arm["difference_low_images"], arm["difference_high_images"])
 
 
 def curves(result: Mapping[str, Any]) -> Iterator[Element]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,9 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
     for control in result["controls"]:
         yield Paragraph(_control(control, scale, level))
     together = f"for all {result['family']} together"
-    header = ["effect", f"estimate{scale.in_brackets}", "interval", "p", together, "p together", "in residual sd"]
+    images = ["for other test images too", f"{together}, other images too"] if _of_images(result["effects"]) else []
+    header = ["effect", f"estimate{scale.in_brackets}", "interval", "p", together, "p together", *images,
+              "in residual sd"]  # fmt: skip
     rows = [
         [
             effect["subject"],
@@ -44,6 +46,14 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
             p_value(effect["p"]),
             scale.interval(effect["low_together"], effect["high_together"]),
             p_value(effect["p_together"]),
+            *(
+                [
+                    scale.interval(effect["low_images"], effect["high_images"]),
+                    scale.interval(effect["low_together_images"], effect["high_together_images"]),
+                ]
+                if images
+                else []
+            ),
             DASH if effect["standardised"] is None else minus(f"{effect['standardised']:+.2f}"),
         ]
         for effect in result["effects"]
@@ -65,6 +75,11 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
         "Analysis of variance, pooled residual",
         ReportTable(["term", "df", "F", "p", "Holm p", "partial eta squared"], tests),
     )
+
+
+def _of_images(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the rows have intervals that hold for other test images too."""
+    return any(row["low_images"] is not None for row in rows)
 
 
 def _meaning(result: Mapping[str, Any]) -> str:

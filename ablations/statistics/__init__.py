@@ -2,7 +2,7 @@
 
 Two uncertainties are kept apart. That over seeds (another training run) is in `fit_factorial` and
 `paired_differences`; that over test images (another test set of the same kind) is in `image_difference`, for models as
-they were trained.
+they were trained. `allow_for_images` adds both up.
 """
 
 from ablations.statistics.allpairs import BestArm, Loudest, SimultaneousDifference, best_arm, compare_with, loudest
@@ -11,6 +11,8 @@ from ablations.statistics.equivalence import Equivalence, equivalence
 from ablations.statistics.factorial import FactorialFit, FactorialModel, fit_factorial
 from ablations.statistics.images import (
     ImageDifference,
+    allow_for_images,
+    error_of_images,
     image_difference,
     image_difference_over_seeds,
     mcnemar,
@@ -43,9 +45,11 @@ __all__ = [
     "Residual",
     "SimultaneousDifference",
     "Term",
+    "allow_for_images",
     "best_arm",
     "compare_with",
     "equivalence",
+    "error_of_images",
     "expected_df",
     "fit_factorial",
     "holm",

@@ -168,7 +168,8 @@ def flattered(arms: int, n: int, level: float, shared: float = 0.0) -> float:
     """
     below = min(int(shared * _STEPS), _STEPS - 1)
     ends = [_flattered(arms, n, level, step / _STEPS) for step in (below, below + 1)]
-    return float(np.interp(shared * _STEPS, [below, below + 1], ends))
+    plain = float(special.stdtrit(n - 1, (1 + level) / 2))
+    return max(plain, float(np.interp(shared * _STEPS, [below, below + 1], ends)))
 
 
 @cache

@@ -2,7 +2,7 @@
 
 This is not the uncertainty over seeds. It says how far a difference of accuracies would move with another test set of
 the same kind, the models being given; `fit_factorial` and `paired_differences` say how far it would move with another
-training run, the test set being given.
+training run, the test set being given. `error_of_images` is the part that is to be added for a claim on both.
 """
 
 from __future__ import annotations
@@ -79,6 +79,49 @@ def image_difference_over_seeds(first: Correct, second: Correct, level: float = 
     p = sign_flip_p(first.sum(axis=0, dtype=np.int64) - second.sum(axis=0, dtype=np.int64))
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)
     return ImageDifference(total / images, low, high, p, images, len(first))
+
+
+def error_of_images(scores: npt.NDArray[np.float64]) -> float:
+    """Standard error that test images add to the mean of a score, beside its error over seeds; nan below two of either.
+
+    Seeds and images are crossed: each seed's models answer all images. The score of seed s on image i, of an arm or of
+    a contrast of arms, is
+
+        x_si = mean + a_s + b_i + e_si,    all uncorrelated, with variances A, B and E,
+
+    so that the mean over n seeds and N images has the variance A/n + B/N + E/(n N). What an interval over seeds goes
+    by is the variance of the n means over images, divided by n: its expectation is A/n + E/(n N). The variance of the N
+    means over seeds, divided by N, has the expectation B/N + E/(n N). The second holds again what chance each seed has
+    on each image. The mean square of x_si - x_s. - x_.i + x_.. over (n - 1)(N - 1), divided by n N, has the expectation
+    E/(n N). So the variance for other seeds and other images is the first, plus the second less the third; the root of
+    this difference, or zero, is the error here. No normal distribution is needed.
+
+    Args:
+        scores: (n, N), per seed and image.
+
+    Source: Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1 (2007), arXiv:0712.1111, section 2, for crossed random
+    effects and for why resampling one of both is not enough; Searle, Casella and McCulloch, Variance Components (1992),
+    ch. 4, for the expectations.
+    """
+    n, images = scores.shape
+    if n < 2 or images < 2:
+        return math.nan
+    by_seed, by_image = scores.mean(axis=1, keepdims=True), scores.mean(axis=0)
+    rest = scores - by_seed - by_image + by_image.mean()
+    residual = float(np.square(rest).sum()) / ((n - 1) * (images - 1))
+    return math.sqrt(max(0.0, float(by_image.var(ddof=1)) / images - residual / (n * images)))
+
+
+def allow_for_images(half: float, error: float, level: float, family: int = 1) -> float:
+    """Half width of an interval over seeds, made to hold for other test images as well.
+
+    Half widths of independent parts add up as squares: that over seeds, and the normal one of the `error` that images
+    add, for `family` effects together by Bonferroni's inequality.
+
+    Source: Zou and Donner, "Construction of confidence limits about effect measures", Stat. Med. 27 (2008), for the sum
+    of squared distances to the limits.
+    """
+    return math.hypot(half, _normal(1 - (1 - level) / family) * error)
 
 
 def sign_flip_p(scores: npt.NDArray[np.int64]) -> float:

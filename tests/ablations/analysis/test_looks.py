@@ -59,7 +59,7 @@ def test_the_answer_says_how_often_it_looked_and_why_it_stopped(tmp_path: Path) 
     told = next(one for one in sections.report(summary, []) if isinstance(one, Folded) and one.summary == "3 looks")
     assert isinstance(told.inside, ReportTable)
     assert [(row[0], row[1], row[3]) for row in told.inside.rows] == [
-        ("3", "1 of 3", "more seeds"),
+        ("3", "0 of 3", "more seeds"),
         ("6", "2 of 3", "more seeds"),
         ("8", "2 of 3", "stop"),
     ]
