@@ -24,13 +24,12 @@ from ablations.statistics import (
     FTest,
     ModeratedEffect,
     Observation,
+    Shown,
     equivalence,
-    expected_df,
     fit_factorial,
     moderate,
-    smallest_difference,
-    t_power,
 )
+from ablations.statistics.families import widening
 from ablations.statistics.intervals import half_width
 
 MOST_SEEDS = 200
@@ -71,7 +70,7 @@ def analyse(block: BlockRecords, objective: Objective, level: float, predictions
     fit, tested = _fit(block, objective, observations, level)
     if fit is None:
         return nothing()
-    sizes = [_findable(fit, each, each.asked or len(tested), level) for each in tested]
+    sizes = [_findable(fit, each, level) for each in tested]
     runs = _runs(block, objective)
     effects = []
     for each, size in zip(tested, sizes, strict=True):
@@ -291,20 +290,23 @@ def _power(fit: FactorialFit, tested: Sequence[_Tested], level: float) -> dict[s
     estimate, `fewest` and `most` by the ends of its 80 % interval. None of them means more than 200.
     """
     mains = [each for each in tested if each.kind in ("main", "level")]
+    mains = [each for each in mains if not each.asked] or mains
     df = fit.residual.df
     if not mains or df == 0 or fit.residual.sum_of_squares == 0:
         return None
     worst = max(mains, key=lambda each: each.effect.error)
+    shown = _shown(fit, worst, level)
+    per_seed = worst.effect.error * math.sqrt(fit.model.seeds)
     low, high = (math.sqrt(df / special.chdtri(df, tail)) for tail in (0.1, 0.9))
     return {
         "power": POWER,
-        "smallest_effect": _findable(fit, worst, len(tested), level),
+        "smallest_effect": shown.smallest_shift(POWER) * worst.effect.error,
         "seeds_for": [
             {
                 "difference": share * fit.residual.sd,
                 "share_of_sd": share,
                 **{
-                    name: shown_seeds(fit, worst.effect, share * fit.residual.sd, len(tested), factor)
+                    name: shown.seeds_needed(share * fit.residual.sd / (factor * per_seed), POWER, MOST_SEEDS)
                     for name, factor in (("seeds", 1.0), ("fewest", low), ("most", high))
                 },
             }
@@ -313,33 +315,13 @@ def _power(fit: FactorialFit, tested: Sequence[_Tested], level: float) -> dict[s
     }
 
 
-def _findable(fit: FactorialFit, tested: _Tested, family: int, level: float) -> float | None:
-    """The effect that would be shown, with the errors of equal seeds; None where nothing varies."""
+def _findable(fit: FactorialFit, tested: _Tested, level: float) -> float | None:
+    """The effect that would be shown with power 0.8 where all arms are equally noisy; None where nothing varies."""
     if fit.residual.df == 0 or not tested.effect.error > 0:
         return None
-    df = expected_df(fit.model.seeds - 1, fit.residual.df)
-    return smallest_difference(tested.effect.error, df, shown_level(level, family), POWER)
+    return _shown(fit, tested, level).smallest_shift(POWER) * tested.effect.error
 
 
-def shown_level(level: float, family: int) -> float:
-    """Level of a single test that is shown in a family, by Bonferroni's inequality."""
-    return 1 - (1 - level) / family
-
-
-def shown_seeds(fit: FactorialFit, effect: Effect, difference: float, family: int, factor: float = 1.0) -> int | None:
-    """Fewest seeds at which this effect, if truly `difference`, is shown with power 0.8; None beyond 200.
-
-    The same cells are run at every further seed, so the error falls with 1/√seeds, and every seed brings one block
-    and as many runs as there are cells. `factor` is that of the standard deviation to the estimated one.
-    """
-    seeds = fit.model.seeds
-    per_seed = round(fit.model.runs / seeds)
-    terms = len(fit.coefficients) - (seeds - 1)
-    for n in range(2, MOST_SEEDS + 1):
-        pooled = n * per_seed - terms - (n - 1)
-        if pooled <= 0:
-            continue
-        error = factor * effect.error * math.sqrt(seeds / n)
-        if t_power(difference, error, expected_df(n - 1, pooled), shown_level(fit.level, family)) >= POWER:
-            return n
-    return None
+def _shown(fit: FactorialFit, tested: _Tested, level: float) -> Shown:
+    alone, together = tested.moderated.interval, tested.moderated.together
+    return Shown.of(fit.model, level, round(widening(fit.model) * together.half / alone.half, 9))

@@ -19,9 +19,10 @@ from ablations.statistics.images import (
     tango_interval,
 )
 from ablations.statistics.intervals import Interval, t_interval
-from ablations.statistics.moderated import ModeratedEffect, expected_df, moderate
+from ablations.statistics.moderated import ModeratedEffect, moderate
 from ablations.statistics.paired import PairedDifference, holm, paired_differences
 from ablations.statistics.power import (
+    Shown,
     paired_power,
     seeds_needed,
     smallest_difference,
@@ -43,6 +44,7 @@ __all__ = [
     "Observation",
     "PairedDifference",
     "Residual",
+    "Shown",
     "SimultaneousDifference",
     "Term",
     "allow_for_images",
@@ -50,7 +52,6 @@ __all__ = [
     "compare_with",
     "equivalence",
     "error_of_images",
-    "expected_df",
     "fit_factorial",
     "holm",
     "image_difference",

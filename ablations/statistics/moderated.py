@@ -101,14 +101,6 @@ def _ratio(mean: float, half: float) -> float:
     return math.inf if mean else 0.0
 
 
-def expected_df(own_df: int, pooled_df: int, prior: float = PRIOR) -> float:
-    """Degrees of freedom of a moderated variance where seeds move all effects alike."""
-    share = own_df / (own_df + prior) if own_df else 0.0
-    inner = min(own_df, pooled_df)
-    own, outer = share + (1 - share) * inner / pooled_df, pooled_df - inner
-    return 1 / ((own**2 / inner if inner else 0.0) + ((1 - own) ** 2 / outer if outer else 0.0))
-
-
 def _unknown(effect: Effect, runs: int) -> ModeratedEffect:
     interval = Interval(effect.interval.mean, math.inf, runs)
     return ModeratedEffect(effect, math.nan, 0.0, interval, 1.0, interval, 1.0)

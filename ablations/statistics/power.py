@@ -1,15 +1,28 @@
-"""How many seeds a difference needs, and what difference a number of seeds can show: exact, by the noncentral t."""
+"""How many seeds a difference needs, and what difference a number of seeds can show.
+
+Of paired comparisons it is exact, by the noncentral t. Of effects with moderated errors (`moderated.py`) half widths
+are drawn: given one, an effect is shown with a probability of the normal distribution; `Shown` takes its mean.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 from scipy import optimize, special, stats
 
+from ablations.statistics.coding import Array
+from ablations.statistics.factorial import FactorialModel
 from ablations.statistics.intervals import check_level
+from ablations.statistics.variances import Parts, combine, quantiles
 from operators.errors import InputError, check_number
 
 MOST_SEEDS = 100_000
+_DRAWS = 20_000
+_POINTS = 200
+"""Quantiles of the drawn half widths that means are taken over."""
 
 
 def t_power(difference: float, error: float, df: float, level: float = 0.95) -> float:
@@ -96,3 +109,108 @@ def _check_power(power: float, level: float) -> None:
     check_level("power", power)
     if power <= 1 - level:
         raise InputError(f"power={power!r} must be above the test's size 1 - level = {1 - level:g}; 0.8 is usual")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The chance that an effect of a design is shown where all arms are equally noisy, now and with other seeds.
+
+    An effect is shown where its estimate is more than `ratio` half widths, of the interval before any family is allowed
+    for, from zero. The share of the family's error that a single effect has is taken to be the same at any number of
+    seeds. Shifts are effects over their true standard error.
+
+    Attributes:
+        seeds: of the design as it is.
+        per_seed: runs of each seed.
+        coefficients: of the model, but for those of seeds.
+        by_arm: whether the design has one factor.
+        level: of the intervals.
+        ratio: critical value of the family.
+    """
+
+    seeds: int
+    per_seed: int
+    coefficients: int
+    by_arm: bool
+    level: float
+    ratio: float
+
+    @classmethod
+    def of(cls, model: FactorialModel, level: float, ratio: float) -> Shown:
+        """That of the effects of a model; missing runs are shared out over the seeds."""
+        coefficients = len(model.matrix.names) - (model.seeds - 1)
+        return cls(model.seeds, round(model.runs / model.seeds), coefficients, len(model.factors) == 1, level, ratio)
+
+    def chance(self, shift: float, seeds: int) -> float:
+        """Of an effect with `seeds` seeds; 0 where they leave no degree of freedom."""
+        halves = self._halves(seeds)
+        if halves is None:
+            return 0.0
+        return _beyond(shift, self._ratio(seeds) * halves)
+
+    def smallest_shift(self, power: float) -> float:
+        """The shift that is shown with this power by the design as it is.
+
+        Raises:
+            InputError: a power not between 1 - level and 1.
+        """
+        _check_power(power, self.level)
+        return _smallest_shift(self, power)
+
+    def seeds_needed(self, shift: float, power: float, most: int) -> int | None:
+        """Fewest seeds for an effect whose shift is `shift` with one seed; None beyond `most`."""
+        if self.chance(shift * math.sqrt(most), most) < power:
+            return None
+        low, high = 1, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.chance(shift * math.sqrt(middle), middle) >= power else (middle, high)
+        return high
+
+    def _halves(self, seeds: int) -> Array | None:
+        pooled_df = seeds * self.per_seed - self.coefficients - (seeds - 1)
+        return _halves(seeds - 1, pooled_df, self.by_arm, self.level) if pooled_df > 0 else None
+
+    def _ratio(self, seeds: int) -> float:
+        if seeds == self.seeds:
+            return self.ratio
+        now, then = self._halves(self.seeds), self._halves(seeds)
+        if now is None or then is None:
+            return math.inf
+        return _same_error(now.tobytes(), self.ratio, then.tobytes())
+
+
+@lru_cache(maxsize=256)
+def _smallest_shift(shown: Shown, power: float) -> float:
+    most = 2.0
+    while shown.chance(most, shown.seeds) < power:
+        most *= 2
+    return float(optimize.brentq(lambda shift: shown.chance(shift, shown.seeds) - power, 0.0, most, xtol=1e-6))
+
+
+def _beyond(shift: float, bounds: Array) -> float:
+    """Chance that a normal estimate lies beyond one of the `bounds` on either side, each as likely."""
+    return float((special.ndtr(shift - bounds) + special.ndtr(-shift - bounds)).mean())
+
+
+@lru_cache(maxsize=1024)
+def _same_error(now: bytes, ratio: float, then: bytes) -> float:
+    """The ratio that gives other half widths the error that `ratio` gives those of now."""
+    bounds, others = np.frombuffer(now), np.frombuffer(then)
+    error = _beyond(0.0, ratio * bounds)
+    return float(optimize.brentq(lambda factor: _beyond(0.0, factor * others) - error, 1e-3, 1e3, xtol=1e-4))
+
+
+@lru_cache(maxsize=1024)
+def _halves(own_df: int, pooled_df: int, by_arm: bool, level: float) -> Array:
+    """Drawn half widths of an effect's interval, in units of its true standard error."""
+    rng = np.random.default_rng(0)
+    arms = min(2, pooled_df // own_df) if by_arm and own_df else 1
+    spent = min(arms * own_df, pooled_df)
+    of_arms = rng.chisquare(own_df, (arms, _DRAWS)) / own_df if own_df else np.ones((1, _DRAWS))
+    own = of_arms.mean(axis=0)[:, None]
+    others = rng.chisquare(pooled_df - spent, _DRAWS)[:, None] if pooled_df > spent else np.zeros_like(own)
+    pooled = (spent * own + others) / pooled_df
+    freedom = own**2 * arms**2 * own_df / np.square(of_arms).sum(axis=0)[:, None]
+    error, df = combine(Parts(own, pooled, arms * own_df, freedom, pooled_df))
+    return np.quantile((quantiles(df, level) * error)[:, 0], (np.arange(_POINTS) + 0.5) / _POINTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,17 @@ from ablations.analysis import summary as summaries
 from ablations.analysis.words import minus
 from ablations.plan import Objective
 from ablations.statistics import (
+    FactorialModel,
     Observation,
+    Shown,
     compare_with,
-    expected_df,
     fit_factorial,
     image_difference_over_seeds,
     moderate,
     paired_differences,
     t_interval,
-    t_power,
 )
+from ablations.statistics.families import widening
 from operators.errors import InputError
 from tests.ablations import fake_study
 from tests.ablations.fake_study import TERMS, FakeStudy
@@ -338,22 +340,25 @@ def test_bands_are_over_the_curves_that_reach_so_far() -> None:
     assert [point["step"] for point in curves.band([{1: 0.1, 3: 0.4}, {2: 0.3, 3: 0.3}], 0.95)] == [3]
 
 
-def test_seeds_for_an_effect_to_be_shown_follow_from_the_noncentral_t(tmp_path: Path) -> None:
+def test_seeds_for_an_effect_to_be_shown_are_the_fewest_with_the_power(tmp_path: Path) -> None:
     path = fake_study.pde_terms(tmp_path / "s", blocks=("initial",), logs=False)
     result = analyse(path)["blocks"][0]["objectives"][0]
-    sd = result["fit"]["residual_sd"]
-
-    def power(difference: float, n: int) -> float:
-        # 8 cells: 8 n runs, of which 7 terms, n - 1 blocks and the mean are taken; 7 effects together.
-        df = expected_df(n - 1, 8 * n - 8 - (n - 1))
-        return t_power(difference, 2 * sd / math.sqrt(8 * n), df, 1 - 0.05 / 7)
-
-    for row in result["power"]["seeds_for"]:
-        n = row["seeds"]
-        assert power(row["difference"], n) >= factorial_summary.POWER
-        assert n == 2 or power(row["difference"], n - 1) < factorial_summary.POWER
-        assert row["fewest"] <= n <= (row["most"] or math.inf)
-    assert power(result["power"]["smallest_effect"], 3) == pytest.approx(0.8, abs=1e-6)
+    sd, row = result["fit"]["residual_sd"], by_name(result["effects"])["diffusion"]
+    model = FactorialModel(
+        dict.fromkeys(TERMS, ("off", "on")),
+        [dict(zip(TERMS, levels, strict=True)) for levels in product(("off", "on"), repeat=3)] * 3,
+        [seed for seed in range(3) for _ in range(8)],
+        3,
+    )
+    alone, together = row["high"] - row["estimate"], row["high_together"] - row["estimate"]
+    shown = Shown.of(model, 0.95, widening(model) * together / alone)
+    for line in result["power"]["seeds_for"]:
+        n, shift = line["seeds"], line["difference"] / (2 * sd / math.sqrt(8))
+        assert shown.chance(shift * math.sqrt(n), n) >= factorial_summary.POWER
+        assert n == 2 or shown.chance(shift * math.sqrt(n - 1), n - 1) < factorial_summary.POWER
+        assert line["fewest"] <= n <= (line["most"] or math.inf)
+    smallest = result["power"]["smallest_effect"]
+    assert shown.chance(smallest / (2 * sd / math.sqrt(24)), 3) == pytest.approx(0.8, abs=1e-5)
 
 
 def test_the_question_that_was_asked_is_answered_first(tmp_path: Path) -> None:

@@ -1,37 +1,107 @@
-"""`python -m tests.ablations.statistics.simulate [--studies N]`: what studies say of equal arms, and how often wrongly.
+"""`python -m tests.ablations.statistics.simulate [practices|power|looks]`: what studies say, and how often wrongly.
 
-Each row of the table is something that people do, each column a number of seeds. "Before" is the textbook's method on
-the same tables: paired or pooled errors, each interval by itself.
+`practices` and `power` go from a table of trials to the sentence, through `summary.derive` as `python -m ablations`
+does: what a study says is read from its answer, the ends of intervals from the numbers that the answer rounds. Each row
+of `practices` is something that people do, each column a number of seeds; "before" is the textbook's method on the same
+tables: paired or pooled errors, each interval by itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ablations.statistics import (
-    FactorialModel,
-    Observation,
-    best_arm,
-    compare_with,
-    fit_factorial,
-    holm,
-    moderate,
-    paired_differences,
-    t_interval,
-)
+from ablations import plan as plans
+from ablations.analysis import summary
+from ablations.analysis.study import Record, Study
+from ablations.layout import COMPLETE, DIVERGED
+from ablations.plan import Plan
+from ablations.statistics import Observation, compare_with, fit_factorial, holm, paired_differences, t_interval
+from tests.ablations.fake_study import predictions
+from tests.ablations.statistics import simulate_looks
+from tests.ablations.statistics.simulate_looks import ARMS
 
 Table = npt.NDArray[np.float64]
 SEEDS = (3, 5, 10)
-ARMS = 9
+NAMES = "abcdefghi"
 CELLS = [dict(zip("abc", levels, strict=True)) for levels in product((0, 1), repeat=3)]
 SIGN = np.array([2 * cell["a"] - 1 for cell in CELLS])
+RUN = 0.01
+"""Standard deviation of a run, in accuracy."""
+IMAGES = 500
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A study's plan, and the levels of its arms."""
+
+    plan: Plan
+    content: Mapping[str, Any]
+    arms: tuple[Mapping[str, str], ...]
+
+    def study(self, table: Table, states: npt.NDArray[np.bool_] | None = None, folder: Path | None = None) -> Study:
+        """Of (arms, seeds) scores in multiples of `RUN`; of runs that diverged where `states` is true."""
+        records = []
+        for seed in range(table.shape[1]):
+            for place, levels in enumerate(self.arms):
+                gone = states is not None and bool(states[place, seed])
+                number = len(records)
+                records.append(
+                    Record(
+                        number=number,
+                        block="main",
+                        arm=" ".join(f"{name}={level}" for name, level in levels.items()),
+                        seed=seed,
+                        state=DIVERGED if gone else COMPLETE,
+                        run_dir=None if folder is None else folder / str(number),
+                        seconds=1.0,
+                        levels=levels,
+                        metrics={} if gone else {"test/accuracy": 0.8 + RUN * float(table[place, seed])},
+                    )
+                )
+        return Study(folder or Path("none"), self.plan, self.content, tuple(records))
+
+    def derive(self, table: Table, states: npt.NDArray[np.bool_] | None = None) -> dict[str, Any]:
+        """What a study with these scores says."""
+        return summary.derive(self.study(table, states))
+
+
+@cache
+def arms_layout(asks: bool = False) -> Layout:
+    """Nine arms of one factor; the study may ask for their differences to the first."""
+    factors = {"mixer": {"key": "mixer", "levels": list(NAMES)}}
+    return _layout({"factors": factors, "asks": ["mixer"] if asks else []}, [{"mixer": name} for name in NAMES])
+
+
+@cache
+def factors_layout(control: bool = False) -> Layout:
+    """Three factors of two levels, the first a negative control if asked for."""
+    factors = {name: {"key": f"mixer.{name}", "levels": [0, 1]} for name in "abc"}
+    block = {"factors": factors, "negative_controls": ["a"] if control else []}
+    return _layout(block, [{name: str(level) for name, level in cell.items()} for cell in CELLS])
+
+
+def _layout(block: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> Layout:
+    content = {
+        "name": "simulated",
+        "kind": "factorial",
+        "question": "Which one is it?",
+        "seeds": 3,
+        "objectives": [{"metric": "test/accuracy", "direction": "maximize"}],
+        "blocks": [{"name": "main", **block}],
+    }
+    return Layout(plans.read(dict(content)), content, tuple(arms))
 
 
 @dataclass(frozen=True)
@@ -43,22 +113,39 @@ class Practice:
     study: Callable[[np.random.Generator, int], tuple[bool, bool]]
 
 
+def result(derived: Mapping[str, Any]) -> Any:
+    """What the summary holds of the only objective of the only block."""
+    return derived["blocks"][0]["objectives"][0]
+
+
 def scores(table: Table) -> dict[str, dict[int, float]]:
     """Arm -> seed -> score of an (arms, seeds) table."""
     return {str(arm): dict(enumerate(map(float, row))) for arm, row in enumerate(table)}
 
 
-def blocks(rng: np.random.Generator, seeds: int) -> Table:
+def blocks(rng: np.random.Generator, seeds: int, arms: int = ARMS) -> Table:
     """(arms, seeds) scores of equal arms; a seed moves all of them alike by twice the noise of a run."""
-    return rng.normal(size=(ARMS, seeds)) + 2 * rng.normal(size=(1, seeds))
+    return rng.normal(size=(arms, seeds)) + 2 * rng.normal(size=(1, seeds))
+
+
+def arms_told_apart(answer: str) -> int:
+    """How many of the nine arms the answer tells apart from the best."""
+    match = re.search(r"; not told apart from ([^;.]*?)(?: and (\d+) more)?[;.]", answer)
+    return ARMS - 1 - (len(match[1].split(", ")) + int(match[2] or 0) if match else 0)
+
+
+def effects_shown(answer: str, names: Sequence[str]) -> int:
+    """How many of the effects the answer shows, interactions included."""
+    shown = sum(f"no effect of {name}" not in answer.lower() for name in names)
+    return shown + ("they interact" in answer)
 
 
 def told_apart(table: Table) -> tuple[bool, bool]:
-    """Whether some arm is told apart from the best: by Holm's method over paired t tests, and by `compare_with`."""
+    """Whether some arm is told apart from the best: by Holm's method over paired t tests, and in the answer."""
     of_arm = scores(table)
     best = max(of_arm, key=lambda arm: sum(of_arm[arm].values()))
-    before = min(one.p_holm for one in paired_differences(of_arm, best)) < 0.05
-    return before, min(one.p for one in compare_with(of_arm, best)) < 0.05
+    before = min(each.p_holm for each in paired_differences(of_arm, best)) < 0.05
+    return before, arms_told_apart(arms_layout().derive(table)["answer"]) > 0
 
 
 def noisy(factor: float, reference: bool) -> Callable[[np.random.Generator, int], tuple[bool, bool]]:
@@ -71,9 +158,9 @@ def noisy(factor: float, reference: bool) -> Callable[[np.random.Generator, int]
             return told_apart(table)
         observations = [Observation({"arm": a}, s, float(table[a, s])) for a in range(ARMS) for s in range(seeds)]
         fit = fit_factorial(observations, {"arm": list(range(ARMS))})
-        effects = [fit.difference("arm", arm, 0) for arm in range(1, ARMS)]
-        before = min(holm([effect.p for effect in effects])) < 0.05
-        return before, min(one.p_together for one in moderate(fit, effects)) < 0.05
+        before = min(holm([fit.difference("arm", arm, 0).p for arm in range(1, ARMS)])) < 0.05
+        names = [f"mixer {name} rather than a" for name in NAMES[1:]]
+        return before, effects_shown(arms_layout(asks=True).derive(table)["answer"], names) > 0
 
     return study
 
@@ -89,79 +176,128 @@ def tuned(once: bool) -> Callable[[np.random.Generator, int], tuple[bool, bool]]
     return study
 
 
-def changing(leading: bool, size: float = 1.0) -> Callable[[np.random.Generator, int], tuple[bool, bool]]:
-    """An effect that changes with the seed by its own size: is it, or the leading one, outside its interval?"""
+def pooled_effects(table: Table) -> list[Any]:
+    """The textbook's effects of an (8 arms, seeds) table, mains first."""
+    observed = [Observation(cell, s, float(table[a, s])) for s in range(table.shape[1]) for a, cell in enumerate(CELLS)]
+    return [term.effects[0] for term in fit_factorial(observed, dict.fromkeys("abc", (0, 1))).terms]
+
+
+def changing(size: float, which: str) -> Callable[[np.random.Generator, int], tuple[bool, bool]]:
+    """The first effect changes with the seed by its own size. `which` interval misses the truth: its own one, that of
+    the leading effect, or some one of the family?"""
 
     def study(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
-        effect = size + size * rng.normal(size=(seeds, 1))
-        fit = _model(seeds).fit((rng.normal(size=(seeds, 8)) + effect * SIGN / 2).ravel().tolist())
-        found = moderate(fit, [term.effects[0] for term in fit.terms])
-        place = max(range(7), key=lambda one: abs(found[one].interval.mean)) if leading else 0
-        truth = 0.0 if place else size
-        one, before = found[place], found[place].effect.interval
-        now = one.together if leading else one.interval
-        return not before.low <= truth <= before.high, not now.low <= truth <= now.high
+        effect = size + size * rng.normal(size=(1, seeds))
+        table = rng.normal(size=(8, seeds)) + effect * SIGN[:, None] / 2
+        rows, pooled = result(factors_layout().derive(table))["effects"], pooled_effects(table)
+        truth = [size, *[0.0] * 6]
+        places = list(range(7)) if which == "some" else [0]
+        if which == "leading":
+            places = [max(range(7), key=lambda place: abs(rows[place]["estimate"]))]
+        family = "" if which == "own" else "_together"
+        before = any(not pooled[p].interval.low <= truth[p] <= pooled[p].interval.high for p in places)
+        return before, any(not rows[p][f"low{family}"] <= RUN * truth[p] <= rows[p][f"high{family}"] for p in places)
 
     return study
 
 
-def best_interval(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
-    """The best of equal arms is reported: is its true score outside the interval?"""
-    of_arm = scores(rng.normal(size=(ARMS, seeds)))
-    best = best_arm(of_arm, sign=1)
-    plain = t_interval(list(of_arm[best.arm].values()))
-    return not plain.low <= 0 <= plain.high, not best.low <= 0 <= best.high
+def best_interval(spread: float) -> Callable[[np.random.Generator, int], tuple[bool, bool]]:
+    """The best of equal arms is reported: is its true score outside the interval? Seeds move all arms by `spread`."""
+
+    def study(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
+        table = rng.normal(size=(ARMS, seeds)) + spread * rng.normal(size=(1, seeds))
+        best = result(arms_layout().derive(table))["best"]
+        plain = t_interval(table[table.mean(axis=1).argmax()].tolist())
+        return not plain.low <= 0 <= plain.high, not best["low"] <= 0.8 <= best["high"]
+
+    return study
 
 
 def one_image(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     """Scores that hardly vary: is an arm told apart that got one image of 500 more right, at every seed?"""
-    table = np.full((ARMS, seeds), 0.9)
-    table[int(rng.integers(ARMS))] += 1 / 500
+    table = np.zeros((ARMS, seeds))
+    table[int(rng.integers(ARMS))] += 1 / IMAGES / RUN
     of_arm = scores(table)
     best = max(of_arm, key=lambda arm: sum(of_arm[arm].values()))
-    before = min(one.p for one in compare_with(of_arm, best)) < 0.05
-    return before, min(one.p for one in compare_with(of_arm, best, resolution=1 / 500)) < 0.05
+    before = min(each.p for each in compare_with(of_arm, best)) < 0.05
+    study = arms_layout().study(table)
+    for record in study.records:
+        record.metrics["test/n"] = float(IMAGES)  # type: ignore[index]
+    return before, arms_told_apart(summary.derive(study)["answer"]) > 0
 
 
 def diverging(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     """Runs diverge because they would have been bad: is an effect of one of three factors shown?"""
-    table = rng.normal(size=(seeds, 8)) + rng.normal(size=(seeds, 1))
+    table = rng.normal(size=(8, seeds)) + rng.normal(size=(1, seeds))
     gone = table < np.quantile(table, 0.2)
     observed = [
-        Observation(cell, seed, float("nan") if gone[seed, place] else float(table[seed, place]))
+        Observation(cell, seed, float("nan") if gone[place, seed] else float(table[place, seed]))
         for seed in range(seeds)
         for place, cell in enumerate(CELLS)
     ]
     left_out = fit_factorial(observed, dict.fromkeys("abc", (0, 1)))
     mains = [term.effects[0] for term in left_out.terms if len(term.factors) == 1 and term.effects]
     before = bool(mains) and min(effect.p for effect in mains) < 0.05 / 3
-    worst = np.where(gone, table[~gone].min(), table)
-    fit = _model(seeds).fit(worst.ravel().tolist())
-    found = moderate(fit, [term.effects[0] for term in fit.terms if len(term.factors) == 1])
-    return before, min(one.p_together for one in found) < 0.05
+    return before, effects_shown(factors_layout().derive(table, gone)["answer"], _NAMES_OF_FACTORS) > 0
 
 
-def _model(seeds: int) -> FactorialModel:
-    cells = CELLS * seeds
-    return FactorialModel(dict.fromkeys("abc", (0, 1)), cells, [seed for seed in range(seeds) for _ in CELLS], 3)
+def images(claim: str) -> Callable[[np.random.Generator, int], tuple[bool, bool]]:
+    """Arms that are equal on all images of the kind, tested on 500 of them, whose error is half a run's deviation.
+
+    An image is hard for all arms by a normal deviate on the scale of log odds, and for each arm by one more; then each
+    run answers it by chance. The claim is that of a negative control, or of the largest of the effects told together:
+    before by the interval over seeds, now by the one for other test images too.
+    """
+
+    def study(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
+        right = answers(rng, 8, seeds)
+        layout = factors_layout(control=claim == "control")
+        with tempfile.TemporaryDirectory() as path:
+            table = (right.mean(axis=2) - 0.8) / RUN
+            made = layout.study(table, folder=Path(path))
+            for number, of_run in enumerate(right.transpose(1, 0, 2).reshape(-1, IMAGES)):
+                (Path(path) / str(number)).mkdir()
+                predictions(Path(path) / str(number), of_run.tolist())
+            rows = result(summary.derive(made))["effects"]
+        if claim == "control":
+            (row,) = (row for row in rows if row["control"])
+            return not row["low"] <= 0 <= row["high"], not row["low_images"] <= 0 <= row["high_images"]
+        seeds_alone = any(not row["low_together"] <= 0 <= row["high_together"] for row in rows)
+        return seeds_alone, any(not row["low_together_images"] <= 0 <= row["high_together_images"] for row in rows)
+
+    return study
 
 
+def answers(rng: np.random.Generator, arms: int, seeds: int) -> npt.NDArray[np.bool_]:
+    """(arms, seeds, images) whether each run gets each image right."""
+    odds = 1.7 + rng.normal(size=IMAGES) + OF_ARM * rng.normal(size=(arms, 1, IMAGES))
+    return np.asarray(rng.random((arms, seeds, IMAGES)) < 1 / (1 + np.exp(-odds)))
+
+
+OF_ARM = 1.15
+"""Standard deviation of an arm's own difficulties of images, in log odds: their error is then half that of a run."""
+_NAMES_OF_FACTORS = [f"{name} 1 rather than 0" for name in "abc"]
+APART = "some arm told apart from the best"
 PRACTICES: Sequence[Practice] = (
-    Practice("nine equal arms", "some arm told apart from the best", noisy(1, reference=False)),
-    Practice("one of nine arms three times as noisy", "some arm told apart from the best", noisy(3, reference=False)),
+    Practice("nine equal arms", APART, noisy(1, reference=False)),
+    Practice("one of nine arms three times as noisy", APART, noisy(3, reference=False)),
     Practice("a reference three times as noisy", "some arm differs from it", noisy(3, reference=True)),
-    Practice("the rate is chosen once", "some arm told apart from the best", tuned(once=True)),
-    Practice("the rate is chosen inside each seed", "some arm told apart from the best", tuned(once=False)),
-    Practice("an effect changes with the seed by its own size", "its interval misses it", changing(leading=False)),
-    Practice("the same, the largest effect is told", "its interval misses it", changing(leading=True)),
-    Practice("no effects, the largest is told", "its interval misses zero", changing(leading=True, size=0.0)),
-    Practice("the best arm's own score", "its interval misses it", best_interval),
+    Practice("the rate is chosen once", APART, tuned(once=True)),
+    Practice("the rate is chosen inside each seed", APART, tuned(once=False)),
+    Practice("an effect changes with the seed by its own size", "its interval misses it", changing(1.0, "own")),
+    Practice("the same, the largest effect is told", "its interval misses it", changing(1.0, "leading")),
+    Practice("the same, all effects are told", "some interval misses its effect", changing(1.0, "some")),
+    Practice("no effects, the largest is told", "its interval misses zero", changing(0.0, "leading")),
+    Practice("the best arm's own score", "its interval misses it", best_interval(0.0)),
+    Practice("the same, seeds move all arms by two runs' noise", "its interval misses it", best_interval(2.0)),
     Practice("one image of 500, no spread", "it is told apart", one_image),
     Practice("the worst fifth of the runs diverges", "an effect is shown", diverging),
+    Practice("a negative control, for other test images", "zero is not within its interval", images("control")),
+    Practice("no effects, for other test images", "some interval misses zero", images("effects")),
 )
 
 
-def rows(studies: int) -> Iterator[str]:
+def practices(studies: int) -> Iterator[str]:
     """Lines of a Markdown table: the share of studies that go wrong, before and now."""
     yield f"| what people do | what is counted | {' | '.join(f'{seeds} seeds: before, now' for seeds in SEEDS)} |"
     yield "| --- | --- |" + " --- |" * len(SEEDS)
@@ -174,10 +310,54 @@ def rows(studies: int) -> Iterator[str]:
         yield f"| {practice.name} | {practice.counts} | {' | '.join(cells)} |"
 
 
+def power(studies: int) -> Iterator[str]:
+    """Lines of a Markdown table: a planted effect that is promised to be shown with probability 0.8, and how often it is.
+
+    The promise is what the report says of a run's true standard deviation; the effect is shown where the answer says so.
+    """
+    yield f"| effect | {' | '.join(f'{seeds} seeds: size, shown' for seeds in SEEDS)} |"
+    yield "| --- |" + " --- |" * len(SEEDS)
+    layouts = {
+        "of one of three factors": (factors_layout(), SIGN / 2, _NAMES_OF_FACTORS[0]),
+        "of one of nine arms, against the reference": (
+            arms_layout(asks=True),
+            (np.arange(ARMS) == 3) * 1.0,
+            f"mixer {NAMES[3]} rather than a",
+        ),
+    }
+    for name, (layout, direction, subject) in layouts.items():
+        cells = []
+        for seeds in SEEDS:
+            rng = np.random.default_rng(seeds)
+            size = promised(layout, rng.normal(size=(len(layout.arms), seeds)))
+            shown = [
+                f"no effect of {subject}" not in layout.derive(table)["answer"].lower()
+                for table in (rng.normal(size=(len(layout.arms), seeds)) + 2 * rng.normal(size=(1, seeds))
+                              + size * direction[:, None] for _ in range(studies))
+            ]  # fmt: skip
+            cells.append(f"{size:.2f}, **{np.mean(shown):.2f}**")
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def promised(layout: Layout, table: Table) -> float:
+    """The effect that the report promises to be shown with probability 0.8, in true standard deviations of a run."""
+    of_study = result(layout.derive(table))
+    return float(of_study["power"]["smallest_effect"] / of_study["fit"]["residual_sd"])
+
+
+TABLES: Mapping[str, Callable[[int], Iterator[str]]] = {
+    "practices": practices,
+    "power": power,
+    "looks": simulate_looks.rows,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=2000, help="studies a row and number of seeds (2000)")
-    for line in rows(parser.parse_args().studies):
+    parser.add_argument("table", choices=list(TABLES), help="which table")
+    parser.add_argument("--studies", type=int, default=2000, help="studies of each cell (2000)")
+    given = parser.parse_args()
+    for line in TABLES[given.table](given.studies):
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""`python -m tests.ablations.statistics.simulate_looks [--studies N]`: studies that add seeds until something shows.
+"""Studies that add seeds until something shows: `python -m tests.ablations.statistics.simulate looks` prints the table.
 
 Each row is a rule by which people stop, each column the numbers of seeds at which they look. "Before" are the
 textbook's methods at 95 %, used again at every look; "now" is what a study with `until` says.
@@ -6,8 +6,6 @@ textbook's methods at 95 %, used again at every look; "now" is what a study with
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,10 +21,10 @@ from ablations.statistics.families import family, widening
 from ablations.statistics.looks import level_at
 from ablations.statistics.variances import PRIOR, errors
 from ablations.until import Until
-from tests.ablations.statistics.simulate import ARMS
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.95
+ARMS = 9
 PLANS: Sequence[Until] = (
     Until(3, 20, 3, decide=True),
     Until(3, 10, 1, decide=True),
@@ -241,15 +239,3 @@ def _cell(before: float, now: float, counted: str) -> str:
     if counted == AT_THE_STOP[-1]:
         return f"{before:.1f}, **{now:.1f}**"
     return f"{100 * before:.1f} %, **{100 * now:.1f} %**"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=2000, help="studies of each cell (2000)")
-    for line in rows(parser.parse_args().studies):
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
