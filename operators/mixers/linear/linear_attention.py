@@ -28,7 +28,7 @@ from operators.registry import register
 from operators.shell.spec import ShellSpec
 
 EPS = 1e-15
-_EFFICIENTVIT = "mit-han-lab/efficientvit applications/efficientvit_cls/README.md"
+_EFFICIENTVIT = "mit-han-lab/efficientvit README.md of efficientvit_cls"
 _TOP1 = "ImageNet-1k top-1 %, 224 px"
 
 
