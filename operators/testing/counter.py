@@ -4,6 +4,7 @@ It sits below autograd and autocast and sees every operator that is dispatched. 
 floating-point operations), by the rules of `operators.cost`, written down here a second time on purpose:
 
     matrix products, convolutions     one MAC per multiply-accumulate, zero padding included; four if complex
+    triangular systems                half of the product of their two sides
     attention                         the two products q kᵀ and (weights) v
     average pooling                   one addition, half a MAC, per element of the window and output
     complex FFT of n points           5 n log2 n operations; a real one half of that
@@ -36,7 +37,7 @@ Formula = Callable[..., float]
 CUSTOM_NAMESPACE = "operator_zoo"
 _PRODUCTS = re.compile(
     r"""(mm|mv)(_|$) | dot | matmul | conv(?!ert) | attention | _fft_[rc]2[rc] | ((?<!adaptive_)avg_pool)
-    | (^|_)(bi|tri)?linear(_|$) | (lstm|gru)""",
+    | solve(_(tri|ex)|$) | (^|_)(bi|tri)?linear(_|$) | (lstm|gru)""",
     re.VERBOSE,
 )
 
@@ -60,6 +61,10 @@ def _addmm(out: Tensor, _bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> float:
 
 def _addbmm(out: Tensor, _bias: Tensor, a: Tensor, b: Tensor, **_: Any) -> float:
     return _product(out, a.shape[0] * a.shape[-1])
+
+
+def _triangular(out: Tensor, a: Tensor, b: Tensor, **_: Any) -> float:
+    return _product(out, a.shape[-1]) / 2
 
 
 def _convolution(
@@ -141,6 +146,7 @@ FORMULAS: dict[str, Formula] = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::vdot"), _mm),
     **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), _addmm),
     "aten::addbmm": _addbmm,
+    "aten::linalg_solve_triangular": _triangular,
     "aten::convolution": _convolution,
     **dict.fromkeys(
         (

@@ -36,6 +36,16 @@ def test_linear(bias: bool) -> None:
     assert count_macs(nn.Linear(6, 10, bias=bias), torch.randn(2, 4, 3, 6)) == 2 * 4 * 3 * 6 * 10
 
 
+def test_a_triangular_system_is_half_a_product_of_its_sides() -> None:
+    a, b = torch.eye(4).expand(2, 4, 4), torch.randn(2, 4, 5)
+    assert count_macs(torch.linalg.solve_triangular, a, b, upper=False) == 2 * 4 * 4 * 5 / 2
+
+
+def test_other_solvers_do_not_pass_uncounted() -> None:
+    with pytest.raises(NotImplementedError, match="linalg_solve_ex has no formula"), torch.no_grad(), OpCounter():
+        torch.linalg.solve(torch.eye(4), torch.randn(4, 5))
+
+
 def test_einsum() -> None:
     assert count_macs(torch.einsum, "bhwd,de->bhwe", torch.randn(2, 3, 4, 5), torch.randn(5, 6)) == 2 * 3 * 4 * 5 * 6
     assert count_macs(torch.einsum, "bnd,bmd->bnm", torch.randn(2, 3, 5), torch.randn(2, 4, 5)) == 2 * 3 * 4 * 5
