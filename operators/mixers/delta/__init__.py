@@ -1,0 +1,1 @@
+"""Mixers whose state is a matrix that every token corrects: delta rules and fast weights."""
