@@ -24,8 +24,8 @@ class MatricesForward(NamedTuple):
     """A task is an axis, a state and `chunk` channels; those of the first axis come first.
 
     numbers (6, S, D): diffusion, velocity and gain of the first axis and of the second in turn. row_waves (2, P) and
-    column_waves: the cosine and the sine of n turns' P-th part. `sign`: that of the image behind the edge. Written:
-    rows (S, H, H, D) and columns (S, W, W, D).
+    column_waves: the cosine and the sine of n turns' P-th part. `row_sign` and `column_sign`: those of the image behind
+    the edge. Written: rows (S, H, H, D) and columns (S, W, W, D).
     """
 
     numbers: Flat
@@ -35,7 +35,8 @@ class MatricesForward(NamedTuple):
     columns: Flat
     height: int
     width: int
-    sign: int
+    row_sign: int
+    column_sign: int
     states: int
     channels: int
     chunk: int
@@ -52,7 +53,8 @@ class MatricesBackward(NamedTuple):
     grad_numbers: Flat
     height: int
     width: int
-    sign: int
+    row_sign: int
+    column_sign: int
     states: int
     channels: int
     chunk: int
@@ -245,10 +247,10 @@ def forward(k: MatricesForward, low: int, high: int) -> None:
     """Write the matrices of each task's channels."""
     for task in range(low, high):
         axis, part = _axis_and_part(task, k.states, k.channels, k.chunk)
-        waves, matrix, length = k.row_waves, k.rows, k.height
+        waves, matrix, length, sign = k.row_waves, k.rows, k.height, k.row_sign
         if axis == 1:
-            waves, matrix, length = k.column_waves, k.columns, k.width
-        _matrix(k.numbers, waves, length, k.sign, axis, k.states, k.channels, k.chunk, part, matrix)
+            waves, matrix, length, sign = k.column_waves, k.columns, k.width, k.column_sign
+        _matrix(k.numbers, waves, length, sign, axis, k.states, k.channels, k.chunk, part, matrix)
 
 
 @kernel
@@ -256,9 +258,9 @@ def backward(k: MatricesBackward, low: int, high: int) -> None:
     """Write the gradients of each task's coefficients."""
     for task in range(low, high):
         axis, part = _axis_and_part(task, k.states, k.channels, k.chunk)
-        waves, gradient, length = k.row_waves, k.grad_rows, k.height
+        waves, gradient, length, sign = k.row_waves, k.grad_rows, k.height, k.row_sign
         if axis == 1:
-            waves, gradient, length = k.column_waves, k.grad_columns, k.width
+            waves, gradient, length, sign = k.column_waves, k.grad_columns, k.width, k.column_sign
         _gradients(
-            k.numbers, waves, length, k.sign, axis, k.states, k.channels, k.chunk, part, gradient, k.grad_numbers
+            k.numbers, waves, length, sign, axis, k.states, k.channels, k.chunk, part, gradient, k.grad_numbers
         )  # fmt: skip

@@ -22,7 +22,7 @@ class FilterForward(NamedTuple):
     """task = block of 16 channels · batch + image.
 
     u with its strides of (B, H, W); response (2, rows, columns / 2 + 1, D) of the extended grid, rows × columns; of
-    `table`, how to transform either axis; `mode`: see `_spread`. Written: y (B, H, W, D).
+    `table`, how to transform either axis, and `_spread`, how its mode extends it. Written: y (B, H, W, D).
     """
 
     u: Flat
@@ -41,7 +41,8 @@ class FilterForward(NamedTuple):
     columns: int
     batch: int
     channels: int
-    mode: int
+    row_mode: int
+    column_mode: int
 
 
 class FilterBackward(NamedTuple):
@@ -72,7 +73,8 @@ class FilterBackward(NamedTuple):
     columns: int
     batch: int
     channels: int
-    mode: int
+    row_mode: int
+    column_mode: int
     parts: int
 
 
@@ -282,11 +284,10 @@ def _pack_response(packed: Any, response: Any, first: int, rows: int, columns: i
 @kernel
 def forward(k: FilterForward, low: int, high: int) -> None:
     """Filter image after image of a block of channels."""
-    u, batch, channels, mode = k.u, k.batch, k.channels, k.mode
+    u, batch, channels, row_mode, column_mode = k.u, k.batch, k.channels, k.row_mode, k.column_mode
     row_plan, column_plan = (k.row_passes.reshape(-1, 4), k.row_turns), (k.column_passes.reshape(-1, 4), k.column_turns)
     sizes = height, width, rows, columns = k.height, k.width, k.rows, k.columns
-    half = columns // 2 + 1
-    longest = max(rows, columns) * 32
+    half, longest = columns // 2 + 1, max(rows, columns) * 32
     memory, line = (np.empty(longest, u.dtype), np.empty((2, longest), u.dtype)), np.empty(rows * 32, u.dtype)
     # With a row more, the partner of an odd one.
     waves, packed = np.empty((height + 1) * half * 32, u.dtype), np.empty(half * rows * 32, u.dtype)
@@ -297,9 +298,9 @@ def forward(k: FilterForward, low: int, high: int) -> None:
         if place != last:
             last = place
             _pack_response(packed, k.response, 16 * place, rows, columns, channels)
-        _rows(waves, u, image * k.u_image + 16 * place, u_steps, sizes, mode, column_plan, memory)
+        _rows(waves, u, image * k.u_image + 16 * place, u_steps, sizes, column_mode, column_plan, memory)
         for wave in range(half):
-            _column(line, waves, wave, sizes, mode, row_plan, memory)
+            _column(line, waves, wave, sizes, row_mode, row_plan, memory)
             for p in range(rows):
                 _multiply(((line, p * 32), (packed, (wave * rows + p) * 32)))
             _column_back(waves, line, wave, sizes, 0, row_plan, memory)
@@ -310,35 +311,35 @@ def forward(k: FilterForward, low: int, high: int) -> None:
 @kernel
 def backward(k: FilterBackward, low: int, high: int) -> None:
     """Write both gradients, image after image of a block of channels."""
-    u, batch, channels, mode, parts = k.u, k.batch, k.channels, k.mode, k.parts
+    u, batch, channels, row_mode, column_mode, parts = k.u, k.batch, k.channels, k.row_mode, k.column_mode, k.parts
     row_plan, column_plan = (k.row_passes.reshape(-1, 4), k.row_turns), (k.column_passes.reshape(-1, 4), k.column_turns)
     sizes = height, width, rows, columns = k.height, k.width, k.rows, k.columns
-    half = columns // 2 + 1
-    longest = max(rows, columns) * 32
+    half, longest = columns // 2 + 1, max(rows, columns) * 32
     memory = np.empty(longest, u.dtype), np.empty((2, longest), u.dtype)
-    field, gradient = np.empty(rows * 32, u.dtype), np.empty(rows * 32, u.dtype)
+    field, gradient, scale = np.empty(rows * 32, u.dtype), np.empty(rows * 32, u.dtype), np.empty(1, u.dtype)
     waves, packed = np.empty((height + 1) * half * 32, u.dtype), np.empty(half * rows * 32, u.dtype)
     d_waves, d_packed = np.empty((height + 1) * half * 32, u.dtype), np.empty(half * rows * 32, u.dtype)
-    scale = np.empty(1, u.dtype)
     u_steps, g_steps, to_steps = (k.u_row, k.u_column), (k.grad_row, k.grad_column), (width * channels, channels)
     # The output's gradient is zero where the output was cut off; the transpose of zeros is to cut off.
-    zeros, fold = (0, 0) if mode == 0 else (2, 0 if mode == 2 else mode)
+    row_zeros, row_fold = (0, 0) if row_mode == 0 else (2, 0 if row_mode == 2 else row_mode)
+    column_zeros, column_fold = (0, 0) if column_mode == 0 else (2, 0 if column_mode == 2 else column_mode)
     for task in range(low, high):
         place, part = divmod(task, parts)
         _pack_response(packed, k.response, 16 * place, rows, columns, channels)
         d_packed[:] = 0
         for image in range(batch * part // parts, batch * (part + 1) // parts):
-            _rows(waves, u, image * k.u_image + 16 * place, u_steps, sizes, mode, column_plan, memory)
-            _rows(d_waves, k.grad_y, image * k.grad_image + 16 * place, g_steps, sizes, zeros, column_plan, memory)
+            _rows(waves, u, image * k.u_image + 16 * place, u_steps, sizes, column_mode, column_plan, memory)
+            at = image * k.grad_image + 16 * place
+            _rows(d_waves, k.grad_y, at, g_steps, sizes, column_zeros, column_plan, memory)
             for wave in range(half):
-                _column(field, waves, wave, sizes, mode, row_plan, memory)
-                _column(gradient, d_waves, wave, sizes, zeros, row_plan, memory)
+                _column(field, waves, wave, sizes, row_mode, row_plan, memory)
+                _column(gradient, d_waves, wave, sizes, row_zeros, row_plan, memory)
                 for p in range(rows):
                     at = (wave * rows + p) * 32
                     _back_and_sum(((gradient, p * 32), (field, p * 32), (packed, at), (d_packed, at)))
-                _column_back(d_waves, gradient, wave, sizes, fold, row_plan, memory)
+                _column_back(d_waves, gradient, wave, sizes, row_fold, row_plan, memory)
             to = image * height * width * channels + 16 * place
-            _rows_back(k.grad_u, to, to_steps, d_waves, sizes, fold, column_plan, memory)
+            _rows_back(k.grad_u, to, to_steps, d_waves, sizes, column_fold, column_plan, memory)
         # Of a wave and its conjugate, only one of which is in the half plane, the gradient is the sum.
         for wave in range(half):
             scale[0] = (0.25 if wave == 0 or 2 * wave == columns else 0.5) / (rows * columns)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from operators.cpu.availability import refusal
 from operators.errors import InputError
+from operators.pde.boundary import Boundary, by_axis, written
 
-BOUNDARIES = ("periodic", "neumann", "dirichlet", "absorbing")
 FORCINGS = ("initial", "constant", "steady")
 UNITS = ("pixel", "image")
 
@@ -36,7 +36,7 @@ class Call:
     """What routes tell calls apart by.
 
     Attributes:
-        boundary: how the input is extended.
+        boundary: how the input is extended, one word where both axes have the same.
         forcing: what the input is.
         spatial: whether any term moves content between pixels.
         full: whether the diffusion tensor has an entry off its diagonal.
@@ -48,7 +48,7 @@ class Call:
         differentiated: whether forward mode or a transform of `torch.func` looks into the call.
     """
 
-    boundary: str
+    boundary: Boundary
     forcing: str
     spatial: bool
     full: bool
@@ -64,6 +64,11 @@ class Call:
         """The grid, of a call whose grid is known."""
         assert self.grid is not None
         return self.grid
+
+    @property
+    def product(self) -> bool:
+        """Whether the propagator is a product of one along rows and one along columns."""
+        return self.forcing == "initial" and not self.full
 
 
 def _pointwise(call: Call) -> str | None:
@@ -132,6 +137,18 @@ def named(method: str, backend: str) -> str:
     return backend if method == "auto" else method
 
 
+def refuse_boundary(call: Call, key: str) -> None:
+    """Raise `InputError` for boundaries, which the user has set by `key`, that do not go together.
+
+    An axis without an end has no grid of wave numbers, and the other one has no quadrature.
+    """
+    if call.spatial and "absorbing" in by_axis(call.boundary) and call.boundary != "absorbing" and not call.product:
+        raise InputError(
+            f"{key}={written(call.boundary)} needs forcing='initial' and a diagonal or isotropic tensor; use "
+            f"{key}=absorbing, or two of periodic, neumann, dirichlet"
+        )
+
+
 def refuse(method: str, call: Call, key: str) -> None:
     """Raise `InputError` if the route `method`, which the user has set by `key`, cannot serve a call."""
     if method == "auto" or not call.spatial:
@@ -156,6 +173,11 @@ def choose(method: str, call: Call, key: str) -> str:
     return method
 
 
+def _compiled_limit(boundary: Boundary) -> float:
+    """Two words: halfway, as their transforms are; not measured."""
+    return sum(COMPILED_LIMITS[word] for word in by_axis(boundary)) / 2
+
+
 def _fastest(call: Call) -> str:
     """The faster of the routes that serve a call, by the limits above."""
     serving = [name for name in NAMED if REFUSALS[name](call) is None]
@@ -163,7 +185,7 @@ def _fastest(call: Call) -> str:
     # Compiled code takes channels last; others would have to be copied there and back.
     if call.channels_last:
         transforms = "compiled_fft" in serving
-        if "compiled" in serving and (not transforms or size <= COMPILED_LIMITS[call.boundary]):
+        if "compiled" in serving and (not transforms or size <= _compiled_limit(call.boundary)):
             return "compiled"
         if transforms:
             return "compiled_fft"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_choice, check_number
-from operators.pde.choice import BOUNDARIES, FORCINGS, METHODS, UNITS, Call, choose
+from operators.pde.boundary import check_boundary
+from operators.pde.choice import FORCINGS, METHODS, UNITS, Call, choose, refuse_boundary
 from operators.pde.plane import reaches_too_far
 from operators.pde.routes import ROUTES
 from operators.pde.symbols import LEAST_DECAY, Coefficients
@@ -21,7 +24,7 @@ def propagate(
     velocity: Tensor | None = None,
     reaction: Tensor | None = None,
     time: float | Tensor = 1.0,
-    boundary: str = "periodic",
+    boundary: str | Sequence[str] = "periodic",
     forcing: str = "initial",
     units: str = "pixel",
     method: str = "auto",
@@ -37,6 +40,8 @@ def propagate(
         time: elapsed time >= 0, a number or a tensor of no dimensions. Without effect on `forcing="steady"`.
         boundary: extends the input: `periodic` wraps, `neumann` evenly and `dirichlet` oddly about the pixels' outer
             edges, `absorbing` by zeros to an unbounded plane. The free propagator then acts and the result is cropped.
+            Two words, [row axis, column axis], extend each axis in its own way: `["neumann", "periodic"]` has edges
+            above and below, and wraps from right to left.
         forcing: `initial`, `constant` (u(0) = 0, the field a constant source) or `steady` (the limit of that).
         units: `pixel` (spacing 1) or `image` (spacing 1/sqrt(H W): the image has area 1 at every resolution).
         method: `fft`, `separable` (diagonal K, initial forcing), `reference` (slow), or `auto` for the faster of the
@@ -51,7 +56,7 @@ def propagate(
     Source:
         PDE-SSM, arXiv 2603.13663, with velocity v = -b; boundaries and the rule for the Nyquist wave number are ours.
     """
-    check_choice("boundary", boundary, BOUNDARIES)
+    extension = check_boundary("boundary", boundary)
     check_choice("forcing", forcing, FORCINGS)
     check_choice("units", units, UNITS)
     check_choice("method", method, METHODS)
@@ -69,7 +74,7 @@ def propagate(
         coefficients = coefficients.map(lambda value: value * time)
 
     call = Call(
-        boundary=boundary,
+        boundary=extension,
         forcing=forcing,
         spatial=coefficients.spatial,
         full=coefficients.kxy is not None,
@@ -78,6 +83,7 @@ def propagate(
         grid=(height, width),
         differentiated=differentiated(),
     )
+    refuse_boundary(call, "boundary")
     route = choose(method, call, "method")
     with full_precision(field):
         work = field.to(dtype)
@@ -132,8 +138,7 @@ def _coefficients(
 
 def _refuse_far_reach(call: Call, coefficients: Coefficients, field: Tensor) -> None:
     """Raise `InputError` if a kernel of an unbounded plane, which is no product of two, cannot be computed."""
-    product = call.forcing == "initial" and not call.full
-    if not product and reaches_too_far(coefficients, *call.sides, call.forcing, field):
+    if not call.product and reaches_too_far(coefficients, *call.sides, call.forcing, field):
         raise InputError(
             "boundary='absorbing': the wave numbers of a kernel, its quadrature nodes do not fit; use less velocity, "
             "more diffusion or decay, boundary='periodic', or diagonal K with forcing='initial'"

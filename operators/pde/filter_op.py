@@ -12,19 +12,16 @@ from torch import Tensor
 
 from operators.cpu.op import DTYPES, LANES, CpuOp, Tensors, channels_together, strides
 from operators.errors import InputError, check_choice
+from operators.pde.boundary import Boundary, extended
 from operators.pde.separable_op import LEAST_TASKS
 from operators.runtime.tensors import ordinary_tensors
 
 MODES = {"periodic": 0, "neumann": 1, "dirichlet": -1, "absorbing": 2}
 
 
-def serves(height: int, width: int, boundary: str) -> bool:
+def serves(height: int, width: int, boundary: Boundary) -> bool:
     """Whether there is code for the extended grid: sides of at least 2 without factors other than 2, 3, 5 and 7."""
-    return all(side > 1 and not _rest(side) > 1 for side in _extended(height, width, boundary))
-
-
-def _extended(height: int, width: int, boundary: str) -> tuple[int, int]:
-    return (height, width) if boundary == "periodic" else (2 * height, 2 * width)
+    return all(side > 1 and not _rest(side) > 1 for side in extended(height, width, boundary))
 
 
 def _rest(length: int) -> int:
@@ -42,10 +39,11 @@ def _plan(length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 class FilterOp(CpuOp):
-    """irfft2(rfft2(u) · response) per image and channel, on the grid as `boundary` extends it, on the CPU.
+    """irfft2(rfft2(u) · response) per image and channel, on the grid as boundaries extend it, on the CPU.
 
     u and y (B, H, W, D) of float32 or float64, which `serves`; response (2, P, Q // 2 + 1, D), real and imaginary part
-    of that of a real kernel: P × Q is H × W if periodic, and 2H × 2W else; boundary: see `operators.pde.propagate`.
+    of that of a real kernel on the extended grid, P × Q, whose sides are twice as long unless they are periodic;
+    row_axis, column_axis: the boundary of either axis, see `operators.pde.propagate`.
     """
 
     name = "filter"
@@ -54,50 +52,55 @@ class FilterOp(CpuOp):
     once_only = "the compiled filter has no second derivatives: set the backend (pde.method of pde_ssm) to fft"
     module = "fft_filter"
     tensors = ("u", "response")
-    options = ("str boundary",)
+    options = ("str row_axis", "str column_axis")
     results = ("y",)
     multiple = LANES
     thread_least = 1 << 20  # a number of the image counts as 16 multiply-adds
 
     def shapes(self, given: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         _, height, width, channels = image = tuple(given["u"].shape)
-        rows, columns = _extended(height, width, given["boundary"])
+        rows, columns = extended(height, width, (given["row_axis"], given["column_axis"]))
         return {"u": image, "response": (2, rows, columns // 2 + 1, channels), "y": image}
 
     def check(self, given: Mapping[str, Any], tensors: Sequence[str]) -> None:
         _, height, width, _ = given["u"].shape
-        check_choice("boundary", given["boundary"], MODES)
-        if not serves(height, width, given["boundary"]):
+        boundary = given["row_axis"], given["column_axis"]
+        for word in boundary:
+            check_choice("boundary", word, MODES)
+        if not serves(height, width, boundary):
             raise InputError(
                 "the compiled filter takes sides of 2 and more without factors other than 2, 3, 5, 7, not "
                 f"{height}x{width}"
             )
         super().check(given, tensors)
 
-    def forward(self, u: Tensor, response: Tensor, boundary: str) -> Tensors:
+    def forward(self, u: Tensor, response: Tensor, row_axis: str, column_axis: str) -> Tensors:
         u, y = channels_together(u), u.new_empty(u.shape)
         tasks = u.shape[-1] // LANES * len(u)
-        self.run("forward", tasks, 16 * u.numel(), **self._fields(u, response, boundary), y=y)
+        self.run("forward", tasks, 16 * u.numel(), **self._fields(u, response, row_axis, column_axis), y=y)
         return (y,)
 
-    def backward(self, u: Tensor, response: Tensor, grad: Tensor, boundary: str) -> Tensors:
+    def backward(self, u: Tensor, response: Tensor, grad: Tensor, row_axis: str, column_axis: str) -> Tensors:
         blocks = u.shape[-1] // LANES
         parts = min(len(u), ceil(LEAST_TASKS / blocks))
         grad_u, by_part = u.new_empty(u.shape), response.new_empty(parts, *response.shape)
         u, grad = channels_together(u), channels_together(grad)
-        fields = {**self._fields(u, response, boundary), **strides("grad", grad), "grad_response": by_part}
+        fields = {
+            **self._fields(u, response, row_axis, column_axis), **strides("grad", grad), "grad_response": by_part,
+        }  # fmt: skip
         self.run("backward", blocks * parts, 16 * u.numel(), **fields, grad_y=grad, grad_u=grad_u, parts=parts)
         return grad_u, by_part.sum(0) if parts > 1 else by_part[0]
 
-    def _fields(self, u: Tensor, response: Tensor, boundary: str) -> dict[str, Any]:
+    def _fields(self, u: Tensor, response: Tensor, row_axis: str, column_axis: str) -> dict[str, Any]:
         batch, height, width, channels = u.shape
-        rows, columns = _extended(height, width, boundary)
+        rows, columns = extended(height, width, (row_axis, column_axis))
         row_passes, row_turns = _plan(rows, u.dtype)
         column_passes, column_turns = _plan(columns, u.dtype)
         return {
             "u": u, "response": response.contiguous(), "row_passes": row_passes, "row_turns": row_turns,
             "column_passes": column_passes, "column_turns": column_turns, "batch": batch, "height": height,
-            "width": width, "channels": channels, "rows": rows, "columns": columns, "mode": MODES[boundary],
+            "width": width, "channels": channels, "rows": rows, "columns": columns, "row_mode": MODES[row_axis],
+            "column_mode": MODES[column_axis],
             **strides("u", u),
         }  # fmt: skip
 

@@ -15,23 +15,25 @@ from torch import Tensor
 
 from operators.cpu.availability import refusal
 from operators.cpu.op import CpuOp, Tensors
+from operators.pde.boundary import SIGNS, Boundary, by_axis
 from operators.pde.propagators import MOST_BY_PRODUCT, axis_matrices
 from operators.pde.symbols import Coefficients
 from operators.runtime.tensors import ordinary_tensors
 
-SIGNS = {"periodic": 0, "neumann": 1, "dirichlet": -1}
-"""Of the image behind the edge."""
 CHUNK = 64
 """Channels that a task takes together."""
 
 
-def matrices(coefficients: Coefficients, gain: Tensor, height: int, width: int, boundary: str) -> tuple[Tensor, Tensor]:
+def matrices(
+    coefficients: Coefficients, gain: Tensor, height: int, width: int, boundary: Boundary
+) -> tuple[Tensor, Tensor]:
     """`axis_matrices` as (S, H, H, D) and (S, W, W, D), from coefficients and a gain (D, S) on the CPU.
 
     Compiled where compiled code runs, for sides up to `MOST_BY_PRODUCT` and boundaries that extend the input by images
     of itself.
     """
-    if refusal() is not None or boundary not in SIGNS or max(height, width) > MOST_BY_PRODUCT:
+    words = by_axis(boundary)
+    if refusal() is not None or not set(words) <= set(SIGNS) or max(height, width) > MOST_BY_PRODUCT:
         made = axis_matrices(coefficients, height, width, boundary, gain)
         return made[0].permute(1, 2, 3, 0), made[1].permute(1, 2, 3, 0)
     c = coefficients
@@ -39,7 +41,7 @@ def matrices(coefficients: Coefficients, gain: Tensor, height: int, width: int, 
         gain = c.r.exp() * gain
     zero, one = torch.zeros_like(gain), torch.ones_like(gain)
     numbers = [zero if n is None else n for n in (c.kyy, c.kxx, c.vy, c.vx)]
-    rows, columns = _matrices(torch.stack([*numbers, gain, one]).mT, height, width, boundary)
+    rows, columns = _matrices(torch.stack([*numbers, gain, one]).mT, height, width, *words)
     return rows, columns
 
 
@@ -63,7 +65,7 @@ class MatricesOp(CpuOp):
     once_only = "the compiled propagator has no second derivatives: set pde.method to separable or fft"
     module = "axis_matrices"
     tensors = ("numbers",)
-    options = ("int height", "int width", "str boundary")
+    options = ("int height", "int width", "str row_axis", "str column_axis")
     results = ("rows", "columns")
     thread_least = 1 << 16  # multiply-adds
 
@@ -76,28 +78,33 @@ class MatricesOp(CpuOp):
             "columns": (states, width, width, channels),
         }
 
-    def forward(self, numbers: Tensor, height: int, width: int, boundary: str) -> Tensors:
+    def forward(self, numbers: Tensor, height: int, width: int, row_axis: str, column_axis: str) -> Tensors:
         rows, columns = self.blank_results({"numbers": numbers, "height": height, "width": width})
-        self._pass("forward", numbers, height, width, boundary, rows=rows, columns=columns)
+        self._pass("forward", numbers, (height, width), (row_axis, column_axis), rows=rows, columns=columns)
         return rows, columns
 
     def backward(
-        self, numbers: Tensor, grad_rows: Tensor, grad_columns: Tensor, height: int, width: int, boundary: str
-    ) -> Tensors:
+        self, numbers: Tensor, grad_rows: Tensor, grad_columns: Tensor, height: int, width: int, row_axis: str,
+        column_axis: str,
+    ) -> Tensors:  # fmt: skip
         grad = numbers.new_empty(numbers.shape)
         given = {"grad_rows": grad_rows.contiguous(), "grad_columns": grad_columns.contiguous()}
-        self._pass("backward", numbers, height, width, boundary, **given, grad_numbers=grad)
+        self._pass("backward", numbers, (height, width), (row_axis, column_axis), **given, grad_numbers=grad)
         return (grad,)
 
-    def _pass(self, kernel: str, numbers: Tensor, height: int, width: int, boundary: str, **others: Tensor) -> None:
-        _, states, channels = numbers.shape
-        row_waves, column_waves = (_waves(length, boundary, numbers.dtype) for length in (height, width))
+    def _pass(
+        self, kernel: str, numbers: Tensor, sides: tuple[int, int], boundary: tuple[str, str], **others: Tensor
+    ) -> None:
+        (height, width), (_, states, channels) = sides, numbers.shape
+        row_waves, column_waves = (_waves(n, word, numbers.dtype) for n, word in zip(sides, boundary, strict=True))
+        row_sign, column_sign = (SIGNS[word] for word in boundary)
         tasks = 2 * states * math.ceil(channels / CHUNK)
         of_waves = sum(len(waves) ** 2 // 4 for waves in (row_waves, column_waves))
         work = states * channels * (of_waves + height**2 + width**2)
         self.run(
             kernel, tasks, work, numbers=numbers.contiguous(), row_waves=row_waves, column_waves=column_waves,
-            height=height, width=width, sign=SIGNS[boundary], states=states, channels=channels, chunk=CHUNK, **others,
+            height=height, width=width, row_sign=row_sign, column_sign=column_sign, states=states, channels=channels,
+            chunk=CHUNK, **others,
         )  # fmt: skip
 
 

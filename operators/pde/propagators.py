@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.pde.boundary import Boundary, by_axis, extended
 from operators.pde.plane import axis_plane_kernel, summed_plane_kernel
 from operators.pde.symbols import (
     Coefficients,
@@ -147,7 +148,7 @@ def axis_matrices(
     coefficients: Coefficients,
     height: int,
     width: int,
-    boundary: str,
+    boundary: Boundary,
     gain: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Matrices (..., H, H) across rows and (..., W, W) across columns, whose product is the propagator times `gain`.
@@ -157,17 +158,18 @@ def axis_matrices(
     c = coefficients
     if c.r is not None:
         gain = c.r.exp() if gain is None else c.r.exp() * gain
-    rows = axis_matrix(height, boundary, c.kyy, c.vy, gain)
-    return rows, axis_matrix(width, boundary, c.kxx, c.vx)
+    row_axis, column_axis = by_axis(boundary)
+    rows = axis_matrix(height, row_axis, c.kyy, c.vy, gain)
+    return rows, axis_matrix(width, column_axis, c.kxx, c.vx)
 
 
 def summed_transfer(
-    coefficients: Coefficients, weight: Tensor, height: int, width: int, boundary: str, forcing: str
+    coefficients: Coefficients, weight: Tensor, height: int, width: int, boundary: Boundary, forcing: str
 ) -> Tensor:
     """Weighted sum over states of transfer functions, on the half plane of the extended P × Q grid.
 
-    P × Q is H × W for `periodic` and 2H × 2W otherwise; `absorbing` needs no more, because its kernel is computed for
-    the unbounded plane and only offsets within the grid are ever used.
+    Along an axis that is `periodic`, P × Q is as long as H × W, and twice as long along others; `absorbing` needs no
+    more, because its kernel is computed for the unbounded plane and only offsets within the grid are ever used.
 
     Args:
         coefficients: each (..., S), S states.
@@ -193,15 +195,26 @@ def summed_transfer(
             kernel = summed_plane_kernel(c, weight, height, width, forcing)
         kernel = torch.nn.functional.pad(kernel, (1, 0, 1, 0))
         return torch.fft.rfft2(torch.fft.ifftshift(kernel, dim=(-2, -1)))
-    if boundary != "periodic":
-        height, width = 2 * height, 2 * width
+    rows, columns = extended(height, width, boundary)
     if not product:
-        responses = torch.view_as_real(grid_response(c, height, width, forcing, weight))
+        responses = torch.view_as_real(grid_response(c, rows, columns, forcing, weight))
         return torch.view_as_complex(_sum_states(weight, responses, 3).contiguous())
-    across = axis_response(half_axis(height, weight), c.kyy, c.vy, even=height % 2 == 0)
-    across = torch.cat([across, across[..., 1 : (height + 1) // 2].flip(-1).conj()], dim=-1)
-    along = axis_response(half_axis(width, weight), c.kxx, c.vx, even=width % 2 == 0)
+    row_axis, column_axis = by_axis(boundary)
+    across = _axis_transfer(height, row_axis, c.kyy, c.vy, weight)
+    across = torch.cat([across, across[..., 1 : (rows + 1) // 2].flip(-1).conj()], dim=-1)
+    along = _axis_transfer(width, column_axis, c.kxx, c.vx, weight)
     return _scale(weight[..., None], across[..., None, :, :]).mT @ along[..., None, :, :]
+
+
+def _axis_transfer(
+    length: int, boundary: str, diffusion: Tensor | None, velocity: Tensor | None, like: Tensor
+) -> Tensor:
+    """Transfer function (..., P // 2 + 1) along one axis of the extended length P."""
+    if boundary == "absorbing":
+        kernel = torch.nn.functional.pad(axis_plane_kernel(length, diffusion, velocity, like), (1, 0))
+        return torch.fft.rfft(torch.fft.ifftshift(kernel, dim=-1))
+    period = length if boundary == "periodic" else 2 * length
+    return axis_response(half_axis(period, like), diffusion, velocity, even=period % 2 == 0)
 
 
 def _scale(real: Tensor, complex_: Tensor) -> Tensor:
@@ -273,19 +286,20 @@ def _by_image(of_gradient: Tensor, spectrum: Tensor, response: Tensor) -> tuple[
     return of_gradient, summed
 
 
-def apply_transfer(field: Tensor, response: Tensor, boundary: str, *, last: bool = False) -> Tensor:
+def apply_transfer(field: Tensor, response: Tensor, boundary: Boundary, *, last: bool = False) -> Tensor:
     """Apply a transfer function (see `summed_transfer`) to a field (..., H, W), float32 or float64.
 
     With `last` the field is (..., H, W, D), and the response (..., P, Q, D).
     """
     rows, columns = (-3, -2) if last else (-2, -1)
     height, width = field.shape[rows], field.shape[columns]
-    if boundary == "absorbing":
-        field = torch.nn.functional.pad(field, (0, 0) * last + (0, width, 0, height))
-    elif boundary != "periodic":
-        sign = 1 if boundary == "neumann" else -1
-        field = torch.cat([field, sign * field.flip(columns)], dim=columns)
-        field = torch.cat([field, sign * field.flip(rows)], dim=rows)
+    row_axis, column_axis = by_axis(boundary)
+    beyond = [length if word == "absorbing" else 0 for length, word in ((width, column_axis), (height, row_axis))]
+    if any(beyond):
+        field = torch.nn.functional.pad(field, (0, 0) * last + (0, beyond[0], 0, beyond[1]))
+    for axis, word in ((columns, column_axis), (rows, row_axis)):
+        if word in ("neumann", "dirichlet"):
+            field = torch.cat([field, (1 if word == "neumann" else -1) * field.flip(axis)], dim=axis)
     if transformed():
         size, axes = (field.shape[rows], field.shape[columns]), (rows, columns)
         applied = torch.fft.irfft2(torch.fft.rfft2(field, dim=axes) * response, s=size, dim=axes)

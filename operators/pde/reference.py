@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from operators.pde.boundary import Boundary, by_axis
 from operators.pde.symbols import Coefficients, plane_nodes, quadrature, respond, symbol
 
 
@@ -28,38 +29,53 @@ def _waves(k: Tensor, offsets: Tensor) -> Tensor:
     return torch.complex(phase.cos(), phase.sin())
 
 
+def _period(length: int, boundary: str) -> int:
+    return 2 * length if boundary in ("neumann", "dirichlet") else length
+
+
 def point_response(
-    coefficients: Coefficients, height: int, width: int, boundary: str, forcing: str, like: Tensor
+    coefficients: Coefficients, height: int, width: int, boundary: Boundary, forcing: str, like: Tensor
 ) -> Tensor:
     """Response (..., 2P - 1, 2Q - 1) to a point at all offsets on the extended P × Q grid.
 
-    P × Q is H × W for `periodic` and `absorbing`, 2H × 2W for `neumann` and `dirichlet`.
+    An axis of P × Q is as long as that of H × W for `periodic` and `absorbing`, twice as long for `neumann` and
+    `dirichlet`.
     """
-    scale = 2 if boundary in ("neumann", "dirichlet") else 1
-    rows, columns = scale * height, scale * width
+    c = coefficients
+    row_axis, column_axis = by_axis(boundary)
+    rows, columns = _period(height, row_axis), _period(width, column_axis)
     offsets_y = torch.arange(1 - rows, rows, dtype=like.dtype, device=like.device)
     offsets_x = torch.arange(1 - columns, columns, dtype=like.dtype, device=like.device)
-    if boundary == "absorbing":
-        nodes = plane_nodes(coefficients, height, width, forcing, like)
-        ky, weight_y = quadrature(2 * nodes[0], -math.pi, math.pi, like)
-        kx, weight_x = quadrature(2 * nodes[1], -math.pi, math.pi, like)
-        weight = weight_y[:, None] * weight_x / (2 * math.pi) ** 2
-        response = weight * respond(symbol(coefficients, ky, kx), forcing)
+    axes = ((rows, row_axis, c.kyy, c.vy), (columns, column_axis, c.kxx, c.vx))
+    numbers, weights, total = [], [], 1.0
+    for length, word, diffusion, velocity in axes:
+        if word == "absorbing":
+            nodes = plane_nodes(length, diffusion, velocity, c.r, forcing, like)
+            k, weight = quadrature(2 * nodes, -math.pi, math.pi, like)
+            numbers.append([k])
+            total *= 2 * math.pi
+        else:
+            weight = torch.ones(1, dtype=like.dtype, device=like.device)
+            numbers.append(_wave_numbers(length, like))
+            total *= length
+        weights.append(weight)
+    signs = list(itertools.product(*numbers))
+    ky, kx = signs[0]
+    response = torch.stack([respond(symbol(c, *pair), forcing) for pair in signs]).mean(0)
+    if "absorbing" in (row_axis, column_axis):
+        response = weights[0][:, None] * weights[1] / total * response
     else:
-        signs = list(itertools.product(_wave_numbers(rows, like), _wave_numbers(columns, like)))
-        ky, kx = signs[0]
-        terms = [respond(symbol(coefficients, *pair), forcing) for pair in signs]
-        response = torch.stack(terms).mean(0) / (rows * columns)
+        response = response / total
     return torch.einsum("...yx,ya,xb->...ab", response, _waves(ky, offsets_y), _waves(kx, offsets_x)).real
 
 
-def propagate_reference(field: Tensor, coefficients: Coefficients, boundary: str, forcing: str) -> Tensor:
+def propagate_reference(field: Tensor, coefficients: Coefficients, boundary: Boundary, forcing: str) -> Tensor:
     """Output (..., M, H, W) for a field (..., M, H, W) and coefficients (M,) in pixels."""
     height, width = field.shape[-2:]
-    if boundary in ("neumann", "dirichlet"):
-        sign = 1 if boundary == "neumann" else -1
-        field = torch.cat([field, sign * field.flip(-1)], dim=-1)
-        field = torch.cat([field, sign * field.flip(-2)], dim=-2)
+    row_axis, column_axis = by_axis(boundary)
+    for axis, word in ((-1, column_axis), (-2, row_axis)):
+        if word in ("neumann", "dirichlet"):
+            field = torch.cat([field, (1 if word == "neumann" else -1) * field.flip(axis)], dim=axis)
     rows, columns = field.shape[-2:]
     # One channel at a time: the plane's quadrature is large.
     channels = field.shape[-3]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.pde.boundary import by_axis
 from operators.pde.choice import REFUSALS, Call
 from operators.pde.filter_op import filtered
 from operators.pde.matrices_op import matrices
@@ -184,7 +185,7 @@ def _compiled_transfer(call: Call, coefficients: Coefficients, weight: Tensor, s
 
 def _compiled_filter(call: Call, prepared: Prepared, u: Tensor) -> Tensor:
     (response,) = prepared
-    return filtered(u.to(response.dtype), response, call.boundary).to(u.dtype)
+    return filtered(u.to(response.dtype), response, *by_axis(call.boundary)).to(u.dtype)
 
 
 # ---------------------------------------------------------------- reference: the definition, written out

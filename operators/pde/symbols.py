@@ -237,23 +237,21 @@ def _nodes(length: int, reach: float) -> int:
 
 
 @untraced
-def plane_nodes(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> tuple[int, int]:
-    """Quadrature nodes per axis that serve the plain reference for the kernel of an unbounded plane.
+def plane_nodes(
+    length: int, diffusion: Tensor | None, velocity: Tensor | None, r: Tensor | None, forcing: str, like: Tensor
+) -> int:
+    """Quadrature nodes along an axis without an end that serve the plain reference.
 
     Raises:
         InputError: the response reaches so far that the kernel cannot be computed.
     """
-    c = coefficients
     if valueless(like):
-        return _nodes(height, height), _nodes(width, width)
+        return _nodes(length, length)
     digits = 36.0 if like.dtype == torch.float64 else 16.0
-    nodes = (
-        _nodes(height, _reach(c.kyy, c.vy, c.r, forcing, digits)),
-        _nodes(width, _reach(c.kxx, c.vx, c.r, forcing, digits)),
-    )
-    if max(nodes) > MOST_NODES:
+    nodes = _nodes(length, _reach(diffusion, velocity, r, forcing, digits))
+    if nodes > MOST_NODES:
         raise InputError(
-            f"method='reference' with boundary='absorbing': the response takes {max(nodes)} quadrature nodes, at most "
+            f"method='reference' with boundary='absorbing': the response takes {nodes} quadrature nodes, at most "
             f"{MOST_NODES} are computed; use method='auto', less diffusion or velocity, or more decay"
         )
     return nodes

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.pde.boundary import extended
 from operators.runtime.torch_private import TorchDispatchMode, operator_name
 
 Formula = Callable[..., float]
@@ -130,14 +131,13 @@ def _separable(out: Tensor, u: Tensor, rows: Tensor, columns: Tensor, *_: Any) -
     return rows.shape[0] * u.numel() * (rows.shape[1] + columns.shape[1])
 
 
-def _matrices(_out: Any, numbers: Tensor, height: int, width: int, boundary: str) -> float:
-    halves = [length // 2 + 1 if boundary == "periodic" else length + 1 for length in (height, width)]
+def _matrices(_out: Any, numbers: Tensor, height: int, width: int, row_axis: str, column_axis: str) -> float:
+    halves = [period // 2 + 1 for period in extended(height, width, (row_axis, column_axis))]
     return numbers[0].numel() * sum(2 * half**2 for half in halves)
 
 
-def _filter(out: Tensor, u: Tensor, response: Tensor, boundary: str) -> float:
-    extension = 1 if boundary == "periodic" else 4
-    points = extension * u.shape[1] * u.shape[2]
+def _filter(out: Tensor, u: Tensor, response: Tensor, row_axis: str, column_axis: str) -> float:
+    points = math.prod(extended(u.shape[1], u.shape[2], (row_axis, column_axis)))
     transforms = 2 * 5 * points * math.log2(points) / 2 / 2
     return u.shape[0] * u.shape[3] * (transforms + 3 * response[0, ..., 0].numel())
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from operators.errors import InputError, check_choice, check_names, check_number
-from operators.pde.choice import BOUNDARIES, FORCINGS, METHODS, UNITS, Call, named, refuse
+from operators.pde.boundary import check_boundary
+from operators.pde.choice import FORCINGS, METHODS, UNITS, Call, named, refuse, refuse_boundary
 
 TERMS = ("convection", "diffusion", "reaction")
 CHOICES = {
-    "boundary": BOUNDARIES,
     "tensor": ("isotropic", "diagonal", "full"),
     "forcing": FORCINGS,
     "units": UNITS,
@@ -53,7 +53,7 @@ def check(*, backend: str, **options: Any) -> Agreed:
     learned = _learned_terms(options["coefficients"], terms)
     full, conditioned = options["tensor"] == "full", options["condition"] != "none"
     call = Call(
-        boundary=options["boundary"],
+        boundary=check_boundary("pde.boundary", options["boundary"]),
         forcing=options["forcing"],
         spatial="diffusion" in terms or "convection" in terms,
         full=full,
@@ -61,6 +61,7 @@ def check(*, backend: str, **options: Any) -> Agreed:
         conditioned=conditioned,
     )
     method = named(options["method"], backend)
+    refuse_boundary(call, "pde.boundary")
     refuse(method, call, METHOD)
     if call.forcing == "steady" and "reaction" not in terms:
         raise InputError("pde.forcing=steady needs decay: add reaction to pde.terms, or use pde.forcing=constant")

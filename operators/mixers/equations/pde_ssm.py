@@ -16,6 +16,7 @@ from operators.errors import InputError
 from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.mixers.equations.options import METHOD, TERMS, check
+from operators.pde.boundary import extended
 from operators.pde.choice import NAMED, REFUSALS, Call, choose
 from operators.pde.routes import ROUTES, Prepared
 from operators.pde.symbols import Coefficients
@@ -76,7 +77,8 @@ class PdeSsm(Core):
         site: where the core stands. Its nominal grid (16 × 16 without one) scales the initialisation.
         backend: another word for `method`, the one that every mixer has: where both are set, they must be the same.
         terms: any subset of `convection`, `diffusion`, `reaction`. Without spatial terms nothing mixes.
-        boundary: `periodic`, `neumann`, `dirichlet` or `absorbing` (see `operators.pde.propagate`).
+        boundary: `periodic`, `neumann`, `dirichlet` or `absorbing` (see `operators.pde.propagate`); or two of them, of
+            the row axis and of the column axis.
         coefficients: `learned`, `fixed` (as initialised), or a mapping from term to one of these (default learned).
         tensor: diffusion tensor, `isotropic`, `diagonal` or `full`.
         forcing: `initial`, `constant` or `steady` (see `operators.pde.propagate`).
@@ -105,7 +107,7 @@ class PdeSsm(Core):
         *,
         backend: str = "auto",
         terms: Sequence[str] = TERMS,
-        boundary: str = "periodic",
+        boundary: str | Sequence[str] = "periodic",
         coefficients: str | Mapping[str, str] = "learned",
         tensor: str = "diagonal",
         forcing: str = "initial",
@@ -281,8 +283,7 @@ class PdeSsm(Core):
         projection = self.modulate.weight.numel() if conditioned else 0
         if not self.call.spatial:
             return Cost(projection_macs=projection)
-        scale = 1 if self.call.boundary == "periodic" else 2
-        rows, columns = scale * height, scale * width
+        rows, columns = extended(height, width, self.call.boundary)
         half_plane = rows * (columns // 2 + 1)
         mixing = 2 * fft_macs(rows * columns) + complex_product_macs(half_plane)
         if conditioned:

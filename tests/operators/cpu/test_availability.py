@@ -121,7 +121,7 @@ def test_compiled_operators_and_backends_refuse_in_one_line(monkeypatch: pytest.
     with pytest.raises(
         InputError, match=f"^the compiled filter {REASON}: set the backend \\(pde.method of pde_ssm\\) to auto or fft$"
     ):
-        filtered(u, torch.zeros(2, 2, 2, 16), "periodic")
+        filtered(u, torch.zeros(2, 2, 2, 16), "periodic", "periodic")
     sequence = torch.zeros(1, 2, 3)
     with pytest.raises(InputError, match=f"backend='cpu' cannot serve this scan: it {REASON}; use auto, chunked or"):
         selective_scan(sequence, sequence, torch.zeros(2, 1), sequence[:, :1], sequence[:, :1], backend="cpu")

@@ -43,7 +43,10 @@ def test_compiled_operators_take_empty_batches():
     given = [noise(2, 4, 4, CHANNELS), noise(2, 6, 6, CHANNELS), noise(CHANNELS)]
     response = noise(2, 4, 4, CHANNELS).requires_grad_()
     given = [tensor.requires_grad_() for tensor in given]
-    for y, leaves in ((separable(u, *given), given), (filter_op.filtered(u, response, "periodic"), [response])):
+    for y, leaves in (
+        (separable(u, *given), given),
+        (filter_op.filtered(u, response, "periodic", "periodic"), [response]),
+    ):
         assert y.shape == u.shape
         for gradient, tensor in zip(torch.autograd.grad(y, leaves, y.detach()), leaves, strict=True):
             assert gradient.shape == tensor.shape
@@ -69,7 +72,7 @@ def test_compiled_operators_refuse_other_sizes_and_types(change):
 
     u = noise(2, 4, 6, CHANNELS)
     refused(separable, [u, noise(2, 4, 4, CHANNELS), noise(2, 6, 6, CHANNELS), noise(CHANNELS)])
-    refused(filter_op.filtered, [u, noise(2, 4, 4, CHANNELS)], "periodic")
+    refused(filter_op.filtered, [u, noise(2, 4, 4, CHANNELS)], "periodic", "periodic")
     refused(filter_op.filtered_backward, [u, noise(2, 4, 4, CHANNELS), u], "periodic")
     refused(_gated_norm, [u, u, noise(CHANNELS)], 1e-6)
     made = matrices_op._matrices(noise(6, 2, CHANNELS), 4, 6, "periodic")

@@ -7,10 +7,11 @@
     constant    τ φ₁(τ s),  φ₁(z) = (eᶻ − 1)/z
     steady      −1/s
 
-A boundary extends the field, T acts on the extension, the result is cropped. On an even length the mode at π stands for
-+π and −π alike, so T is averaged over the two, for each axis by itself. `absorbing` convolves with the inverse
-discrete-time Fourier transform of T over [−π, π]², by Gauss–Legendre quadrature: the integrand is analytic in the open
-square, so that converges geometrically, while a zero-padded FFT of length L errs like 1/L (T jumps from π to −π).
+A boundary extends the field along each axis, T acts on the extension, the result is cropped. On an even length the mode
+at π stands for +π and −π alike, so T is averaged over the two, for each axis by itself. `absorbing` convolves with the
+inverse discrete-time Fourier transform of T over [−π, π]², by Gauss–Legendre quadrature: the integrand is analytic in
+the open square, so that converges geometrically, while a zero-padded FFT of length L errs like 1/L (T jumps from π to
+−π).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Boundary = str | tuple[str, str]
+"""One word, or those of the row axis and of the column axis."""
 Terms = tuple[Array, Array, Array]
 """Diffusion tensors (M, 2, 2), velocities (M, 2), reactions (M,); zeros where a term is off."""
 
@@ -77,13 +80,15 @@ def wave_numbers(length: int) -> tuple[Array, Array]:
     return numbers, other
 
 
-def extend(field: Array, boundary: str) -> Array:
-    """Even (`neumann`) or odd (`dirichlet`) extension about the pixels' outer edges, to 2H × 2W."""
-    if boundary == "periodic":
-        return field
-    sign = 1 if boundary == "neumann" else -1
-    for axis in (-2, -1):
-        field = np.concatenate([field, sign * np.flip(field, axis)], axis)
+def by_axis(boundary: Boundary) -> tuple[str, str]:
+    return (boundary, boundary) if isinstance(boundary, str) else boundary
+
+
+def extend(field: Array, boundary: Boundary) -> Array:
+    """Even (`neumann`) or odd (`dirichlet`) extension about the pixels' outer edges, to twice the length of an axis."""
+    for axis, word in zip((-2, -1), by_axis(boundary), strict=True):
+        if word in ("neumann", "dirichlet"):
+            field = np.concatenate([field, (1 if word == "neumann" else -1) * np.flip(field, axis)], axis)
     return field
 
 
@@ -107,6 +112,23 @@ def plane_kernel(coefficients: Terms, height: int, width: int, time: float, forc
     return (waves[0] @ transfer(symbol(coefficients, k, k), time, forcing) @ waves[1].T).real
 
 
+def half_plane_kernel(coefficients: Terms, rows: int, columns: int, time: float, forcing: str, open_axis: int) -> Array:
+    """The kernel at offsets 1−rows … rows−1 and 1−columns … columns−1, periodic along the axis that is not open."""
+    lengths = (rows, columns)
+    reach = lengths[open_axis] + time * np.abs(coefficients[1]).max()
+    free = quadrature(28 + math.ceil(math.pi / 4 * reach), levels=8 if forcing == "steady" else 5)
+    variants = [
+        [(free[0], free[1] / (2 * np.pi))] if axis == open_axis else [(k, np.full(n, 1 / n)) for k in wave_numbers(n)]
+        for axis, n in enumerate(lengths)
+    ]
+    total = 0
+    for (y, weight_y), (x, weight_x) in product(*variants):
+        across = np.exp(1j * np.outer(np.arange(1 - rows, rows), y)) * weight_y
+        along = np.exp(1j * np.outer(np.arange(1 - columns, columns), x)) * weight_x
+        total = total + (across @ transfer(symbol(coefficients, y, x), time, forcing) @ along.T).real / 2
+    return np.asarray(total)
+
+
 def convolve(field: Array, kernel: Array) -> Array:
     """out[i] = Σⱼ kernel[i − j] field[j], with nothing outside the field."""
     height, width = field.shape[-2:]
@@ -124,7 +146,7 @@ def propagate(
     velocity: Array | None = None,
     reaction: Array | None = None,
     time: float = 1.0,
-    boundary: str = "periodic",
+    boundary: Boundary = "periodic",
     forcing: str = "initial",
     units: str = "pixel",
 ) -> Array:
@@ -134,6 +156,10 @@ def propagate(
     if boundary == "absorbing":
         return convolve(field, plane_kernel(coefficients, height, width, time, forcing))
     extended = extend(field, boundary)
+    if "absorbing" in boundary:
+        open_axis = boundary.index("absorbing")
+        kernel = half_plane_kernel(coefficients, *extended.shape[-2:], time, forcing, open_axis)
+        return convolve(extended, kernel)[..., :height, :width]
     signs = product(*(wave_numbers(n) for n in extended.shape[-2:]))
     mean = sum(transfer(symbol(coefficients, y, x), time, forcing) for y, x in signs) / 4
     result = np.fft.ifft2(mean * np.fft.fft2(extended))

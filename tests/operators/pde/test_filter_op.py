@@ -10,8 +10,9 @@ from torch import Tensor
 
 import operators
 from operators import BARE, InputError
-from operators.pde.choice import BOUNDARIES
-from operators.pde.filter_op import filtered, serves
+from operators.pde.boundary import BOUNDARIES, Boundary, by_axis, extended
+from operators.pde.filter_op import filtered as filter_operator
+from operators.pde.filter_op import serves
 from operators.pde.propagators import apply_transfer
 from operators.testing.checks import assert_close
 from operators.testing.counter import count_macs
@@ -28,11 +29,17 @@ SHAPES = [
 ]
 
 
-def extended(height: int, width: int, boundary: str) -> tuple[int, int]:
-    return (height, width) if boundary == "periodic" else (2 * height, 2 * width)
+MIXED = (("neumann", "periodic"), ("absorbing", "dirichlet"), ("periodic", "absorbing"))
 
 
-def drawn(shape: tuple[int, ...], boundary: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+def filtered(field: Tensor, response: Tensor, boundary: Boundary) -> Tensor:
+    made: Tensor = filter_operator(field, response, *by_axis(boundary))
+    return made
+
+
+def drawn(
+    shape: tuple[int, ...], boundary: Boundary, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
     """Field, transfer function of a real kernel, and a gradient of the output."""
     _, height, width, channels = shape
     kernel = torch.randn(*extended(height, width, boundary), channels, dtype=torch.float64)
@@ -41,7 +48,7 @@ def drawn(shape: tuple[int, ...], boundary: str, dtype: torch.dtype = torch.floa
     return field.to(dtype).requires_grad_(), response.to(dtype).requires_grad_(), gradient.to(dtype)
 
 
-def plain(field: Tensor, response: Tensor, boundary: str) -> Tensor:
+def plain(field: Tensor, response: Tensor, boundary: Boundary) -> Tensor:
     return apply_transfer(field, torch.complex(*response.unbind()), boundary, last=True)
 
 
@@ -50,10 +57,12 @@ def results(y: Tensor, field: Tensor, response: Tensor, gradient: Tensor) -> dic
     return {"output": y.detach(), "d field": d_field, "d response": d_response}
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("boundary", [*BOUNDARIES, *MIXED], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 2e-6)], ids=str)
-def test_equals_torchs_transforms(shape: tuple[int, ...], boundary: str, dtype: torch.dtype, tolerance: float) -> None:
+def test_equals_torchs_transforms(
+    shape: tuple[int, ...], boundary: Boundary, dtype: torch.dtype, tolerance: float
+) -> None:
     field, response, gradient = drawn(shape, boundary, dtype)
     found = results(filtered(field, response, boundary), field, response, gradient)
     wide = [tensor.detach().double().requires_grad_() for tensor in (field, response)]
@@ -75,7 +84,7 @@ def test_what_no_real_kernel_has_is_left_out_as_by_torch() -> None:
 
 @pytest.mark.parametrize("layout", ["half of the channels", "channels first", "one for all", "transposed"])
 @pytest.mark.parametrize("boundary", ["periodic", "dirichlet"])
-def test_any_layout_in_memory_gives_the_same(layout: str, boundary: str) -> None:
+def test_any_layout_in_memory_gives_the_same(layout: str, boundary: Boundary) -> None:
     whole = torch.randn(3, 6, 6, 20, dtype=torch.float64)
     field = {
         "half of the channels": whole[..., 7:17],
@@ -121,11 +130,11 @@ def test_an_image_and_a_channel_keep_to_themselves() -> None:
 
 def test_is_an_operator_of_torch() -> None:
     field, response, _ = drawn((2, 3, 4, 5), "neumann")
-    torch.library.opcheck(filtered, (field, response, "neumann"))
+    torch.library.opcheck(filter_operator, (field, response, "neumann", "neumann"))
 
 
-@pytest.mark.parametrize("boundary", ["periodic", "neumann"])
-def test_costs_what_torchs_transforms_cost(boundary: str) -> None:
+@pytest.mark.parametrize("boundary", ["periodic", "neumann", ("neumann", "periodic")], ids=str)
+def test_costs_what_torchs_transforms_cost(boundary: Boundary) -> None:
     field, response, _ = drawn((2, 6, 8, 5), boundary)
     expected = count_macs(plain, field, response, boundary)
     points = math.prod(extended(6, 8, boundary))
@@ -149,15 +158,17 @@ def test_no_second_derivatives() -> None:
         (8, 26, "neumann", False),
         (1, 8, "periodic", False),
         (1, 8, "dirichlet", True),
+        (1, 7, ("dirichlet", "periodic"), True),
+        (1, 7, ("periodic", "dirichlet"), False),
     ],
 )
-def test_sides_it_serves(height: int, width: int, boundary: str, served: bool) -> None:
+def test_sides_it_serves(height: int, width: int, boundary: Boundary, served: bool) -> None:
     assert serves(height, width, boundary) is served
 
 
 @pytest.mark.parametrize("options", [{}, {"tensor": "full"}, {"forcing": "constant"}, {"forcing": "steady"}], ids=str)
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_the_mixer_is_the_same_by_it(options: dict[str, str], boundary: str) -> None:
+def test_the_mixer_is_the_same_by_it(options: dict[str, str], boundary: Boundary) -> None:
     torch.manual_seed(0)
     arms = {}
     x, gradient = torch.randn(2, 3, 6, 7, 8, dtype=torch.float64)

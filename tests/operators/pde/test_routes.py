@@ -14,7 +14,8 @@ from torch import Tensor
 import operators
 from operators import BARE, InputError
 from operators.pde import propagate
-from operators.pde.choice import BOUNDARIES, FORCINGS, METHODS, NAMED, REFUSALS, Call, choose, named
+from operators.pde.boundary import BOUNDARIES
+from operators.pde.choice import FORCINGS, METHODS, NAMED, REFUSALS, Call, choose, named
 from operators.pde.routes import ROUTES
 from operators.pde.symbols import Coefficients
 from operators.testing.checks import assert_close

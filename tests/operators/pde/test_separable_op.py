@@ -15,7 +15,7 @@ import operators
 from operators import BARE, InputError
 from operators.cpu import sharing
 from operators.pde import propagators, separable_op
-from operators.pde.choice import BOUNDARIES
+from operators.pde.boundary import BOUNDARIES
 from operators.pde.propagators import axis_matrix
 from operators.pde.separable_op import separable
 from operators.testing.checks import assert_close
