@@ -15,6 +15,7 @@ from operators.pde.boundary import Boundary, by_axis, written
 
 FORCINGS = ("initial", "constant", "steady")
 UNITS = ("pixel", "image")
+NONLINEARITIES = ("none", "logistic", "allen_cahn")
 
 COMPILED_LIMITS = {"periodic": 80, "neumann": 192, "dirichlet": 192, "absorbing": 192}
 """States times (height + width) up to which compiled products beat compiled transforms, whose grid is twice as long and
@@ -40,6 +41,7 @@ class Call:
         forcing: what the input is.
         spatial: whether any term moves content between pixels.
         full: whether the diffusion tensor has an entry off its diagonal.
+        order: of the equation in time.
         states: solutions that are summed per channel.
         conditioned: whether every image has coefficients of its own.
         channels_last: whether fields are (B, H, W, D), else (..., D, H, W).
@@ -52,6 +54,7 @@ class Call:
     forcing: str
     spatial: bool
     full: bool
+    order: int = 1
     states: int = 1
     conditioned: bool = False
     channels_last: bool = True
@@ -68,7 +71,7 @@ class Call:
     @property
     def product(self) -> bool:
         """Whether the propagator is a product of one along rows and one along columns."""
-        return self.forcing == "initial" and not self.full
+        return self.forcing == "initial" and not self.full and self.order == 1
 
 
 def _pointwise(call: Call) -> str | None:
@@ -78,6 +81,8 @@ def _pointwise(call: Call) -> str | None:
 def _separable(call: Call) -> str | None:
     if call.forcing != "initial":
         return f"needs forcing='initial', not {call.forcing!r}"
+    if call.order == 2:
+        return "needs order=1: waves along rows and along columns are not a product"
     return "needs a diagonal or isotropic tensor" if call.full else None
 
 
@@ -142,6 +147,8 @@ def refuse_boundary(call: Call, key: str) -> None:
 
     An axis without an end has no grid of wave numbers, and the other one has no quadrature.
     """
+    if call.spatial and "absorbing" in by_axis(call.boundary) and call.order == 2:
+        raise InputError(f"{key}={written(call.boundary)} needs order=1; use {key}=periodic, neumann or dirichlet")
     if call.spatial and "absorbing" in by_axis(call.boundary) and call.boundary != "absorbing" and not call.product:
         raise InputError(
             f"{key}={written(call.boundary)} needs forcing='initial' and a diagonal or isotropic tensor; use "

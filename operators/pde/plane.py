@@ -171,7 +171,8 @@ class _Layout:
             # What is not finite is not to be integrated: it shows in the kernel.
             return zero if value is None else value.detach().flatten().cpu().double().nan_to_num(0.0, 0.0, 0.0)
 
-        kyy, kxx, kxy, vy, vx, r = (numbers(value) for value in vars(coefficients).values())
+        c = coefficients
+        kyy, kxx, kxy, vy, vx, r = map(numbers, (c.kyy, c.kxx, c.kxy, c.vy, c.vx, c.r))
         digits = _digits(like)
         self._axes = (
             _orders(height, kyy, kxx, kxy, vy.abs(), -r, forcing, digits),

@@ -183,7 +183,7 @@ def summed_transfer(
         (..., R, P, Q // 2 + 1), complex.
     """
     c = coefficients
-    product = forcing == "initial" and c.kxy is None and c.spatial
+    product = forcing == "initial" and c.kxy is None and c.damping is None and c.spatial
     if product and c.r is not None:
         weight = weight * c.r.exp()[..., None, :]
     if boundary == "absorbing":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from operators.pde.boundary import Boundary, by_axis
-from operators.pde.symbols import Coefficients, plane_nodes, quadrature, respond, symbol
+from operators.pde.symbols import Coefficients, plane_nodes, quadrature, transfer
 
 
 def _wave_numbers(length: int, like: Tensor) -> list[Tensor]:
@@ -59,9 +59,9 @@ def point_response(
             numbers.append(_wave_numbers(length, like))
             total *= length
         weights.append(weight)
-    signs = list(itertools.product(*numbers))
+    signs = list(itertools.product(numbers[0], numbers[1]))
     ky, kx = signs[0]
-    response = torch.stack([respond(symbol(c, *pair), forcing) for pair in signs]).mean(0)
+    response = torch.stack([transfer(c, *pair, forcing) for pair in signs]).mean(0)
     if "absorbing" in (row_axis, column_axis):
         response = weights[0][:, None] * weights[1] / total * response
     else:

@@ -23,7 +23,7 @@ from operators.pde.matrices_op import matrices
 from operators.pde.propagators import apply_transfer, axis_matrices, permuted, summed_transfer
 from operators.pde.reference import propagate_reference
 from operators.pde.separable_op import separable
-from operators.pde.symbols import Coefficients, respond
+from operators.pde.symbols import Coefficients, respond, transfer
 from operators.precision import full_precision, under_autocast
 
 Prepared = tuple[Any, ...]
@@ -63,7 +63,10 @@ def _add_skip(mixed: Tensor, skip: Tensor | None, u: Tensor) -> Tensor:
 
 
 def _gains(call: Call, coefficients: Coefficients, weight: Tensor, skip: Tensor | None) -> Prepared:
-    if coefficients.r is None:
+    if call.order == 2:
+        zero = weight.new_zeros(1)
+        gain = (weight * transfer(coefficients, zero, zero, call.forcing)[..., 0, 0].real[..., None, :]).sum(-1)
+    elif coefficients.r is None:
         gain = weight.sum(-1)
     else:
         gain = (weight * respond(coefficients.r, call.forcing)[..., None, :]).sum(-1)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError
+from operators.pde.flows.telegraph import telegraph_response
 from operators.runtime.differentiation import transformed
 from operators.runtime.fakes import valueless
 from operators.runtime.tracing import untraced
@@ -37,7 +38,9 @@ MOST_NODES = 4096
 class Coefficients:
     """Coefficients of the equation, each (..., ) of one shape, times the elapsed time; None where a term is off.
 
-    `kyy`, `kxx`, `kxy` are the entries of K in pixels², `vy`, `vx` the velocity in pixels, `r` the reaction.
+    `kyy`, `kxx`, `kxy` are the entries of K in pixels², `vy`, `vx` the velocity in pixels, `r` the reaction. `damping`
+    makes the equation one of second order in time, and `initial_velocity` is the rate of change at time 0 over the
+    field: see `operators.pde.flows.telegraph`. There K, v and r are times the squared time.
     """
 
     kyy: Tensor | None = None
@@ -46,6 +49,8 @@ class Coefficients:
     vy: Tensor | None = None
     vx: Tensor | None = None
     r: Tensor | None = None
+    damping: Tensor | None = None
+    initial_velocity: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Coefficients:
         """Every coefficient that is on, changed."""
@@ -106,6 +111,15 @@ def symbol(coefficients: Coefficients, ky: Tensor, kx: Tensor) -> Tensor:
     real, imaginary = torch.broadcast_tensors(real, imaginary)
     shape = torch.broadcast_shapes(real.shape, (1, len(ky), kx.shape[1]))
     return torch.complex(real.expand(shape), imaginary.expand(shape))
+
+
+def transfer(coefficients: Coefficients, ky: Tensor, kx: Tensor, forcing: str) -> Tensor:
+    """Transfer function (..., len(ky), len(kx)), complex, for wave numbers in radians per pixel."""
+    c, s = coefficients, symbol(coefficients, ky, kx)
+    if c.damping is None:
+        return respond(s, forcing)
+    rate = None if c.initial_velocity is None else c.initial_velocity[..., None, None]
+    return telegraph_response(s, c.damping[..., None, None], rate)
 
 
 def axis_response(k: Tensor, diffusion: Tensor | None, velocity: Tensor | None, even: bool) -> Tensor:
@@ -185,7 +199,7 @@ def grid_response(coefficients: Coefficients, height: int, width: int, forcing: 
     nyquist = torch.full((1,), math.pi, dtype=like.dtype, device=like.device)
 
     def at(rows: Tensor, columns: Tensor) -> Tensor:
-        return respond(symbol(coefficients, rows, columns), forcing)
+        return transfer(coefficients, rows, columns, forcing)
 
     def average_columns(rows: Tensor) -> Tensor:
         if width % 2:

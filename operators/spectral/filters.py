@@ -30,7 +30,7 @@ def apply_filter(u: Tensor, response: Tensor, boundary: str, backend: str) -> Te
     with full_precision(u):
         field = u.to(response.dtype)
         if backend == "compiled_fft":
-            return filtered(field, response, boundary).to(u.dtype)
+            return filtered(field, response, boundary, boundary).to(u.dtype)
         if backend == "reference":
             return apply_directly(field, response, boundary).to(u.dtype)
         return apply_transfer(field, as_complex(response), boundary, last=True).to(u.dtype)

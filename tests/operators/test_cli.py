@@ -161,7 +161,11 @@ def test_every_parameter_says_what_it_is(show, name):
 @pytest.mark.parametrize(
     ("name", "parameter", "words"),
     [
-        ("pde_ssm", "boundary", "periodic, neumann, dirichlet, absorbing"),
+        (
+            "pde_ssm",
+            "boundary",
+            "one of periodic, neumann, dirichlet, absorbing, or two of them: [row axis, column axis]",
+        ),
         ("pde_ssm", "terms", "convection, diffusion, reaction"),
         ("pde_ssm", "groups", "an integer >= 1"),
         ("attention", "qk_norm", "true, false"),

@@ -8,14 +8,18 @@ from typing import Any
 
 from operators.errors import InputError, check_choice, check_names, check_number
 from operators.pde.boundary import check_boundary
-from operators.pde.choice import FORCINGS, METHODS, UNITS, Call, named, refuse, refuse_boundary
+from operators.pde.choice import FORCINGS, METHODS, NONLINEARITIES, UNITS, Call, named, refuse, refuse_boundary
 
 TERMS = ("convection", "diffusion", "reaction")
+ORDERS = (1, 2)
 CHOICES = {
     "tensor": ("isotropic", "diagonal", "full"),
     "forcing": FORCINGS,
     "units": UNITS,
     "condition": ("none", "input", "cond"),
+    "order": ORDERS,
+    "initial_velocity": ("zero", "decay", "learned"),
+    "nonlinearity": NONLINEARITIES,
     "method": METHODS,
 }
 """Allowed values, by option."""
@@ -30,13 +34,20 @@ class Agreed:
         terms: in the order of `TERMS`.
         learned: those whose coefficients are learned.
         method: `method`, or the backend that stands for it.
-        call: what routes are chosen by, as far as it is known before a grid and a device are.
+        call: what routes are chosen by, as far as it is known before a grid and a device are. Where a reaction is not
+            linear, states are channels of their own, each with one state.
+        states: state channels per inner channel.
+        tensor, initial_velocity, nonlinearity: the options of these names.
     """
 
     terms: tuple[str, ...]
     learned: frozenset[str]
     method: str
     call: Call
+    states: int
+    tensor: str
+    initial_velocity: str
+    nonlinearity: str
 
 
 def check(*, backend: str, **options: Any) -> Agreed:
@@ -48,19 +59,25 @@ def check(*, backend: str, **options: Any) -> Agreed:
     terms = _check_terms(options["terms"])
     for name, allowed in CHOICES.items():
         check_choice(f"pde.{name}", options[name], allowed)
-    for name in ("groups", "state"):
+    for name in ("groups", "state", "steps"):
         check_number(f"pde.{name}", options[name], least=1, integer=True)
-    learned = _learned_terms(options["coefficients"], terms)
+    waves, reacts = options["order"] == 2, options["nonlinearity"] != "none"
+    others = ["damping"] * waves + ["nonlinearity"] * reacts
+    learned = _learned_terms(options["coefficients"], (*terms, *others))
+    if options["initial_velocity"] == "learned":
+        learned |= {"initial_velocity"}
     full, conditioned = options["tensor"] == "full", options["condition"] != "none"
     call = Call(
         boundary=check_boundary("pde.boundary", options["boundary"]),
         forcing=options["forcing"],
         spatial="diffusion" in terms or "convection" in terms,
         full=full,
-        states=options["state"],
+        states=1 if reacts else options["state"],
+        order=options["order"],
         conditioned=conditioned,
     )
     method = named(options["method"], backend)
+    _check_order(options, terms)
     refuse_boundary(call, "pde.boundary")
     refuse(method, call, METHOD)
     if call.forcing == "steady" and "reaction" not in terms:
@@ -69,7 +86,27 @@ def check(*, backend: str, **options: Any) -> Agreed:
         raise InputError("pde.tensor=full has no diffusion to act on: add diffusion to pde.terms")
     if conditioned and not learned:
         raise InputError(f"pde.condition={options['condition']} has no learned coefficient to condition")
-    return Agreed(terms, learned, method, call)
+    named_only = {name: options[name] for name in ("tensor", "initial_velocity", "nonlinearity")}
+    return Agreed(terms, learned, method, call, options["state"], **named_only)
+
+
+def _check_order(options: Mapping[str, Any], terms: tuple[str, ...]) -> None:
+    """Raise `InputError` for what only waves, or only equations without them, have."""
+    reacts = options["nonlinearity"] != "none"
+    if options["steps"] != 1 and not reacts:
+        raise InputError(f"pde.steps={options['steps']} splits no reaction off: set pde.nonlinearity")
+    if reacts and options["forcing"] != "initial":
+        raise InputError(f"pde.nonlinearity={options['nonlinearity']} needs pde.forcing=initial")
+    if options["order"] == 1:
+        if options["initial_velocity"] != "zero":
+            raise InputError(f"pde.initial_velocity={options['initial_velocity']} needs pde.order=2")
+        return
+    if options["forcing"] != "initial":
+        raise InputError(f"pde.order=2 needs pde.forcing=initial, not {options['forcing']}")
+    if "diffusion" not in terms:
+        raise InputError("pde.order=2 has nothing that waves travel by: add diffusion to pde.terms")
+    if reacts:
+        raise InputError(f"pde.nonlinearity={options['nonlinearity']} needs pde.order=1")
 
 
 def _check_terms(terms: Any) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -15,9 +16,11 @@ from operators.cost import Cost, complex_product_macs, fft_macs
 from operators.errors import InputError
 from operators.initialisation import linear_init
 from operators.mixer import Core
+from operators.mixers.equations.coefficients import draw, physical, reaction_rate, term_of
 from operators.mixers.equations.options import METHOD, TERMS, check
 from operators.pde.boundary import extended
 from operators.pde.choice import NAMED, REFUSALS, Call, choose
+from operators.pde.flows.reaction import react, strang
 from operators.pde.routes import ROUTES, Prepared
 from operators.pde.symbols import Coefficients
 from operators.precision import full_precision, wide
@@ -26,9 +29,6 @@ from operators.runtime.differentiation import differentiated, transformed
 from operators.runtime.fakes import valueless
 from operators.shell.spec import ShellSpec
 
-MOST_DECAY = 8.0
-LEAST_STEADY_DECAY = 0.5
-"""Of steady forcing. Its kernels depend on K / r and v / r alone: the bound costs nothing and limits their reach."""
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
 DEFAULT_GRID = (16, 16)
@@ -79,7 +79,8 @@ class PdeSsm(Core):
         terms: any subset of `convection`, `diffusion`, `reaction`. Without spatial terms nothing mixes.
         boundary: `periodic`, `neumann`, `dirichlet` or `absorbing` (see `operators.pde.propagate`); or two of them, of
             the row axis and of the column axis.
-        coefficients: `learned`, `fixed` (as initialised), or a mapping from term to one of these (default learned).
+        coefficients: `learned`, `fixed` (as initialised), or a mapping from term to one of these (default learned);
+            `damping` and `nonlinearity` are terms as well, where there are such.
         tensor: diffusion tensor, `isotropic`, `diagonal` or `full`.
         forcing: `initial`, `constant` or `steady` (see `operators.pde.propagate`).
         units: `image` or `pixel`.
@@ -87,6 +88,13 @@ class PdeSsm(Core):
             conditioning vector, per image and channel group.
         groups: channel groups that share conditioned coefficients.
         state: state channels per inner channel.
+        order: of the equation in time: 1, or 2 for damped waves (see `operators.pde.flows.telegraph`). A wave needs
+            diffusion and initial forcing; its velocity is kept below what makes it grow.
+        initial_velocity: how a wave starts, the rate of change over the field: `zero`, `decay` (minus half the
+            damping) or `learned`.
+        nonlinearity: a reaction that is not linear, `logistic` or `allen_cahn` (see `operators.pde.flows.reaction`),
+            in each state channel; or `none`. `logistic` starts from sigmoid(u).
+        steps: steps of time in which that reaction is split from the linear equation.
         method: how the equation is solved, the same choice as `backend`: `auto`, `separable`, `fft`, `reference`; for
             coefficients that no image conditions, on the CPU, `compiled` and `compiled_fft`: products as in `separable`
             and transforms as in `fft`, in one pass. Where no term mixes, each of them is `pointwise`.
@@ -115,15 +123,19 @@ class PdeSsm(Core):
         condition: str = "none",
         groups: int = 8,
         state: int = 4,
+        order: int = 1,
+        initial_velocity: str = "zero",
+        nonlinearity: str = "none",
+        steps: int = 1,
         method: str = "auto",
     ) -> None:
         agreed = check(
             backend=backend, terms=terms, boundary=boundary, coefficients=coefficients, tensor=tensor, forcing=forcing,
-            units=units, condition=condition, groups=groups, state=state, method=method,
+            units=units, condition=condition, groups=groups, state=state, order=order,
+            initial_velocity=initial_velocity, nonlinearity=nonlinearity, steps=steps, method=method,
         )  # fmt: skip
         super().__init__(site, backend=agreed.method)
-        self.terms, self.learned, self.call = agreed.terms, agreed.learned, agreed.call
-        self.tensor, self.units, self.condition = tensor, units, condition
+        self.agreed, self.call, self.units, self.condition, self.steps = agreed, agreed.call, units, condition, steps
         self._refuse_the_place(groups)
 
         self._kept: _Kept | None = None
@@ -131,9 +143,10 @@ class PdeSsm(Core):
         self.grid = site.grid or DEFAULT_GRID
         self.readout = nn.Parameter(torch.randn(site.width, state) / math.sqrt(state))
         self.skip = nn.Parameter(torch.ones(site.width))
-        start = self._initial_coefficients()
+        start = draw(agreed, self.groups, self.grid)
+        self._learned = [name for name in start if term_of(name) in agreed.learned]
         for name, value in start.items():
-            if self._term_of(name) in self.learned:
+            if name in self._learned:
                 setattr(self, name, nn.Parameter(value))
             else:
                 self.register_buffer(name, value)
@@ -142,7 +155,7 @@ class PdeSsm(Core):
         if condition != "none":
             source = site.dim if condition == "input" else site.cond_dim
             assert source is not None
-            numbers = sum(size for name, size in self.raw_sizes.items() if self._term_of(name) in self.learned)
+            numbers = sum(self.raw_sizes[name] for name in self._learned)
             self.modulate = nn.Linear(source, self.groups * state * numbers)
             linear_init(self.modulate)
 
@@ -153,39 +166,6 @@ class PdeSsm(Core):
             )
         if self.condition != "none" and self.site.width % groups:
             raise InputError(f"pde.groups={groups} must divide the mixer's {self.site.width} inner channels")
-
-    def _initial_coefficients(self) -> dict[str, Tensor]:
-        """Raw coefficients (groups, state, numbers): many scales at once, most of them short."""
-        height, width = self.grid
-        pixel = 1 / math.sqrt(height * width)
-        states = self.call.states
-        count = self.groups * states
-        # One length in each of `count` equal shares of probability, so that no model misses a scale by bad luck.
-        quantile = ((torch.randperm(count) + torch.rand(count)) / count).view(self.groups, states, 1)
-        short, long = pixel / 3, max(0.5, pixel / 3)
-        log_length = (1 - quantile**2) * math.log(short) + quantile**2 * math.log(long)
-        drift = torch.randn(self.groups, states, 2) * (pixel + log_length.exp() / 2)
-        raw = {}
-        if "diffusion" in self.terms:
-            raw["log_length"] = log_length.repeat(1, 1, 1 if self.tensor == "isotropic" else 2)
-            if self.tensor == "full":
-                raw["shear"] = torch.zeros_like(log_length)
-        if "convection" in self.terms:
-            raw["velocity"] = drift
-        if "reaction" in self.terms:
-            # Under initial forcing a mere gain, best near 1; otherwise it shapes the kernel.
-            decay = 0.05 if self.call.forcing == "initial" else 0.5
-            raw["reaction_logit"] = torch.full_like(log_length, math.log(decay / (MOST_DECAY - self._least - decay)))
-        return raw
-
-    @property
-    def _least(self) -> float:
-        """The reaction is kept at or below minus this."""
-        return LEAST_STEADY_DECAY if self.call.forcing == "steady" else 0.0
-
-    @staticmethod
-    def _term_of(name: str) -> str:
-        return {"velocity": "convection", "reaction_logit": "reaction"}.get(name, "diffusion")
 
     @property
     def needs_cond(self) -> bool:
@@ -207,38 +187,24 @@ class PdeSsm(Core):
     def backend(self) -> str:
         return self.route_on(*self.grid)[0]
 
-    def solve_coefficients(self, x: Tensor, cond: Tensor | None) -> Coefficients:
-        """Coefficients in image units over one unit of time, (D, S), or (B, groups, S) when conditioned."""
+    def raw_coefficients(self, x: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
+        """Raw numbers (D, S, numbers), or (B, groups, S, numbers) when conditioned; see `equations.coefficients`."""
         dtype = wide(self.skip.dtype)
         raw = {name: getattr(self, name).to(dtype) for name in self.raw_sizes}
         if self.condition != "none":
             source = x.mean((1, 2)) if self.condition == "input" else cond
             assert source is not None
-            learned = [name for name in raw if self._term_of(name) in self.learned]
             change = self.modulate(source.to(self.modulate.weight.dtype)).to(dtype)
             change = MOST_CHANGE * (change / MOST_CHANGE).tanh()
-            change = change.unflatten(-1, (self.groups, self.call.states, -1))
-            parts = change.split([self.raw_sizes[name] for name in learned], dim=-1)
-            raw |= {name: raw[name] + part for name, part in zip(learned, parts, strict=True)}
+            change = change.unflatten(-1, (self.groups, self.agreed.states, -1))
+            parts = change.split([self.raw_sizes[name] for name in self._learned], dim=-1)
+            raw |= {name: raw[name] + part for name, part in zip(self._learned, parts, strict=True)}
             raw = {name: value.expand(x.shape[0], -1, -1, -1) for name, value in raw.items()}
-        return self._physical(raw)
+        return raw
 
-    def _physical(self, raw: Mapping[str, Tensor]) -> Coefficients:
-        made: dict[str, Tensor] = {}
-        if "log_length" in raw:
-            squares = (2 * raw["log_length"]).exp() / 2
-            made["kyy"], made["kxx"] = squares.expand(*squares.shape[:-1], 2).unbind(-1)
-        if "shear" in raw:
-            # L = [[a, 0], [b c, c]] with K = L L^T / 2: a and c are lengths, b is the shear.
-            a, c = raw["log_length"].exp().unbind(-1)
-            b = raw["shear"].squeeze(-1)
-            made["kxy"] = a * b * c / 2
-            made["kxx"] = made["kxx"] * (1 + b**2)
-        if "velocity" in raw:
-            made["vy"], made["vx"] = raw["velocity"].unbind(-1)
-        if "reaction_logit" in raw:
-            made["r"] = -self._least - (MOST_DECAY - self._least) * raw["reaction_logit"].squeeze(-1).sigmoid()
-        return Coefficients(**made)
+    def solve_coefficients(self, x: Tensor, cond: Tensor | None) -> Coefficients:
+        """Coefficients in image units over one unit of time, (D, S), or (B, groups, S) when conditioned."""
+        return physical(self.raw_coefficients(x, cond), self.agreed)
 
     def _in_pixels(self, coefficients: Coefficients, height: int, width: int) -> Coefficients:
         return coefficients.in_pixels(*((height, width) if self.units == "image" else self.grid), units="image")
@@ -249,11 +215,26 @@ class PdeSsm(Core):
         name, call = self.route_on(*u.shape[1:3])
         with full_precision(u):
             prepared = self._prepared(name, call, u, x, cond)
+            if self.agreed.nonlinearity != "none":
+                return self._split(name, call, prepared, u)
         return ROUTES[name].solve(call, prepared, u)
+
+    def _split(self, name: str, call: Call, prepared: Prepared, u: Tensor) -> Tensor:
+        """Strang's splitting, with channels (group, state, channel of the group)."""
+        *solvers, rate, weight = prepared
+        parts = len(solvers) // 2
+        half, whole = (partial(ROUTES[name].apply, call, tuple(each)) for each in (solvers[:parts], solvers[parts:]))
+        shape = self.groups, self.agreed.states, weight.shape[1]
+        field = u.to(weight.dtype).unflatten(-1, (self.groups, 1, -1)).expand(*u.shape[:3], *shape).flatten(-3)
+        if self.agreed.nonlinearity == "logistic":
+            field = field.sigmoid()
+        field = strang(field, self.steps, half, whole, partial(react, rate=rate, nonlinearity=self.agreed.nonlinearity))
+        mixed = (field.unflatten(-1, shape) * weight.mT).sum(-2).flatten(-2)
+        return (mixed + self.skip.to(mixed.dtype) * u).to(u.dtype)
 
     def _nothing(self, u: Tensor, x: Tensor, cond: Tensor | None) -> Tensor:
         """An empty batch, whose gradients are zero and not missing; transforms refuse it."""
-        made = [value for value in vars(self.solve_coefficients(x, cond)).values() if value is not None]
+        made = self.raw_coefficients(x, cond).values()
         total = sum((value.sum() for value in made), self.readout.sum() + self.skip.sum())
         return u * total.to(u.dtype)
 
@@ -269,12 +250,32 @@ class PdeSsm(Core):
             kept = self._kept
             if kept is not None and kept.key == key and all(map(torch.equal, kept.numbers, numbers)):
                 return kept.prepared
-        coefficients = self._in_pixels(self.solve_coefficients(x, cond), *call.sides)
-        made = ROUTES[name].prepare(call, coefficients, weight, self.skip.to(weight.dtype))
+        raw = self.raw_coefficients(x, cond)
+        coefficients = self._in_pixels(physical(raw, self.agreed), *call.sides)
+        if self.agreed.nonlinearity == "none":
+            made = ROUTES[name].prepare(call, coefficients, weight, self.skip.to(weight.dtype))
+        else:
+            made = *self._solvers(name, call, coefficients, weight), self._rates(raw, weight.shape[1]), weight
         if keep:
             fits = sum(part.nbytes for part in made if part is not None) <= 2 * u.nbytes
             self._kept = _Kept(key, tuple(number.clone() for number in numbers), made) if fits else None
         return made
+
+    def _solvers(self, name: str, call: Call, coefficients: Coefficients, weight: Tensor) -> Prepared:
+        """What solves the linear equation over half a step, and over a whole one."""
+        ones = weight.new_ones(self.groups * self.agreed.states, weight.shape[1], 1)
+        alone = coefficients.map(lambda value: value.flatten(-2)[..., None])
+
+        def over(time: float) -> Prepared:
+            return ROUTES[name].prepare(call, alone.map(lambda value: value * time), ones, None)
+
+        return *over(0.5 / self.steps), *over(1 / self.steps)
+
+    def _rates(self, raw: Mapping[str, Tensor], members: int) -> Tensor:
+        """Rates of a step, (1 or B, 1, 1, channels)."""
+        rates = (reaction_rate(raw) / self.steps)[..., None]
+        rates = rates.expand(*rates.shape[:-1], members).flatten(-3)
+        return rates.view(-1, 1, 1, rates.shape[-1])
 
     def core_cost(self, height: int, width: int) -> Cost:
         """The FFT route: one real transform there and one back, and a complex product; each on the extended grid."""
@@ -285,14 +286,17 @@ class PdeSsm(Core):
             return Cost(projection_macs=projection)
         rows, columns = extended(height, width, self.call.boundary)
         half_plane = rows * (columns // 2 + 1)
+        states, reacts = self.agreed.states, self.agreed.nonlinearity != "none"
         mixing = 2 * fft_macs(rows * columns) + complex_product_macs(half_plane)
+        if reacts:  # every state is transformed by itself, between the steps of its reaction
+            mixing *= states * (self.steps + 1)
         if conditioned:
             # Every image has propagators of its own: a complex product per state and wave number sums the states.
-            mixing += 4 * self.call.states * half_plane
+            mixing += 4 * states * half_plane * (2 if reacts else 1)
         return Cost(
             projection_macs=projection,
             mixing_macs=round(channels * mixing),
-            state_elements=height * width * channels * self.call.states,
+            state_elements=height * width * channels * states,
         )
 
     @torch.no_grad()
@@ -305,6 +309,7 @@ class PdeSsm(Core):
         solved = self.solve_coefficients(x, cond)
         scaled = solved if self.units == "image" else self._in_pixels(solved, height, width)
         names = {"diffusion": ("kyy", "kxx", "kxy"), "velocity": ("vy", "vx"), "reaction": ("r",)}
+        names["damping"] = ("damping",)
         for name, entries in names.items():
             values = [getattr(scaled, entry) for entry in entries if getattr(scaled, entry) is not None]
             if values:

@@ -22,6 +22,8 @@ class TestOtherParameters(MixerContract):
         Case("pom", params={"degree": 3, "clamp": None, "heads": 4, "rope": True}),
         Case("linear_attention", params={"feature_map": "relu"}),
         Case("retention_2d", params={"form": "decomposed"}),
+        Case("pde_ssm", params={"order": 2, "initial_velocity": "learned", "boundary": ["neumann", "periodic"]}),
+        Case("pde_ssm", params={"nonlinearity": "allen_cahn", "steps": 2, "state": 1}),
         Case("pde_ssm", params={"condition": "cond"}),
         Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
         Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),

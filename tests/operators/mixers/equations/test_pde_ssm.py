@@ -10,7 +10,9 @@ import torch
 
 import operators
 from operators import BARE, InputError
-from operators.mixers.equations.pde_ssm import MOST_DECAY, TERMS, PdeSsm
+from operators.mixers.equations.coefficients import MOST_DECAY
+from operators.mixers.equations.options import TERMS
+from operators.mixers.equations.pde_ssm import PdeSsm
 from operators.pde import propagate
 from operators.testing.checks import assert_close, assert_differs
 from tests.pairwise import full_product, pairwise
