@@ -12,7 +12,10 @@ from models import targets
 from operators.errors import InputError, check_choice, check_number
 
 REGISTRY = "registry"
-"""`levels: registry` are all registered mixers, `levels: registry/PRESET` those that have that shell preset."""
+"""`levels: registry` are all registered mixers, `levels: registry/PRESET` those that have that shell preset.
+
+`without` leaves some of them out.
+"""
 
 
 BUDGET, DATASETS = "budget", "datasets"
@@ -45,11 +48,17 @@ class Factor:
     @classmethod
     def read(cls, name: str, node: Any) -> Factor:
         """From the block's `factors.NAME`."""
-        given = nodes.mapping(f"factor {name}", node, ("key", "levels", "labels", "role"), ("key", "levels"))
-        levels = given["levels"]
+        allowed = ("key", "levels", "without", "labels", "role")
+        given = nodes.mapping(f"factor {name}", node, allowed, ("key", "levels"))
+        levels, without = given["levels"], given.get("without")
         if isinstance(levels, str) and levels.split("/")[0] == REGISTRY:
-            preset = levels.partition("/")[2]
-            levels = [name for name in operators.names() if not preset or preset in operators.describe(name).shells]
+            preset, left_out = levels.partition("/")[2], nodes.items(f"without of factor {name}", without or [])
+            for mixer in left_out:
+                check_choice(f"without of factor {name}", mixer, operators.names())
+            registered = [mixer for mixer in operators.names() if mixer not in left_out]
+            levels = [mixer for mixer in registered if not preset or preset in operators.describe(mixer).shells]
+        elif without is not None:
+            raise InputError(f"factor {name} has without={without!r}, which needs levels: {REGISTRY}")
         if not isinstance(levels, Sequence) or isinstance(levels, str) or len(levels) < 2:
             raise InputError(f"factor {name} has levels {levels!r}: it needs a list of two or more")
         named = given.get("labels")

@@ -109,9 +109,9 @@ def test_mixers_has_every_mixer_and_tunes_each_arm() -> None:
     plan = plans.read(studyfile.load("mixers"))
     trials = expand(plan, [])
     common = {trial.factors["mixer"] for trial in trials if trial.block == "common shell"}
-    assert common == set(operators.names())
+    assert common == set(operators.names()) - {"fno"}
     published = {trial.factors["mixer"] for trial in trials if trial.block == "published shell"}
-    assert published == {name for name in operators.names() if "published" in operators.describe(name).shells}
+    assert published == {name for name in common if "published" in operators.describe(name).shells}
     tuning = [trial for trial in trials if trial.stage == TUNING]
     main = [trial for trial in trials if trial.stage == MAIN]
     for seed in range(plan.seeds):  # a seed's tuning, then the trials that it is for

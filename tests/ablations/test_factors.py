@@ -1,0 +1,42 @@
+"""Levels of factors that are the registered mixers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import models
+from ablations import plan as plans
+from ablations import studyfile
+from ablations.factors import Factor
+from operators import InputError
+from tasks.config.composition import compose
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["mixers", "mixers_generation", "zoo"])
+def test_every_mixer_of_a_study_meets_its_budget(study: str) -> None:
+    plan = plans.read(studyfile.load(study))
+    fixed = [*plan.overrides, "data=fashion_mnist_mini"]
+    for mixer in plan.blocks[0].factors[0].levels:
+        match = compose([*fixed, f"mixer={mixer}"])["model"]["match"]
+        trunk = "dit_nano" if "task=generation" in fixed else "vit_nano"
+        shape = {"image_size": (28, 28), "in_channels": 1, "num_classes": 10, "dim": 48}
+        with torch.device("meta"):
+            model = models.create(trunk, mixers=models.MixerSpec(mixer), match=match, **shape)
+        assert abs(model.cost().parameters / 200_000 - 1) <= 0.02, mixer
+
+
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        ({"key": "mixer", "levels": "registry", "without": ["pdessm"]}, "did you mean 'pde_ssm'"),
+        ({"key": "mixer", "levels": "registry", "without": "fno"}, "without of factor mixer"),
+        ({"key": "mixer", "levels": ["pool", "conv"], "without": ["conv"]}, "needs levels: registry"),
+    ],
+)
+def test_what_is_left_out_of_the_registry(factor: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Factor.read("mixer", factor)
