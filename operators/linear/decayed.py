@@ -6,9 +6,10 @@ For each head, with keys and queries of K channels, values of V channels and dec
 
 a_t is one number per head (state-space duality, arXiv 2405.21060; retention; LION) or one per key channel (gated linear
 attention, arXiv 2312.06635). With c_t = log a_1 + … + log a_t this is y_t = Σ_{s≤t} q_tᵀ diag(exp(c_t − c_s)) k_s v_s.
-Inside a chunk the sum is computed as written; a state carries what other chunks leave. Of the logarithms only sums over
-neighbouring tokens are formed, no differences of sums, and their exponentials are at most 1: nothing overflows, however
-long the sequence, and no digits are lost, however strong the decay.
+Inside a chunk the sum is computed as written; a state carries what other chunks leave. The sums c start anew in every
+chunk, and only what is not positive is exponentiated: nothing overflows, however long the sequence and however strong
+the decay. Differences c_t − c_s are formed in float64, in which they keep the digits of float32; decays per channel are
+added up from pairs of tokens to pairs of halves, without differences.
 
 Time and memory are linear in the number of tokens. All is computed in at least float32, under autocast too.
 `operators.linear.decayed_reference` has the plain recurrence.
@@ -28,8 +29,8 @@ from operators.precision import full_precision, wide
 BACKENDS = ("chunked", "reference")
 CHUNK = 64
 """Most tokens of a chunk."""
-BLOCK = 8
-"""Most tokens of a block, inside which decays per channel are compared pair by pair."""
+CHANNEL_CHUNKS = (64, 32, 16)
+"""Tokens of a chunk with decays per channel: powers of two, of which that one is taken which pads the least."""
 
 
 def chunks(tokens: int) -> tuple[int, int]:
@@ -38,14 +39,10 @@ def chunks(tokens: int) -> tuple[int, int]:
     return count, ceil(tokens / count)
 
 
-def channel_chunks(tokens: int) -> tuple[int, int, int]:
-    """As `chunks` for decays per channel, and the length of a block: a chunk is a power of two of blocks."""
-    count, length = chunks(tokens)
-    blocks = 1
-    while blocks * BLOCK < length:
-        blocks *= 2
-    block = ceil(length / blocks)
-    return count, blocks * block, block
+def channel_chunks(tokens: int) -> tuple[int, int]:
+    """As `chunks` for decays per channel."""
+    length = min(CHANNEL_CHUNKS, key=lambda size: ceil(tokens / size) * size)
+    return ceil(tokens / length), length
 
 
 def scalar_macs(tokens: int, heads: int, groups: int, key: int, value: int, *, directions: int = 1) -> int:
@@ -56,13 +53,11 @@ def scalar_macs(tokens: int, heads: int, groups: int, key: int, value: int, *, d
 
 
 def channel_macs(tokens: int, heads: int, key: int, value: int) -> int:
-    """MACs of `channel_decay`, without the comparison pair by pair, which is element-wise work."""
-    count, length, block = channel_chunks(tokens)
-    per_token = float(block * value)
-    while block < length:
-        per_token += block * (key + value) / 2  # half of the tokens read the other half
-        block *= 2
-    return heads * (int(count * length * per_token) + 2 * (count - 1) * length * key * value)
+    """MACs of `channel_decay`, without each token's own term, which is element-wise work."""
+    count, length = channel_chunks(tokens)
+    # At every doubling half of the tokens read the other half: 1 + 2 + … + T/2 tokens of it.
+    within = count * length * (length - 1) * (key + value) // 2
+    return heads * (within + 2 * (count - 1) * length * key * value)
 
 
 def decayed(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse: bool = False, backend: str) -> Tensor:
@@ -101,13 +96,15 @@ def scalar_decay(
         v = _chunked(v, count, length)
         by_head = v.transpose(2, 3)
         by_group = v.unflatten(3, (groups, share)).transpose(2, 3)  # (B, chunks, G, T, H/G, V)
-        logs = [None if log is None else _chunked(log, count, length).mT for log in (forward, backward)]
-        scores = (q @ k.mT)[:, :, :, None] * _weights(*logs).unflatten(2, (groups, share))
+        sums = [None if log is None else exact_sums(_chunked(log, count, length).mT) for log in (forward, backward)]
+        weights = _pair_sums(*sums).to(v.dtype).exp()
+        scores = (q @ k.mT)[:, :, :, None] * weights.unflatten(2, (groups, share))
         y = (scores.flatten(2, 3) @ by_head).transpose(2, 3)  # (B, chunks, T, H, V)
-        for log, reverse in zip(logs, (False, True), strict=True):
-            if log is not None and count > 1:
-                logarithms = ends(log, -1, reverse=reverse)
-                entering, leaving, whole = (w.exp().unflatten(2, (groups, share)).mT[..., None] for w in logarithms)
+        for c, reverse in zip(sums, (False, True), strict=True):
+            if c is not None and count > 1:
+                entering, leaving, whole = (
+                    w.to(v.dtype).exp().unflatten(2, (groups, share)).mT[..., None] for w in ends(c, reverse=reverse)
+                )
                 kept = whole.expand(-1, -1, -1, -1, -1, width).flatten(4)
                 read = _between(q, k, (by_group * leaving).flatten(4), kept, reverse=reverse)
                 y = y + (read.unflatten(4, (share, width)) * entering).transpose(2, 3).flatten(3, 4)
@@ -128,13 +125,12 @@ def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse
         y (B, N, H, V), in at least float32.
     """
     tokens = q.shape[1]
-    count, length, block = channel_chunks(tokens)
+    count, length = channel_chunks(tokens)
     with full_precision(v):
-        q, k, v, log_decay = (_chunked(t, count, length).transpose(2, 3).contiguous() for t in (q, k, v, log_decay))
-        q, k, v, log_decay = (t.unflatten(3, (-1, block)) for t in (q, k, v, log_decay))  # (B, chunks, H, blocks, T, ·)
-        kept = segment_sums(log_decay, -2, reverse=reverse).exp()
-        y = (q[..., :, None, :] * k[..., None, :, :] * kept).sum(-1) @ v
-        entering, leaving, whole = ends(log_decay, -2, reverse=reverse)
+        # (B, chunks, H, blocks, T, ·) with blocks of one token
+        q, k, v, log_decay = (_chunked(t, count, length).transpose(2, 3).unsqueeze(4) for t in (q, k, v, log_decay))
+        y = (q * k).sum(-1, keepdim=True) * v
+        entering, leaving, whole = log_decay, torch.zeros_like(log_decay), log_decay
         while y.shape[3] > 1:
             y, entering, leaving, whole = _joined(q, k, v, y, entering, leaving, whole, reverse=reverse)
             q, k, v = (t.unflatten(3, (-1, 2)).flatten(4, 5) for t in (q, k, v))
@@ -153,45 +149,48 @@ def _chunked(tensor: Tensor, count: int, length: int) -> Tensor:
     return tensor.unflatten(1, (count, length))
 
 
-def segment_sums(log_decay: Tensor, dim: int, *, reverse: bool) -> Tensor:
-    """Logarithms of what token t keeps of token s, (…, T, T, …) in place of T at `dim`; −∞ where t does not read s.
+def exact_sums(log_decay: Tensor) -> Tensor:
+    """Sums of logarithms (…, T) over the tokens, from the first to each, in float64 where the device has it."""
+    return (log_decay if log_decay.device.type == "mps" else log_decay.double()).cumsum(-1)
 
-    Each is summed up on its own: a difference of two sums would lose, in strong decays, the digits of weak ones.
+
+def ends(c: Tensor, *, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of what is kept from entering to each token, from each token to leaving, and over all tokens.
+
+    Args:
+        c: what `exact_sums` gives.
+        reverse: whether the last token is the first that is read.
     """
-    length = log_decay.shape[dim]
-    later = torch.ones(length, length, dtype=torch.bool, device=log_decay.device).tril(-1)
-    shape = (length, length) if dim == -1 else (length, length, 1)
+    whole = c[..., -1:]
     if reverse:
-        # Σ_{t≤r<s} log a_r, running over s.
-        columns = F.pad(log_decay.narrow(dim, 0, length - 1), (0, 0) * (-1 - dim) + (1, 0)).unsqueeze(dim - 1)
-        sums = columns.masked_fill(~later.mT.reshape(shape), 0).cumsum(dim)
-        return sums.masked_fill(later.reshape(shape), -torch.inf)
-    # Σ_{s<r≤t} log a_r, running over t.
-    sums = log_decay.unsqueeze(dim).masked_fill(~later.reshape(shape), 0).cumsum(dim - 1)
-    return sums.masked_fill(later.mT.reshape(shape), -torch.inf)
+        before = _before(c)
+        return whole - before, before, whole
+    return c, whole - c, whole
 
 
-def ends(log_decay: Tensor, dim: int, *, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithms of what is kept from entering to each token, from each token to leaving, and over all tokens."""
-    ahead = log_decay.cumsum(dim)
-    back = log_decay.flip(dim).cumsum(dim).flip(dim)
-    whole = ahead.narrow(dim, -1, 1)
-    rest = (0, 0) * (-1 - dim)
-    length = log_decay.shape[dim] - 1
+def pair_sums(c: Tensor, *, reverse: bool) -> Tensor:
+    """Logarithms of what token t keeps of token s, (…, T, T), from sums as in `ends`; −∞ where t does not read s."""
+    unread = torch.full((c.shape[-1], c.shape[-1]), -torch.inf, dtype=c.dtype, device=c.device)
     if reverse:
-        return back, F.pad(ahead.narrow(dim, 0, length), (*rest, 1, 0)), whole
-    return ahead, F.pad(back.narrow(dim, 1, length), (*rest, 0, 1)), whole
+        before = _before(c)
+        return before[..., None, :] - before[..., :, None] + unread.tril(-1)
+    return c[..., :, None] - c[..., None, :] + unread.triu(1)
 
 
-def _weights(forward: Tensor | None, backward: Tensor | None) -> Tensor:
-    """What token t keeps of token s of its chunk, (…, T, T), from the logarithms (…, T)."""
-    ahead = None if forward is None else segment_sums(forward, -1, reverse=False)
-    back = None if backward is None else segment_sums(backward, -1, reverse=True)
+def _before(c: Tensor) -> Tensor:
+    """The sums (…, T) without each token's own logarithm."""
+    return F.pad(c[..., :-1], (1, 0))
+
+
+def _pair_sums(forward: Tensor | None, backward: Tensor | None) -> Tensor:
+    """`pair_sums` of one direction, or of both: of that one in which t reads s."""
+    ahead = None if forward is None else pair_sums(forward, reverse=False)
+    back = None if backward is None else pair_sums(backward, reverse=True)
     if ahead is None or back is None:
         sums = back if ahead is None else ahead
         assert sums is not None
-        return sums.exp()
-    return torch.maximum(ahead, back).exp()  # where both read, at s = t, both are 0
+        return sums
+    return torch.maximum(ahead, back)  # where both read, at s = t, both are 0
 
 
 def _joined(

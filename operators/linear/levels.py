@@ -6,7 +6,7 @@ sees at level l one block of 2^(l−1) tokens, or none, and all its levels toget
     y_t = Σ_{s≤t} λ_t^(level(t, s)) exp(c_t − c_s) q_tᵀ k_s v_s,   c_t = log a_1 + … + log a_t
 
 Inside a chunk the sum is computed as written; the larger levels pass a state from the first half of every 2^l tokens to
-the second. Time is O(N log N). As in `operators.linear.decayed` no differences of sums of logarithms are formed.
+the second. Time is O(N log N). Nothing overflows, as in `operators.linear.decayed`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.linear.decayed import ends, segment_sums
+from operators.linear.decayed import ends, exact_sums, pair_sums
 from operators.precision import full_precision, wide
 
 CHUNK = 64
@@ -79,7 +79,7 @@ def _padded(tensor: Tensor, tokens: int) -> Tensor:
 def _within_chunks(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, scales: Tensor, length: int) -> Tensor:
     """What tokens read of those of their chunk, (B, N, G, H/G, V)."""
     q, k, v, log_decay, scales = (t.unflatten(1, (-1, length)) for t in (q, k, v, log_decay, scales))
-    kept = segment_sums(log_decay.movedim(2, -1), -1, reverse=False).exp()  # (B, chunks, G, H/G, T, T)
+    kept = pair_sums(exact_sums(log_decay.movedim(2, -1)), reverse=False).to(v.dtype).exp()  # (B, chunks, G, H/G, T, T)
     place = torch.arange(length, device=v.device)
     at_level = pair_levels(place[:, None], place).expand(*kept.shape)
     weights = kept * scales.movedim(2, 4).gather(-1, at_level)
@@ -93,7 +93,7 @@ def _across_halves(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, scale: Te
     (_, q), (k, _), (v, _), (first, second), (_, scale) = (
         t.unflatten(1, (-1, 2, half)).unbind(2) for t in (q, k, v, log_decay, scale)
     )
-    leaving = ends(first.movedim(2, -1), -1, reverse=False)[1].movedim(-1, 2)
+    leaving = ends(exact_sums(first.movedim(2, -1)), reverse=False)[1].to(v.dtype).movedim(-1, 2)
     entering = second.cumsum(2).exp() * scale
     state = k.movedim(2, -1) @ (v * leaving.exp()[..., None]).flatten(4).transpose(2, 3)  # (B, pairs, G, K, H/G · V)
     read = (q.transpose(2, 3) @ state).transpose(2, 3).unflatten(-1, (share, value)) * entering[..., None]

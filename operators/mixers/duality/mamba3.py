@@ -29,7 +29,7 @@ from operators.card import MixerCard, Site
 from operators.cost import Cost
 from operators.errors import check_choice, check_number
 from operators.initialisation import linear_init
-from operators.linear.decayed import scalar_macs
+from operators.linear.decayed import exact_sums, scalar_macs
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Recurrence, Terms, wide_linear
 from operators.mixers.scan.branch import check_orders, step_bias_init
@@ -86,7 +86,7 @@ class TrapezoidalBranch(Recurrence):
     def _sums(self, angles: Tensor) -> Tensor:
         """Angles θ (B, N, heads, pairs), summed up along the order in float64: over many tokens they grow large."""
         angles = angles.flip(1) if self.backwards else angles
-        total = angles.double().cumsum(1).remainder(2 * math.pi).to(angles.dtype)
+        total = exact_sums(angles.movedim(1, -1)).movedim(-1, 1).remainder(2 * math.pi).to(angles.dtype)
         return total.flip(1) if self.backwards else total
 
     def _turned(self, t: Tensor, angles: Tensor) -> Tensor:

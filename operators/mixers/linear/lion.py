@@ -41,7 +41,7 @@ from operators.shell.spec import ShellSpec
 
 VARIANTS = ("lit", "d", "s")
 EPS = 1e-6
-"""Added to the denominator, as in the released code."""
+"""Added to the denominator over √d, as in the released code; apart from it √d cancels."""
 _LION = "LIONS-EPFL/LION README.md"
 
 
@@ -116,14 +116,14 @@ class LION(Core):
         return self.variant == "lit"
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """φ(q) / √d and φ(k), (B, H, W, heads, d), from x (B, H, W, C), in at least float32."""
+        """φ(q) and φ(k), (B, H, W, heads, d), from x (B, H, W, C), in at least float32."""
         maps = self.query_key(x)
         q, k = maps.to(wide(maps.dtype)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         if self.variant == "lit":
             q, k = F.elu(q) + 1, F.elu(k) + 1
         else:
             q, k = (F.normalize(F.silu(t) + 0.5, dim=-1, eps=0) for t in (q, k))
-        return q * q.shape[-1] ** -0.5, k
+        return q, k
 
     def log_decays(self, x: Tensor) -> Tensor:
         """Logarithms of a (B, H, W, orders, heads) from x (B, H, W, C), of variants d and s."""
@@ -139,7 +139,7 @@ class LION(Core):
         with_ones = torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)  # the last channel sums up the weights
         with full_precision(u):
             sums = _everywhere(q, k, with_ones) if self.variant == "lit" else self._along(q, k, with_ones, x)
-        return (sums[..., :-1] / (sums[..., -1:] + EPS)).flatten(3).to(u.dtype)
+        return (sums[..., :-1] / (sums[..., -1:] + EPS * q.shape[-1] ** 0.5)).flatten(3).to(u.dtype)
 
     def _along(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> Tensor:
         """The sums over all tokens (B, H, W, heads, d), weighted by the mean of the orders' M."""

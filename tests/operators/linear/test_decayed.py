@@ -70,15 +70,15 @@ def test_equal_decays_of_all_channels_are_one_decay_per_head(reverse):
     assert_same(y, expected, [q, k, v, log_decay])
 
 
-def test_the_length_of_chunks_and_blocks_does_not_matter(monkeypatch):
+def test_the_length_of_chunks_does_not_matter(monkeypatch):
     q, k, v, ahead, back = drawn(50, 2, 2)
     per_channel = drawn(50, 2, 2, per_channel=True)[3]
     expected = scalar_decay(q, k, v, forward=ahead, backward=back), channel_decay(q, k, v, per_channel)
-    for chunk, block in ((1, 1), (7, 2), (16, 16), (64, 3)):
+    for chunk, power in ((1, 1), (7, 2), (25, 8), (64, 128)):
         monkeypatch.setattr(decayed, "CHUNK", chunk)
-        monkeypatch.setattr(decayed, "BLOCK", block)
+        monkeypatch.setattr(decayed, "CHANNEL_CHUNKS", (power,))
         assert_close(scalar_decay(q, k, v, forward=ahead, backward=back), expected[0], EXACT, f"chunks of {chunk}")
-        assert_close(channel_decay(q, k, v, per_channel), expected[1], EXACT, f"chunks of {chunk}, blocks of {block}")
+        assert_close(channel_decay(q, k, v, per_channel), expected[1], EXACT, f"chunks of {power}")
 
 
 @pytest.mark.parametrize("strength", [0.0, 1e-3, 1.0, 300.0])

@@ -157,7 +157,7 @@ def lion_without_decay_is_normalised_linear_attention():
     x = image(*GRID)
     q, k = (t.flatten(1, 2)[:, :, 0] for t in mixer.core.features(x))
     v = as_sequence(x)
-    same(as_sequence(run(mixer, x)), q @ (k.mT @ v) / (q @ k.sum(1)[..., None] + 1e-6))
+    same(as_sequence(run(mixer, x)), q @ (k.mT @ v) / (q @ k.sum(1)[..., None] + 1e-6 * 6**0.5))
 
 
 def lion_lit_is_linear_attention_of_elu_plus_one():
@@ -173,7 +173,7 @@ def lion_of_no_memory_is_the_identity():
     set_to(-200.0, mixer.core.decay)
     x = image(*GRID)
     own = (mixer.core.features(x)[0] * mixer.core.features(x)[1]).sum(-1, keepdim=True)
-    same(run(mixer, x), (own / (own + 1e-6) * x.unflatten(-1, (2, -1))).flatten(3))
+    same(run(mixer, x), (own / (own + 1e-6 * 3**0.5) * x.unflatten(-1, (2, -1))).flatten(3))
 
 
 def lion_d_of_equal_features_is_a_symmetric_exponential_filter():
