@@ -108,7 +108,7 @@ def scalar_decay(
                 kept = whole.expand(-1, -1, -1, -1, -1, width).flatten(4)
                 read = _between(q, k, (by_group * leaving).flatten(4), kept, reverse=reverse)
                 y = y + (read.unflatten(4, (share, width)) * entering).transpose(2, 3).flatten(3, 4)
-        return y.flatten(1, 2)[:, :tokens]
+        return _without_padding(y.flatten(1, 2), tokens)
 
 
 def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse: bool = False) -> Tensor:
@@ -137,7 +137,7 @@ def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse
         q, k, v, y, entering, leaving, whole = (t.squeeze(3) for t in (q, k, v, y, entering, leaving, whole))
         if count > 1:
             y = y + _between(q * entering.exp(), k * leaving.exp(), v, whole.exp().mT, reverse=reverse)
-        return y.transpose(2, 3).flatten(1, 2)[:, :tokens]
+        return _without_padding(y.transpose(2, 3).flatten(1, 2), tokens)
 
 
 def _chunked(tensor: Tensor, count: int, length: int) -> Tensor:
@@ -147,6 +147,11 @@ def _chunked(tensor: Tensor, count: int, length: int) -> Tensor:
     if missing:
         tensor = F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
     return tensor.unflatten(1, (count, length))
+
+
+def _without_padding(y: Tensor, tokens: int) -> Tensor:
+    """The first tokens of y; y itself where that is all, since the gradient of a slice is a copy."""
+    return y if y.shape[1] == tokens else y[:, :tokens]
 
 
 def exact_sums(log_decay: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ Along each order, for each head, with v the value field u and all else made of x
     S_t = α_t S_{t-1} + (1 − λ_t) Δ_t α_t B_{t-1} v_{t-1}ᵀ + λ_t Δ_t B_t v_tᵀ,   λ = σ(·)           (trapezoidal rule)
     y_t = S_tᵀ C_t + D v_t
 
-B and C are normalised (RMS, shared by all heads), then get a learned bias per head, and their channel pairs turn by
+B and C are normalised (RMS, shared by all heads), then get a learned bias per head, and pairs of their channels turn by
 θ_t = Δ_1 φ_1 + … + Δ_t φ_t, φ = π tanh(·): a rotation is what a complex A would add. The sum is computed as SSD with
 weights λ_t Δ_t + (1 − λ_{t+1}) Δ_{t+1} of the tokens, less what each token would read of its successor's share.
 
 There is no convolution. The output is the mean over the orders, each with maps of its own.
 
 In the `published` shell, with `orders=[row]`, this is the module `Mamba3` without `is_mimo` and `is_outproj_norm`, with
-the step-by-step reference of its own tests in place of the authors' kernels (5 × 7 tokens).
+the step-by-step reference of its own tests in place of the authors' kernels (5 × 7 tokens). There neighbouring channels
+are a pair, here channels i and i + pairs.
 """
 
 from __future__ import annotations
@@ -67,20 +68,21 @@ class TrapezoidalBranch(Recurrence):
         step_bias_init(self.step_bias)
         self.project = nn.Linear(site.dim, 2 * state_dim + 3 * heads + self.pairs, bias=False)
         linear_init(self.project)
-        self.write_gain, self.read_gain = (nn.Parameter(torch.ones(state_dim)) for _ in "BC")
-        self.write_bias, self.read_bias = (nn.Parameter(torch.ones(heads, state_dim)) for _ in "BC")
+        self.gain = nn.Parameter(torch.ones(2, state_dim))  # of B and C, like the bias
+        self.bias = nn.Parameter(torch.ones(2, heads, state_dim))
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """B and C (B, N, heads, S), steps Δ, log α and λ (B, N, heads), in at least float32."""
-        sizes = [self.state_dim, self.state_dim, self.heads, self.heads, self.heads, self.pairs]
-        B, C, step, rate, blend, angles = wide_linear(x, self.project).split(sizes, dim=-1)
+        sizes = [2 * self.state_dim, self.heads, self.heads, self.heads, self.pairs]
+        shared, step, rate, blend, angles = wide_linear(x, self.project).split(sizes, dim=-1)
         step = F.softplus(step + self.step_bias.to(step.dtype))
         rate = (rate.clamp(min=0) + 1 / (1 - rate.clamp(max=0))).clamp(min=SLOWEST)
-        angles = self._sums(math.pi * angles.tanh()[:, :, None] * step[..., None])
-        B, C = (
-            self._turned(F.rms_norm(t, t.shape[-1:], gain.to(t.dtype), EPS)[:, :, None] + bias.to(t.dtype), angles)
-            for t, gain, bias in ((B, self.write_gain, self.write_bias), (C, self.read_gain, self.read_bias))
-        )
+        shared = shared.unflatten(-1, (2, self.state_dim))
+        normed = F.rms_norm(shared, shared.shape[-1:], eps=EPS) * self.gain.to(shared.dtype)
+        both = normed[:, :, :, None] + self.bias.to(shared.dtype)  # (B, N, 2, heads, S)
+        if self.pairs:
+            both = self._turned(both, self._sums(math.pi * angles.tanh()[:, :, None] * step[..., None])[:, :, None])
+        B, C = both.unbind(2)
         return B, C, step, -rate * step, blend.sigmoid()
 
     def _sums(self, angles: Tensor) -> Tensor:
@@ -90,12 +92,10 @@ class TrapezoidalBranch(Recurrence):
         return total.flip(1) if self.backwards else total
 
     def _turned(self, t: Tensor, angles: Tensor) -> Tensor:
-        """T (B, N, heads, S) with its first channels, in neighbouring pairs, turned by the angles."""
-        turning, rest = t.split([2 * self.pairs, self.state_dim - 2 * self.pairs], dim=-1)
-        first, second = turning.unflatten(-1, (-1, 2)).unbind(-1)
+        """T (…, S) with its channel pairs (i, i + pairs) turned by the angles (…, pairs)."""
+        first, second, rest = t.split([self.pairs, self.pairs, self.state_dim - 2 * self.pairs], dim=-1)
         cos, sin = angles.cos(), angles.sin()
-        turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=-1)
-        return torch.cat([turned.flatten(-2), rest], dim=-1)
+        return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
 
     def _successor(self, step: Tensor, blend: Tensor) -> Tensor:
         """(1 − λ) Δ of the token that is read next, (B, N, heads); zero after the last one."""

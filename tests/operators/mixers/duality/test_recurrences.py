@@ -20,10 +20,10 @@ def softplus(z):
 
 
 def turned(t, angles):
-    """Neighbouring pairs of t turned by the angles, through complex numbers; what is left stays."""
-    pairs = 2 * len(angles)
-    first = torch.complex(t[0:pairs:2], t[1:pairs:2]) * torch.polar(torch.ones_like(angles), angles)
-    return torch.cat([torch.stack([first.real, first.imag], 1).flatten(), t[pairs:]])
+    """Channels i and i + pairs of t turned by the angles, through complex numbers; what is left stays."""
+    pairs = len(angles)
+    first = torch.complex(t[:pairs], t[pairs : 2 * pairs]) * torch.polar(torch.ones_like(angles), angles)
+    return torch.cat([first.real, first.imag, t[2 * pairs :]])
 
 
 def mamba3(branch, tokens):
@@ -43,10 +43,7 @@ def mamba3(branch, tokens):
             angle = angle + math.pi * torch.tanh(angles) * step
             B, C = (
                 turned(t / (t.square().mean() + 1e-5).sqrt() * gain + bias[head], angle)
-                for t, gain, bias in (
-                    (B, branch.write_gain, branch.write_bias),
-                    (C, branch.read_gain, branch.read_bias),
-                )
+                for t, gain, bias in zip((B, C), branch.gain, branch.bias, strict=True)
             )
             decay, now = torch.exp(-rate * step), torch.outer(B, v)
             state = decay * state + (1 - blend) * step * decay * before + blend * step * now
@@ -121,8 +118,7 @@ def test_mamba3_is_of_second_order_in_the_step_at_equal_shares():
         with torch.no_grad():
             for parameter in branch.parameters():
                 parameter.zero_()
-            branch.read_bias.fill_(1)  # C = B = 1, A = −1
-            branch.write_bias.fill_(1)
+            branch.bias.fill_(1)  # C = B = 1, A = −1
             branch.step_bias.fill_(math.log(math.expm1(1 / steps)))
             branch.project.weight[4] = blend
         u = torch.ones(1, 1, steps + 1, 1, dtype=torch.float64)
@@ -151,7 +147,7 @@ def test_mamba3_turns_by_the_right_angles_after_4096_tokens():
 def test_starts_as_published():
     branch = operators.create("mamba3", 128, shell="published").core.branches[0]
     assert (branch.heads, branch.state_dim, branch.pairs) == (4, 128, 32)
-    for bias in (branch.write_bias, branch.read_bias, branch.D):
+    for bias in (branch.gain, branch.bias, branch.D):
         assert bias.unique().tolist() == [1]
     branch = operators.create("log_linear", 128).core.branches[0]
     assert branch.level_gain.unique().tolist() == [1]
