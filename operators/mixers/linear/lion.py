@@ -118,11 +118,9 @@ class LION(Core):
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """φ(q) and φ(k), (B, H, W, heads, d), from x (B, H, W, C), in at least float32."""
         maps = self.query_key(x)
-        q, k = maps.to(wide(maps.dtype)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        if self.variant == "lit":
-            q, k = F.elu(q) + 1, F.elu(k) + 1
-        else:
-            q, k = (F.normalize(F.silu(t) + 0.5, dim=-1, eps=0) for t in (q, k))
+        maps = maps.to(wide(maps.dtype)).unflatten(-1, (2, self.heads, -1))
+        positive = F.elu(maps) + 1 if self.variant == "lit" else F.normalize(F.silu(maps) + 0.5, dim=-1, eps=0)
+        q, k = positive.unbind(-3)
         return q, k
 
     def log_decays(self, x: Tensor) -> Tensor:
