@@ -24,6 +24,8 @@ class TestOtherParameters(MixerContract):
         Case("retention_2d", params={"form": "decomposed"}),
         Case("pde_ssm", params={"order": 2, "initial_velocity": "learned", "boundary": ["neumann", "periodic"]}),
         Case("pde_ssm", params={"nonlinearity": "allen_cahn", "steps": 2, "state": 1}),
+        Case("deltaproduct", params={"orders": ["hilbert_r"], "key_width": 3, "conv": 2, "gated": False}),
+        Case("ttt", params={"convolution": False}),
         Case("pde_ssm", params={"condition": "cond"}),
         Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
         Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),

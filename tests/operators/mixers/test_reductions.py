@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.operators.mixers.reductions import duality, equations, linear, spectral
+from tests.operators.mixers.reductions import delta, duality, equations, linear, spectral
 
-ARROWS = [*duality.ARROWS, *equations.ARROWS, *linear.ARROWS, *spectral.ARROWS]
+ARROWS = [*delta.ARROWS, *duality.ARROWS, *equations.ARROWS, *linear.ARROWS, *spectral.ARROWS]
 
 
 @pytest.mark.parametrize("arrow", [function for _, function in ARROWS], ids=[name for name, _ in ARROWS])

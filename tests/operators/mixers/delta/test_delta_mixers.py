@@ -8,26 +8,13 @@ import operators
 from operators import InputError
 from operators.mixers.delta.branch import STEP
 from operators.scan import orders
-from operators.testing.cases import noise, run, run_with_gradients
+from operators.testing.cases import run, run_with_gradients
 from operators.testing.checks import assert_close, assert_differs
+from tests.operators.mixers.drawn import image, make
 
 WIDTH = 6
 TIGHT = 1e-10
 NAMES = ("deltanet", "gated_deltanet", "kda", "deltaproduct")
-
-
-def make(name, *, seed=0, shell=operators.BARE, width=WIDTH, **params):
-    """A mixer far from its initial symmetries."""
-    torch.manual_seed(seed)
-    mixer = operators.create(name, width, shell=shell, **params).double()
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return mixer.eval()
-
-
-def image(*grid, batch=2, seed=1, width=WIDTH):
-    return noise(batch, *grid, width, dtype=torch.float64, seed=seed)
 
 
 def sequences(height, width):
