@@ -34,7 +34,7 @@ OMEGA = 10.0
 """Largest rate of the first layer at the start, in turns of 2π over the nominal image, halved for two coordinates."""
 NARROW, WIDE, WIDEST = (1 / math.sqrt(-2 * math.log(value)) for value in (0.1, 0.1, 0.95))
 """σ at which the Gaussian is 0.1 a step from the centre (in steps), 0.1 and 0.95 at p = 1."""
-_VIT5 = "NVIDIA-BioNeMo/nvSubquadratic examples/vit5_imagenet/v3/gap_film_regs/TRACKER.md"
+_VIT5 = "NVIDIA-BioNeMo/nvSubquadratic gap_film_regs/TRACKER.md"
 
 
 @register(
