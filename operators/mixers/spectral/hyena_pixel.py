@@ -29,6 +29,8 @@ from operators.spectral.choice import BACKENDS
 from operators.spectral.coordinates import SineNetwork, centred, sinusoids
 
 EPS = 1e-5
+LARGEST = 1023
+"""Offsets along a side: a grid of 512 tokens a side has no more."""
 SLOW, FAST = math.log(1e-2) / 1.5, math.log(1e-2) / 0.3
 """Decay δ of the first and of the last channel, by which a filter falls to a hundredth 1.5 and 0.3 of its side away."""
 _HYENA_PIXEL = "spravil/HyenaPixel README.md"
@@ -75,7 +77,7 @@ class HyenaPixel(GatedConvolution):
             any other.
 
     Raises:
-        InputError: an even kernel, features that are no multiple of 4, a convolution that is not known.
+        InputError: an even kernel or one above 1023, features that are no multiple of 4, an unknown convolution.
     """
 
     implicit = ("places", "network", "decay", "shift", "s", "scale")
@@ -90,6 +92,7 @@ class HyenaPixel(GatedConvolution):
         norm: bool = True,
         conv: int | None = None,
     ) -> None:
+        check_number("mixer.kernel", kernel, least=1, most=LARGEST, integer=True)
         check_odd("mixer.kernel", kernel, least=1)
         check_number("mixer.features", features, least=4, most=4096, integer=True)
         check_choice("mixer.norm", norm, (True, False))

@@ -254,6 +254,7 @@ def test_the_short_convolution_belongs_to_the_published_shell(name, conv):
         ("hyena_siren", {"window": "gausian"}, r"mixer\.window='gausian' is not known: .*did you mean 'gaussian'"),
         ("hyena_siren", {"boundary": "neumann"}, r"mixer\.boundary='neumann' is not known: allowed are absorbing, per"),
         ("hyena_pixel", {"kernel": 8}, r"mixer\.kernel=8 must be odd, so that a window has a centre: 7 or 9"),
+        ("hyena_pixel", {"kernel": 100001}, r"mixer\.kernel=100001 must be an integer >= 1 and <= 1023"),
         ("hyena_pixel", {"features": 6}, r"mixer\.features=6 must be a multiple of 4: 4 or 8"),
     ],
 )
