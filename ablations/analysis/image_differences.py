@@ -33,7 +33,10 @@ DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the runs of a block got right, (arm, seed) -> image by image, and what could not be read."""
+    """What the runs of a block got right, (arm, seed) -> image by image, and what could not be read.
+
+    Runs that were tested on the same images share one array of their indices.
+    """
 
     right: Mapping[tuple[str, int], Right] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -51,7 +54,7 @@ class Predictions:
         if not runs or any(run not in self.right for run in runs):
             return math.nan
         index = self.right[runs[0]][0]
-        if any(not np.array_equal(index, self.right[run][0]) for run in runs):
+        if any(self.right[run][0] is not index for run in runs):
             return math.nan
         seeds = sorted({seed for _, seed in runs})
         scores = np.zeros((len(seeds), len(index)))
@@ -72,9 +75,11 @@ def read(block: BlockRecords, objective: Objective) -> Predictions:
     if objective.metric != METRIC:
         return Predictions()
     notes: list[str] = []
-    right = {
-        (arm, seed): of_run for arm, trials in block.arms.items() for seed, of_run in _right(trials, notes).items()
-    }
+    right: dict[tuple[str, int], Right] = {}
+    for arm, trials in block.arms.items():
+        for seed, (index, of_run) in _right(trials, notes).items():
+            known = (other for other, _ in right.values() if np.array_equal(other, index))
+            right[arm, seed] = next(known, index), of_run
     return Predictions(right, tuple(notes))
 
 

@@ -1,4 +1,4 @@
-"""`python -m tests.ablations.statistics.simulate [practices|power|looks]`: what studies say, and how often wrongly.
+"""What studies say, and how often wrongly: `python -m tests.ablations.statistics.simulate practices|power|tables|looks`.
 
 `practices` and `power` go from a table of trials to the sentence, through `summary.derive` as `python -m ablations`
 does: what a study says is read from its answer, the ends of intervals from the numbers that the answer rounds. Each row
@@ -29,17 +29,14 @@ from ablations.layout import COMPLETE, DIVERGED
 from ablations.plan import Plan
 from ablations.statistics import Observation, compare_with, fit_factorial, holm, paired_differences, t_interval
 from tests.ablations.fake_study import predictions
-from tests.ablations.statistics import simulate_looks
-from tests.ablations.statistics.simulate_looks import ARMS
+from tests.ablations.statistics import simulate_looks, simulate_tables
+from tests.ablations.statistics.simulate_tables import ARMS, IMAGES, SEEDS, SIGN, answers
 
 Table = npt.NDArray[np.float64]
-SEEDS = (3, 5, 10)
 NAMES = "abcdefghi"
 CELLS = [dict(zip("abc", levels, strict=True)) for levels in product((0, 1), repeat=3)]
-SIGN = np.array([2 * cell["a"] - 1 for cell in CELLS])
 RUN = 0.01
 """Standard deviation of a run, in accuracy."""
-IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -218,8 +215,8 @@ def one_image(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     table = np.zeros((ARMS, seeds))
     table[int(rng.integers(ARMS))] += 1 / IMAGES / RUN
     of_arm = scores(table)
-    best = max(of_arm, key=lambda arm: sum(of_arm[arm].values()))
-    before = min(each.p for each in compare_with(of_arm, best)) < 0.05
+    of_arm = dict(sorted(of_arm.items(), key=lambda row: -sum(row[1].values())))
+    before = min(each.p for each in compare_with(of_arm, next(iter(of_arm)))) < 0.05
     study = arms_layout().study(table)
     for record in study.records:
         record.metrics["test/n"] = float(IMAGES)  # type: ignore[index]
@@ -244,8 +241,7 @@ def diverging(rng: np.random.Generator, seeds: int) -> tuple[bool, bool]:
 def images(claim: str) -> Callable[[np.random.Generator, int], tuple[bool, bool]]:
     """Arms that are equal on all images of the kind, tested on 500 of them, whose error is half a run's deviation.
 
-    An image is hard for all arms by a normal deviate on the scale of log odds, and for each arm by one more; then each
-    run answers it by chance. The claim is that of a negative control, or of the largest of the effects told together:
+    The claim is that of a negative control, or of the largest of the effects told together:
     before by the interval over seeds, now by the one for other test images too.
     """
 
@@ -268,14 +264,6 @@ def images(claim: str) -> Callable[[np.random.Generator, int], tuple[bool, bool]
     return study
 
 
-def answers(rng: np.random.Generator, arms: int, seeds: int) -> npt.NDArray[np.bool_]:
-    """(arms, seeds, images) whether each run gets each image right."""
-    odds = 1.7 + rng.normal(size=IMAGES) + OF_ARM * rng.normal(size=(arms, 1, IMAGES))
-    return np.asarray(rng.random((arms, seeds, IMAGES)) < 1 / (1 + np.exp(-odds)))
-
-
-OF_ARM = 1.15
-"""Standard deviation of an arm's own difficulties of images, in log odds: their error is then half that of a run."""
 _NAMES_OF_FACTORS = [f"{name} 1 rather than 0" for name in "abc"]
 APART = "some arm told apart from the best"
 PRACTICES: Sequence[Practice] = (
@@ -297,11 +285,13 @@ PRACTICES: Sequence[Practice] = (
 )
 
 
-def practices(studies: int) -> Iterator[str]:
-    """Lines of a Markdown table: the share of studies that go wrong, before and now."""
+def practices(studies: int, rows: str = "") -> Iterator[str]:
+    """Lines of a Markdown table: the share of studies that go wrong, before and now, in rows whose name has `rows`."""
     yield f"| what people do | what is counted | {' | '.join(f'{seeds} seeds: before, now' for seeds in SEEDS)} |"
     yield "| --- | --- |" + " --- |" * len(SEEDS)
     for practice in PRACTICES:
+        if rows not in practice.name:
+            continue
         cells = []
         for seeds in SEEDS:
             rng = np.random.default_rng(seeds)
@@ -311,9 +301,9 @@ def practices(studies: int) -> Iterator[str]:
 
 
 def power(studies: int) -> Iterator[str]:
-    """Lines of a Markdown table: a planted effect that is promised to be shown with probability 0.8, and how often it is.
+    """Lines of a Markdown table: a planted effect, promised to be shown with probability 0.8, and how often it is.
 
-    The promise is what the report says of a run's true standard deviation; the effect is shown where the answer says so.
+    The promise is the report's, with a run's true standard deviation; the effect is shown where the answer says so.
     """
     yield f"| effect | {' | '.join(f'{seeds} seeds: size, shown' for seeds in SEEDS)} |"
     yield "| --- |" + " --- |" * len(SEEDS)
@@ -348,6 +338,7 @@ def promised(layout: Layout, table: Table) -> float:
 TABLES: Mapping[str, Callable[[int], Iterator[str]]] = {
     "practices": practices,
     "power": power,
+    "tables": simulate_tables.rows,
     "looks": simulate_looks.rows,
 }
 
@@ -356,8 +347,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=list(TABLES), help="which table")
     parser.add_argument("--studies", type=int, default=2000, help="studies of each cell (2000)")
+    parser.add_argument("--rows", default="", help="only rows of practices whose name has this text")
     given = parser.parse_args()
-    for line in TABLES[given.table](given.studies):
+    lines = practices(given.studies, given.rows) if given.table == "practices" else TABLES[given.table](given.studies)
+    for line in lines:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

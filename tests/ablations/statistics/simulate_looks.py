@@ -21,10 +21,10 @@ from ablations.statistics.families import family, widening
 from ablations.statistics.looks import level_at
 from ablations.statistics.variances import PRIOR, errors
 from ablations.until import Until
+from tests.ablations.statistics.simulate_tables import ARMS
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.95
-ARMS = 9
 PLANS: Sequence[Until] = (
     Until(3, 20, 3, decide=True),
     Until(3, 10, 1, decide=True),

@@ -10,9 +10,17 @@ import numpy.typing as npt
 import pytest
 from scipy import optimize, stats
 
-from ablations.statistics import image_difference, image_difference_over_seeds, mcnemar, tango_interval
+from ablations.statistics import (
+    allow_for_images,
+    error_of_images,
+    image_difference,
+    image_difference_over_seeds,
+    mcnemar,
+    tango_interval,
+)
 from ablations.statistics.images import sign_flip_p
 from operators import InputError
+from tests.ablations.statistics import simulate_tables
 
 Correct = npt.NDArray[np.bool_]
 
@@ -136,3 +144,44 @@ def test_sign_flips_of_many_images_are_near_the_normal_distribution() -> None:
     scores = np.random.default_rng(0).integers(-3, 4, size=10_000) + (np.arange(10_000) % 50 == 0)
     normal = 2 * stats.norm.sf(abs(scores.sum()) / np.sqrt(np.square(scores).sum()))
     assert sign_flip_p(scores) == pytest.approx(normal, rel=0.02)
+
+
+def test_seeds_and_images_make_up_the_variance_of_a_crossed_mean() -> None:
+    """That over 3 seeds, and what 40 images add to it, are together the variance of the mean, without bias."""
+    draw, n, images, spread = np.random.default_rng(0), 3, 40, (0.3, 2.0, 3.0)
+    of_seed, of_image, of_both = (
+        sd * draw.normal(size=(3000, *shape))
+        for sd, shape in zip(spread, ((n, 1), (1, images), (n, images)), strict=True)
+    )
+    tables = of_seed + of_image + of_both
+    over_seeds = tables.mean(axis=2).var(axis=1, ddof=1) / n
+    added = np.array([error_of_images(table) ** 2 for table in tables])
+    truth = spread[0] ** 2 / n + spread[1] ** 2 / images + spread[2] ** 2 / (n * images)
+    assert np.mean(over_seeds + added) == pytest.approx(truth, rel=0.03)
+    assert np.mean(added) == pytest.approx(spread[1] ** 2 / images, rel=0.03)
+    twice = over_seeds + tables.mean(axis=1).var(axis=1, ddof=1) / images  # the chance on each image counted twice
+    assert np.mean(twice) > 1.15 * truth
+
+
+def test_images_without_a_part_of_their_own_add_nothing() -> None:
+    alike = np.tile(np.arange(3.0)[:, None], (1, 50))
+    assert error_of_images(alike) == 0
+    assert math.isnan(error_of_images(alike[:1]))
+    assert allow_for_images(0.3, 0.0, 0.95) == pytest.approx(0.3)
+    assert allow_for_images(0.0, 1.0, 0.95) == pytest.approx(stats.norm.ppf(0.975))
+    assert allow_for_images(3.0, 1.0, 0.95, 5) == pytest.approx(math.hypot(3, stats.norm.ppf(1 - 0.05 / 10)))
+
+
+def test_intervals_hold_for_other_test_images_too() -> None:
+    """Two arms that are equal on all images, tested on 500 of them, 5 seeds; over seeds alone 88 % hold."""
+    draw, studies = np.random.default_rng(1), 600
+    inside = []
+    for _ in range(studies):
+        first, second = simulate_tables.answers(draw, 2, 5).astype(float)
+        by_seed = first.mean(axis=1) - second.mean(axis=1)
+        half = stats.t.ppf(0.975, 4) * by_seed.std(ddof=1) / math.sqrt(5)
+        both = allow_for_images(half, error_of_images(first - second), 0.95)
+        inside.append((abs(by_seed.mean()) <= half, abs(by_seed.mean()) <= both))
+    over_seeds, over_both = np.mean(inside, axis=0)
+    assert over_seeds < 0.91
+    assert 0.93 <= over_both <= 0.975
