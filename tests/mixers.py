@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ with float32 inside, with an option group, with nothing to learn.
 """
 
 
-def every_mixer(but: tuple[str, ...] = ()) -> list[Any]:
+def every_mixer(but: Sequence[str] = ()) -> list[Any]:
     """Parameters of a test, one for each mixer; all that are not in `KINDS` are slow."""
     names = [name for name in operators.names() if name not in but]
     return [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in names]

@@ -15,11 +15,13 @@ from models import MixerSpec
 from operators import InputError
 from operators.testing.checks import assert_close, assert_differs
 from operators.testing.counter import count_macs
+from tests.mixers import every_mixer
 
 SIZE = {"image_size": (16, 24), "in_channels": 3, "num_classes": 5}
 COND = MixerSpec("pde_ssm", {"condition": "cond", "groups": 4})
 HYBRID = [MixerSpec("conv", {"kernel": 3}), COND, MixerSpec("attention", {"heads": 2}, shell="published")]
-ARMS = [*operators.names(), "conditioned", "hybrid"]
+ARMS = [*every_mixer(), "conditioned", "hybrid"]
+RESIZABLE = [*every_mixer(but=operators.names(fixed_grid=True)), "conditioned", "hybrid"]
 
 
 def dit(mixers: object = "attention", **options: object) -> models.DiffusionTransformer:
@@ -97,7 +99,7 @@ def test_images_keep_their_places() -> None:
     assert difference.sum() == 3 * 16
 
 
-@pytest.mark.parametrize("mixers", [name for name in ARMS if name != "random"])
+@pytest.mark.parametrize("mixers", RESIZABLE)
 @pytest.mark.parametrize("positions", ["sincos", "learned"])
 def test_other_resolutions(mixers: str, positions: str) -> None:
     model = awake(mixers, positions=positions)
@@ -308,7 +310,7 @@ def test_bad_input_is_named_in_one_line(wrong: dict[str, object], message: str) 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("mixers", operators.names())
+@pytest.mark.parametrize("mixers", every_mixer())
 def test_the_trunk_is_the_same_whatever_the_mixer(mixers: str) -> None:
     def trunk(model: models.DiffusionTransformer) -> dict[str, Tensor]:
         return {name: value for name, value in model.state_dict().items() if ".mixer." not in name}

@@ -14,6 +14,7 @@ from models import MixerSpec
 from operators import InputError
 from operators.testing.checks import assert_close, assert_differs
 from operators.testing.counter import count_macs
+from tests.mixers import every_mixer
 
 SIZE = {"image_size": (16, 24), "in_channels": 3, "num_classes": 5}
 HYBRID = [
@@ -26,10 +27,6 @@ HYBRID = [
 def vit(mixers: object = "attention", **options: object) -> models.VisionTransformer:
     spec = MixerSpec(mixers) if isinstance(mixers, str) else mixers
     return models.create("vit_nano", mixers=spec, **{**SIZE, "dim": 32, "depth": 2, "positions": "sincos", **options})
-
-
-def resizable() -> list[str]:
-    return [name for name in operators.names() if not operators.describe(name).fixed_grid]
 
 
 @pytest.mark.parametrize("mixer", operators.names())
@@ -48,7 +45,7 @@ def test_every_mixer_learns_with_every_parameter(mixer: str, options: dict[str, 
     assert model(images).shape == (4, 5)
 
 
-@pytest.mark.parametrize("mixer", resizable())
+@pytest.mark.parametrize("mixer", every_mixer(but=operators.names(fixed_grid=True)))
 @pytest.mark.parametrize("positions", ["sincos", "learned", "none"])
 def test_other_resolutions(mixer: str, positions: str) -> None:
     model = vit(mixer, positions=positions).eval()
@@ -136,7 +133,7 @@ def test_mixers_get_the_nominal_grid() -> None:
         vit("random")(torch.zeros(1, 3, 32, 48))
 
 
-@pytest.mark.parametrize("mixer", operators.names())
+@pytest.mark.parametrize("mixer", every_mixer())
 def test_no_weight_decay_names_parameters_of_the_model(mixer: str) -> None:
     model = vit(mixer, positions="learned")
     wishes = {f"blocks.{i}.mixer.{name}" for i in range(2) for name in model.mixers[i].no_weight_decay()}
@@ -145,7 +142,7 @@ def test_no_weight_decay_names_parameters_of_the_model(mixer: str) -> None:
     assert vit(mixer, positions="sincos").no_weight_decay() == wishes
 
 
-@pytest.mark.parametrize("mixers", [*operators.names(), HYBRID], ids=[*operators.names(), "hybrid"])
+@pytest.mark.parametrize("mixers", [*every_mixer(), pytest.param(HYBRID, id="hybrid")])
 def test_cost_agrees_with_a_counter_that_watches(mixers: object) -> None:
     model = vit(mixers, depth=3, positions="learned").eval()
     cost = model.cost()
