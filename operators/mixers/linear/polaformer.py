@@ -115,7 +115,7 @@ class PolaFormer(QueryKeyCore):
         return self.positions is None and self.local is None
 
     def queries_keys(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps q and k (B, heads, N, d) in at least float32, with positions, over their scales.
+        """Maps q and k (B, heads, N, d) in at least float32, with positions and without their scales.
 
         Raises:
             InputError: another grid than the one of the positions.
@@ -124,30 +124,32 @@ class PolaFormer(QueryKeyCore):
         if self.positions is not None:
             if self.positions.shape[:2] != x.shape[1:3]:
                 raise InputError(f"mixer.positions are for {self.site.grid} tokens, not for {tuple(x.shape[1:3])}")
-            k = k + self._by_head(self.positions.flatten(0, 1)).to(k.dtype)
-        scale = F.softplus(self._by_head(self.scale[None]).to(q.dtype))
-        return q / scale, k / scale
+            by_head = self.positions.flatten(0, 1).unflatten(-1, (self.heads, self.head_width)).transpose(0, 1)
+            k = k + by_head.to(k.dtype)
+        return q, k
 
-    def _by_head(self, channels: Tensor) -> Tensor:
-        """(heads, N, d) of (N, D)."""
-        return channels.unflatten(-1, (self.heads, self.head_width)).transpose(0, 1)
+    def _logs(self, features: Tensor) -> Tensor:
+        """log(|x| / softplus(s))^p of features x, which are q or k (B, heads, N, d)."""
+        power = 1 + self.alpha * torch.sigmoid(self.power.to(features.dtype)[:, None])
+        scale = F.softplus(self.scale.to(features.dtype)).view_as(power)
+        size = features.abs().clamp(min=torch.finfo(features.dtype).tiny)
+        return torch.addcmul(-power * scale.log(), power, size.log())
 
     def parts(self, features: Tensor) -> Tensor:
-        """[ReLU(x)^p | ReLU(−x)^p], (B, heads, N, 2 d), of q or k (B, heads, N, d)."""
-        power = 1 + self.alpha * torch.sigmoid(self.power.to(features.dtype))
-        size = features.abs() ** power[:, None]
-        return torch.cat([torch.where(features > 0, size, 0), torch.where(features < 0, size, 0)], dim=-1)
+        """[ReLU(x)^p | ReLU(−x)^p] of x = q or k over its scale, (B, heads, N, 2 d), from q or k (B, heads, N, d)."""
+        return _by_sign(features, self._logs(features).exp())
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
-        q, k = self.parts(q), self.parts(k)
-        # Divided by the greatest of a query and of all keys, high powers stay within float32 and weights as they are.
-        most_q = q.detach().amax(-1, keepdim=True).clamp(min=1)
-        most_k = k.detach().amax((-2, -1), keepdim=True).clamp(min=1)
-        q, k, eps = q / most_q, k / most_k, (EPS / most_q / most_k).clamp(min=LEAST)
+        log_q, log_k = self._logs(q), self._logs(k)
+        # Over the greatest of a query and of all keys, high powers stay within float32, and weights are as they were.
+        most_q = log_q.detach().amax(-1, keepdim=True).clamp(min=0)
+        most_k = log_k.detach().amax((-2, -1), keepdim=True).clamp(min=0)
+        q, k = _by_sign(q, (log_q - most_q).exp()), _by_sign(k, (log_k - most_k).exp())
         same, opposite = (k.mT @ v / k.shape[-2]).chunk(2, dim=-1)
-        y = q @ torch.cat([same, _exchanged(opposite)], dim=-1)
         mean = k.mean(-2)[..., None]
-        mass = q @ torch.cat([mean, _exchanged(mean)], dim=-1) + eps
+        state = torch.cat([same, _exchanged(opposite), mean, _exchanged(mean)], dim=-1)
+        y, mass = (q @ state).split([self.head_width, 2], dim=-1)
+        mass = mass + (EPS * (-most_q - most_k).exp()).clamp(min=LEAST)
         return (y.unflatten(-1, (2, -1)) / mass[..., None]).flatten(-2)
 
     def mix_cost(self, tokens: int) -> Cost:
@@ -168,6 +170,11 @@ class PolaFormer(QueryKeyCore):
                 "same": reference.averaging_map(q, k, EPS),
                 "opposite": reference.averaging_map(q, exchanged, EPS),
             }
+
+
+def _by_sign(features: Tensor, size: Tensor) -> Tensor:
+    """[size where features are positive | size where they are negative], zero elsewhere, (…, 2 d)."""
+    return torch.cat([torch.where(features > 0, size, 0), torch.where(features < 0, size, 0)], dim=-1)
 
 
 def _exchanged(rows: Tensor) -> Tensor:

@@ -59,9 +59,11 @@ def test_published_mixer_has_as_many_parameters_as_the_released_module():
 def test_at_power_one_the_maps_are_parts_of_the_plain_products():
     """same − opposite is q · k, and same + opposite is |q| · |k|, before their rows are normalised."""
     mixer, x = bare(NAME, heads=2, alpha=0), image(3, 5)
+    scale = F.softplus(mixer.core.scale).view(2, 1, 8)
     q, k = mixer.core.queries_keys(x, x)
     plus_minus = [mixer.core.parts(part) for part in (q, k, -k)]
     same, opposite = (plus_minus[0] @ keys.mT for keys in plus_minus[1:])
+    q, k = q / scale, k / scale
     assert_close(same - opposite, q @ k.mT, 1e-13, "difference")
     assert_close(same + opposite, q.abs() @ k.abs().mT, 1e-13, "sum")
     shown = mixer.inspect(x)
@@ -95,13 +97,12 @@ def test_opposite_queries_exchange_the_maps_and_their_size_does_not_matter():
 def test_starts_as_published():
     core = operators.create(NAME, 16, heads=2).core
     x = torch.tensor([-2.0, 0.5]).repeat(8)[None, None, None]
-    softplus_of_zero = torch.tensor(2.0).log()
     with torch.no_grad():
         core.qk.weight.copy_(torch.eye(16).repeat(2, 1))
         q, _ = core.queries_keys(x, x)
         parts = core.parts(q)
-    assert_close(q[0, 0, 0], x[0, 0, 0, :8] / softplus_of_zero, 1e-6, "scaled queries")
-    expected = torch.cat([q[0, 0, 0].clamp(min=0) ** 3, (-q[0, 0, 0]).clamp(min=0) ** 3])
+    scaled = x[0, 0, 0, :8] / torch.tensor(2.0).log()
+    expected = torch.cat([scaled.clamp(min=0) ** 3, (-scaled).clamp(min=0) ** 3])
     assert_close(parts[0, 0, 0], expected, 1e-6, "parts of q")
     assert operators.create(NAME, 16).no_weight_decay() == {"core.scale", "core.power"}
 

@@ -125,6 +125,7 @@ def polaformer_of_power_one_is_the_absolute_product_for_equal_halves():
     mixer, x = bare("polaformer", heads=1, alpha=0), image()
     x = x[..., :4].repeat(1, 1, 1, 2)
     with torch.no_grad():
+        mixer.core.scale.zero_()
         q, k = (part[:, 0] for part in mixer.core.queries_keys(x, x))
     same, opposite = run(mixer, x).flatten(1, 2).chunk(2, dim=-1)
     products, absolute = q @ k.mT, q.abs() @ k.abs().mT
