@@ -127,6 +127,10 @@ def _scan(out: Any, u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> float:
     return scan_macs(batch, length, channels, A.shape[1])
 
 
+def _lines(_out: Any, source: Tensor, *_: Any) -> float:
+    return 4 * source.numel()
+
+
 def _separable(out: Tensor, u: Tensor, rows: Tensor, columns: Tensor, *_: Any) -> float:
     return rows.shape[0] * u.numel() * (rows.shape[1] + columns.shape[1])
 
@@ -167,6 +171,7 @@ FORMULAS: dict[str, Formula] = {
     "operator_zoo::separable_fwd": _separable,
     "operator_zoo::separable_matrices_fwd": _matrices,
     "operator_zoo::filter_fwd": _filter,
+    "operator_zoo::line_scan_fwd": _lines,
     "operator_zoo::gated_norm_fwd": _elementwise,
 }
 """What is counted, by `namespace::operator`. A mixer with an operator of its own adds an entry."""

@@ -88,10 +88,11 @@ def test_gradients_with_a_tangent_do_not_lose_it():
 def test_every_custom_operator_refuses_forward_mode():
     """Torch drops tangents at each of them; `CpuOp` asks, and there is no other way to an operator of the zoo."""
     from operators.pde import filter_op, matrices_op, separable_op
+    from operators.scan import lines
     from operators.scan import ops as scan_ops
 
     gated_norm = sys.modules["operators.shell.gated_norm"]
-    ops = [module.OP for module in (gated_norm, scan_ops, separable_op, filter_op, matrices_op)]
+    ops = [module.OP for module in (gated_norm, scan_ops, lines, separable_op, filter_op, matrices_op)]
     names = {
         name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "operator_zoo" in name
     }
