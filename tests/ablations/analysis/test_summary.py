@@ -245,7 +245,7 @@ def test_test_images_are_told_apart(tmp_path: Path) -> None:
 
 
 def of_two_kinds(path: Path, *, by_chance: bool = False) -> FakeStudy:
-    """Two arms, the second right on 20 of 400 images more: each on its own, at all seeds but for three, or by chance."""
+    """Two arms, the second right on 20 of 400 images more: on images of its own but for three, or by chance."""
     draw, images = np.random.default_rng(0), 400
     fake = simple(path, {"a": [0.0] * 3, "b": [0.0] * 3})
     own = [draw.permutation(images) < 300 + 20 * arm for arm in range(2)]

@@ -1,4 +1,4 @@
-"""What studies say, and how often wrongly: `python -m tests.ablations.statistics.simulate practices|power|tables|looks`.
+"""What studies say, and how often wrongly: `python -m tests.ablations.statistics.simulate TABLE`.
 
 `practices` and `power` go from a table of trials to the sentence, through `summary.derive` as `python -m ablations`
 does: what a study says is read from its answer, the ends of intervals from the numbers that the answer rounds. Each row
