@@ -25,6 +25,8 @@ METRIC = "test/accuracy"
 NOTICED = 1.08
 """Factor by which the error of the test images has to widen an interval to be told in the answer: below it a 95 %
 interval over seeds still holds for 93 % of other test sets (1.96 / 1.08 standard errors)."""
+ROUNDING = 1e-9
+"""Relative to the largest weight of a contrast: a run with a smaller one has no part in it."""
 Right = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """Indices of the test images, and which of them the model gets right."""
 DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
@@ -50,7 +52,8 @@ class Predictions:
 
         It is nan where a run of these has no predictions, or they were tested on different images.
         """
-        runs = [run for run, weight in weights.items() if weight]
+        largest = max(map(abs, weights.values()), default=0.0)
+        runs = [run for run, weight in weights.items() if abs(weight) > ROUNDING * largest]
         if not runs or any(run not in self.right for run in runs):
             return math.nan
         index = self.right[runs[0]][0]
