@@ -41,7 +41,7 @@ from operators.shell.spec import ShellSpec
         source="arXiv 2407.09941; goombalab/hydra hydra/modules/hydra.py at 55bef74",
         year=2024,
         equation="y_t = SSD(v)_{t-1} + rev SSD(rev v)_{t+1} + (D + W_D v_t) v_t",
-        code="goombalab/hydra at 55bef74: outputs and gradients within 9e-16 (relative RMS, float64)",
+        code="goombalab/hydra at 55bef74: outputs and gradients within 2e-15 (relative RMS, float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,

@@ -101,7 +101,7 @@ class LevelBranch(DualityBranch):
         source="arXiv 2506.04761, section 3; HanGuo97/log-linear-attention at 7f86441",
         year=2025,
         equation="y_t = Σ_{s≤t} λ_t^(l) a_{s+1} ⋯ a_t (C_t·B_s) Δ_s v_s + D v_t, l = bits of t xor s; mean over orders",
-        code="fla-org/flash-linear-attention at bc3b101: outputs and gradients within 1e-14 (relative RMS, float64)",
+        code="fla-org/flash-linear-attention at bc3b101: outputs and gradients within 1e-13 (relative RMS, float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,

@@ -110,7 +110,7 @@ class DualityBranch(Recurrence):
         source="arXiv 2405.21060, section 6; state-spaces/mamba modules/mamba2_simple.py, ssd_minimal.py at e9594ce",
         year=2024,
         equation="h_t = a_t h_{t-1} + Δ_t B_t v_tᵀ, y_t = h_tᵀ C_t + D v_t, a_t = exp(Δ_t A); mean over orders",
-        code="state-spaces/mamba at e9594ce: outputs and gradients within 1e-15 (relative RMS, float64)",
+        code="state-spaces/mamba at e9594ce: outputs and gradients within 1e-14 (relative RMS, float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,

@@ -53,7 +53,7 @@ _LION = "LIONS-EPFL/LION README.md"
         source="arXiv 2502.16249; LIONS-EPFL/LION img_classification/lion/models_lion.py at 32a0136",
         year=2025,
         equation="y_i = Σ_j φ(q_i)·φ(k_j) M_ij v_j / Σ_j φ(q_i)·φ(k_j) M_ij, M_ij = λ^|i − j| along an order (d)",
-        code="LIONS-EPFL/LION at 32a0136: outputs and gradients within 5e-15 (relative RMS, float64)",
+        code="LIONS-EPFL/LION at 32a0136: outputs and gradients within 1e-14 (relative RMS, float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,
