@@ -99,7 +99,9 @@ class LineScanOp(CpuOp):
             g.addcmul_(middle, after)
             g[:, :-1].addcmul_(left[:, 1:], after[:, 1:])
             g[:, 1:].addcmul_(right[:, :-1], after[:, :-1])
-        grad_gates = torch.zeros_like(gates, memory_format=torch.contiguous_format)
+        grad_gates = torch.empty_like(gates, memory_format=torch.contiguous_format)
+        grad_gates[:, order[0]] = 0
+        grad_gates[0, :, :, 0] = grad_gates[2, :, :, -1] = 0
         to, of = (slice(None, -1), slice(1, None)) if reverse else (slice(1, None), slice(None, -1))
         torch.mul(total[to, :, 1:], lines[of, :, :-1], out=grad_gates[0, to, :, 1:])
         torch.mul(total[to], lines[of], out=grad_gates[1, to])

@@ -36,7 +36,7 @@ def core(mixer: operators.Mixer) -> GSPN:
 def plain(mixer: operators.Mixer, x: Tensor) -> Tensor:
     """The definition by loops over directions, lines and pixels; each direction in a frame of its own."""
     own, total = core(mixer), torch.zeros_like(x)
-    maps = (x @ own.down.weight.mT @ own.up.weight.mT).unflatten(-1, (6, 4, WIDTH))
+    maps = (x @ own.down.weight.mT @ own.up.weight.mT).unflatten(-1, (4, 6, WIDTH)).transpose(-3, -2)
     for direction in range(4):
 
         def turned(tensor: Tensor, direction: int = direction) -> Tensor:

@@ -24,17 +24,15 @@ def vheat_with_one_diffusivity_is_neumann_diffusion() -> None:
 
 def gspn_with_equal_weights_is_binomial_diffusion_by_line() -> None:
     """G = 0: away from the ends of a line each step averages three neighbours, as explicit diffusion with K = 1/3."""
-    mixer = operators.create("gspn", 1, rank=1, shell=operators.BARE).double()
-    x = noise(1, 9, 3, 1, dtype=torch.float64)
-    x[:, :, 1:] = 0
-    x[:, :2] = x[:, -2:] = 0
+    mixer = operators.create("gspn", 2, rank=1, shell=operators.BARE).double()
+    x = noise(1, 9, 3, 2, dtype=torch.float64)
+    x[..., 1] = 1  # from which λ and c are made
+    x[:, :, 1:, 0] = 0
+    x[:, [0, 1, -2, -1], :, 0] = 0
     with torch.no_grad():
-        mixer.core.down.weight.fill_(0)
-        mixer.core.up.weight.fill_(0)
-        maps = torch.zeros(6, 4, 1, dtype=torch.float64)
-        maps[3:5, 0] = 1  # the source and the read of the scan to the right
-
-        mixer.core.up.forward = lambda code: maps.flatten().expand(*code.shape[:-1], -1)
+        mixer.core.down.weight.copy_(torch.tensor([[0.0, 1.0]]))
+        mixer.core.up.weight.zero_()
+        mixer.core.up.weight.view(4, 6, 2)[0, 3:5, 0] = 1
         mixer.core.merge.copy_(torch.tensor([1.0, 0, 0, 0]))
     h = x[0, :, 0, 0]
     for column in (1, 2):
