@@ -56,11 +56,15 @@ class Contract:
     @classmethod
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
         if "case" in metafunc.fixturenames:
-            # Compiling takes seconds, and tells little more in another shell.
-            long = metafunc.function.__name__ == "test_compile"
-            marks = [pytest.mark.slow if long and case.shell != "common" else () for case in cls.cases]
+            name = metafunc.function.__name__
+            marks = [pytest.mark.slow if cls.is_slow(name, case) else () for case in cls.cases]
             cases = [pytest.param(case, marks=mark) for case, mark in zip(cls.cases, marks, strict=True)]
             metafunc.parametrize("case", cases, ids=[str(case) for case in cls.cases])
+
+    @classmethod
+    def is_slow(cls, test: str, case: Case) -> bool:
+        """Whether a test of a case is slow: compiling takes seconds, and tells little in another shell."""
+        return test == "test_compile" and case.shell != "common"
 
     @pytest.fixture(autouse=True)
     def _exemption(self, request: pytest.FixtureRequest, case: Case) -> None:

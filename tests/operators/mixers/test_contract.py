@@ -6,10 +6,16 @@ import operators
 from operators.testing.cases import Case, shells
 from operators.testing.contract import Contract, MixerContract
 from operators.testing.properties import CardContract
+from tests.mixers import KINDS
 
 
 class TestEveryMixer(MixerContract):
     cases = tuple(Case(name, shell) for name in operators.names() for shell in shells(name))
+
+    @classmethod
+    def is_slow(cls, test: str, case: Case) -> bool:
+        """Compiling is slow, except for a mixer of each kind."""
+        return super().is_slow(test, case) or (test == "test_compile" and case.name not in KINDS)
 
 
 class TestOtherParameters(MixerContract):
