@@ -110,7 +110,7 @@ def test_the_page_tells_all_that_it_should(terms: Path) -> None:
     summary = json.loads((terms / "summary.json").read_text())
     said = [summary["question"], summary["answer"], *summary["notes"], "Block initial", "Block constant"]
     said += ["Effects on test accuracy", "Arms", "Interactions", "Learning curves", "Provenance", fake_study.REVISION]
-    said += ["Uncertainty from the test images, apart", "Power: how many seeds", "untuned", "1 diverged"]
+    said += ["Uncertainty from the test images", "Power: how many seeds", "untuned", "1 diverged"]
     for line in said:
         assert line in text, line
     for block in summary["blocks"]:
