@@ -257,8 +257,8 @@ def _chosen_once(study: Study, tried: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     return [
         f"each arm's {tuning.key} was chosen once, at seed {tuning.seed}: the luck of that choice is part of every "
-        "difference and of no interval. Where a wrong one costs two standard deviations of a run, equal arms are then told "
-        "apart in 48 % of studies with three seeds and in 98 % with ten, where 5 % are promised "
+        "difference and of no interval. Where a wrong one costs two standard deviations of a run, equal arms are told "
+        "apart in 48 % of the studies with three seeds and in 98 % with ten, where 5 % are promised "
         "(docs/results/statistics.md); without tuning.once the choice is made inside each seed"
     ]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_number
+from operators.mixers.positions import axial_angles
 
 HEAD_WIDTH = 64
 ROPE_BASE = 100.0
@@ -40,8 +41,7 @@ def rope_angles(*grid: int, head_width: int, device: torch.device, dtype: torch.
     """
     share = head_width // (2 * len(grid))
     frequency = ROPE_BASE ** (-torch.arange(share, device=device, dtype=dtype) / share)
-    places = torch.meshgrid(*(torch.arange(side, device=device, dtype=dtype) for side in grid), indexing="ij")
-    return torch.cat([place.flatten()[:, None] * frequency for place in places], dim=-1)
+    return axial_angles(*grid, frequency=frequency)
 
 
 def rotate(q: Tensor, angles: Tensor) -> Tensor:

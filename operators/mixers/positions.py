@@ -9,12 +9,11 @@ from operators.cost import Cost
 from operators.errors import check_choice
 
 
-def axial_angles(height: int, width: int, frequency: Tensor) -> Tensor:
-    """Angles (H·W, 2 f): the row times each of the f frequencies, then the column times each of them."""
-    rows = torch.arange(height, device=frequency.device, dtype=frequency.dtype)[:, None, None] * frequency
-    columns = torch.arange(width, device=frequency.device, dtype=frequency.dtype)[None, :, None] * frequency
-    shape = (height, width, len(frequency))
-    return torch.cat([rows.expand(shape), columns.expand(shape)], dim=-1).flatten(0, 1)
+def axial_angles(*grid: int, frequency: Tensor) -> Tensor:
+    """Angles (tokens, axes · f): places along the first axis times each of f frequencies, then along the next."""
+    sides = (torch.arange(side, device=frequency.device, dtype=frequency.dtype) for side in grid)
+    places = torch.meshgrid(*sides, indexing="ij")
+    return torch.cat([place.flatten()[:, None] * frequency for place in places], dim=-1)
 
 
 def turn(features: Tensor, angles: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class MLLA(QueryKeyCore):
             return q, k
         quarter = self.site.width // 4
         frequency = BASE ** (-torch.arange(quarter, device=q.device, dtype=q.dtype) / quarter)
-        angles = axial_angles(*grid, frequency).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        angles = axial_angles(*grid, frequency=frequency).unflatten(-1, (self.heads, -1)).transpose(0, 1)
         return turn(q, angles), turn(k, angles)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -105,7 +105,7 @@ class RALA(QueryKeyCore):
         if not self.rope:
             return q, k
         steps = torch.linspace(0, 1, self.head_width // 4, device=q.device, dtype=q.dtype)
-        angles = axial_angles(*grid, BASE**-steps)
+        angles = axial_angles(*grid, frequency=BASE**-steps)
         return turn(q, angles), turn(k, angles)
 
     def _features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
