@@ -296,7 +296,9 @@ def _check_given(plan: Plan, given: Sequence[str]) -> None:
                 raise InputError(f"{text} cannot be set here: {reason}")
 
 
+@lru_cache(maxsize=4096)
 def _parse(text: str) -> Override:
+    """The override, which is not to be changed: the arms of a study repeat few texts thousands of times."""
     try:
         return parse([text])[0]
     except REFUSALS as error:

@@ -14,6 +14,7 @@ from operators import BARE, InputError, Mixer
 from operators.pictures import impulse_response, receptive_field, spectrum
 from operators.scan import orders
 from operators.testing.checks import assert_close, assert_differs
+from tests.mixers import every_mixer
 
 GRID = (7, 10)
 CENTRE = (3, 5)
@@ -150,7 +151,7 @@ def test_conditioned_mixers_are_given_cond() -> None:
         impulse_response(mixer, GRID)
 
 
-@pytest.mark.parametrize("name", operators.names())
+@pytest.mark.parametrize("name", every_mixer())
 @pytest.mark.parametrize("shell", [BARE, "common"], ids=["bare", "common"])
 def test_every_mixer_has_pictures(name: str, shell: object) -> None:
     torch.set_default_dtype(torch.float32)

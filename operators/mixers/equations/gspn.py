@@ -110,7 +110,7 @@ class GSPN(Core):
             # The merge's number is one of c and d.
             scale = torch.cat([self.merge.new_ones(4), self.merge[direction].expand(2)])[:, None, None]
             made = torch.bmm(code.flatten(0, 2).expand(6, -1, -1), (weights[direction] * scale).mT)
-            logits, *rest = made.to(wide(made.dtype)).view(6, *code.shape[:3], -1).split([3, 1, 1, 1])
+            logits, *rest = made.to(wide(made.dtype)).view(6, *code.shape[:3], self.site.width).split([3, 1, 1, 1])
             maps.append((logits, *(each[0] for each in rest)))
         return maps
 

@@ -15,6 +15,7 @@ from tasks.config import schema
 from tasks.config.composition import compose
 from tasks.config.schema import mixer_specs, parse
 from tasks.config.training import LoggerConfig, OptimizerConfig, TrainerConfig
+from tests.mixers import every_mixer
 
 CONF = Path(conf.__file__).parent
 SHELL = {"name": "common"}
@@ -72,7 +73,7 @@ def test_every_option_composes_and_is_named_after_its_file(group: str, monkeypat
         assert config[group].get("name", option) == option
 
 
-@pytest.mark.parametrize("mixer", [*operators.names(), "hybrid"])
+@pytest.mark.parametrize("mixer", [*every_mixer(), "hybrid"])
 def test_pde_exists_exactly_with_pde_layers(mixer: str) -> None:
     assert ("pde" in compose([f"mixer={mixer}"])) == (mixer in ("pde_ssm", "hybrid"))
 
