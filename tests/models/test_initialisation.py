@@ -10,6 +10,7 @@ import operators
 from operators import InputError
 from operators.testing.cases import shells
 from operators.testing.checks import assert_close
+from tests.mixers import every_mixer
 
 SIZE = {"image_size": (16, 16), "in_channels": 3, "num_classes": 5}
 
@@ -133,7 +134,7 @@ def test_a_bad_seed_is_refused(seed: object) -> None:
         vit(seed=seed)
 
 
-@pytest.mark.parametrize("mixer", operators.names())
+@pytest.mark.parametrize("mixer", every_mixer())
 def test_the_meta_device(mixer: str) -> None:
     with torch.device("meta"):
         model = vit(mixer, positions="sincos")

@@ -9,6 +9,7 @@ import models
 import operators
 from models import match, targets
 from operators import InputError
+from tests.mixers import every_mixer
 
 LARGE = "fno"
 """Has a matrix for each low wave: no width of the other layers brings it down to a small budget."""
@@ -20,7 +21,7 @@ def create(preset: str, mixer: str, **more: Any) -> models.Trunk:
 
 
 @pytest.mark.parametrize("preset", ["vit_nano", "dit_nano"])
-@pytest.mark.parametrize("mixer", [name for name in operators.names() if name != LARGE])
+@pytest.mark.parametrize("mixer", every_mixer(but=[LARGE]))
 def test_every_mixer_meets_a_budget_by_the_width_alone(preset: str, mixer: str) -> None:
     wanted = {"vit_nano": {"params": "130K"}, "dit_nano": {"macs": "20M"}}[preset]
     with torch.device("meta"):
@@ -135,7 +136,7 @@ def test_width_beside_a_budget_has_to_meet_it() -> None:
         create("vit_nano", "pool", match={"params": "220K"}, hidden=100)
 
 
-STATEFUL = [name for name in operators.names() if operators.describe(name).state_param]
+STATEFUL = every_mixer(but=operators.names(state_param=None))
 
 
 def test_a_mixer_above_the_budget_is_refused() -> None:

@@ -23,7 +23,7 @@ def show(capsys, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
 def test_every_mixer_is_listed_with_whole_words(show, columns):
     status, out, err = show(columns=columns)
     assert (status, err) == (0, "")
@@ -94,7 +94,7 @@ def test_a_mixer_that_cannot_be_made_for_the_example_says_so(show, monkeypatch, 
     assert f"pool no cost for the example: {reason}" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", operators.names())
 def test_a_card_is_shown_whole(show, name, columns):
     status, out, err = show("describe", name, columns=columns)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import operators
 from operators import response
 from operators.pictures import impulse_response
 from operators.testing.checks import assert_close
+from tests.mixers import every_mixer
 
 
 def test_shades_are_a_factor_apart() -> None:
@@ -19,7 +19,7 @@ def test_nothing_is_blank() -> None:
     assert response.as_text(torch.zeros(2, 3)) == "\n".join([" " * 6] * 2)
 
 
-@pytest.mark.parametrize("name", operators.names())
+@pytest.mark.parametrize("name", every_mixer())
 def test_every_mixer_responds_and_leaves_the_global_generator(name: str) -> None:
     before = torch.get_rng_state()
     mixer, kernel = response.respond(name)

@@ -14,8 +14,9 @@ class TestEveryMixer(MixerContract):
 
     @classmethod
     def is_slow(cls, test: str, case: Case) -> bool:
-        """Compiling is slow, except for a mixer of each kind."""
-        return super().is_slow(test, case) or (test == "test_compile" and case.name not in KINDS)
+        """Compiling is slow, and so are all tests in the bare shell, except for a mixer of each kind."""
+        long = test == "test_compile" or case.shell == operators.BARE
+        return super().is_slow(test, case) or (long and case.name not in KINDS)
 
 
 class TestOtherParameters(MixerContract):
