@@ -39,7 +39,7 @@ from operators.scan import orders as scan_orders
 from operators.shell.spec import ShellSpec
 
 SLOWEST = 1e-4
-"""Least rate −A."""
+"""Least rate −A that a token may set for a head, so that every state fades."""
 EPS = 1e-5
 
 
