@@ -1,8 +1,9 @@
-"""Log-linear attention as it is written down: loops over pairs of tokens, differentiated by autograd."""
+"""Log-linear attention as it is written down: a loop over tokens, differentiated by autograd."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -12,9 +13,8 @@ def log_linear(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, scales: Tenso
     q, k = (shared.repeat_interleave(heads // groups, dim=2) for shared in (q, k))
     outputs = []
     for t in range(v.shape[1]):
-        total = torch.zeros_like(v[:, 0])
-        for s in range(t + 1):
-            kept = log_decay[:, s + 1 : t + 1].sum(1).exp() * (q[:, t] * k[:, s]).sum(-1)
-            total = total + (scales[:, t, :, (t ^ s).bit_length()] * kept)[..., None] * v[:, s]
-        outputs.append(total)
+        since = F.pad(log_decay[:, 1 : t + 1].flip(1).cumsum(1).flip(1), (0, 0, 0, 1))
+        levels = [(t ^ s).bit_length() for s in range(t + 1)]
+        kept = scales[:, t, :, levels].mT * since.exp() * (q[:, t, None] * k[:, : t + 1]).sum(-1)
+        outputs.append((kept[..., None] * v[:, : t + 1]).sum(1))
     return torch.stack(outputs, dim=1)
