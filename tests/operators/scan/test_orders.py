@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -28,7 +30,10 @@ def image(*grid, width=3, batch=2, requires_grad=False):
     return torch.randn(batch, *grid, width, dtype=torch.float64, requires_grad=requires_grad)
 
 
-@pytest.mark.parametrize("name", [*orders.names(), "window_1", "window_3", "window_100_r"])
+NUMBERED = ["window_1", "window_3", "window_100_r", "window_snake_2", "atrous_3", "atrous_50", "random_7"]
+
+
+@pytest.mark.parametrize("name", [*orders.names(), *NUMBERED])
 def test_each_order_visits_every_token_once_and_has_its_inverse(name):
     for grid in GRIDS:
         tokens, back = order(name, *grid), orders.inverse(name, *grid)
@@ -37,6 +42,19 @@ def test_each_order_visits_every_token_once_and_has_its_inverse(name):
         assert torch.equal(tokens.sort().values, everyone), grid
         assert torch.equal(tokens[back], everyone), grid
         assert torch.equal(back[tokens], everyone), grid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in [*orders.names(), *NUMBERED] if not name.endswith("_r")])
+def test_each_order_is_a_permutation_of_every_grid_up_to_17(name):
+    for grid in itertools.product(range(1, 18), repeat=2):
+        tokens, everyone = order(name, *grid), torch.arange(grid[0] * grid[1])
+        assert torch.equal(tokens.sort().values, everyone), grid
+        assert torch.equal(tokens[orders.inverse(name, *grid)], everyone), grid
+        if name.startswith(("snake", "zigzag", "spiral")):
+            assert (steps(name, *grid) == 1).all(), grid
+        if name.startswith("diag"):
+            assert (steps(name, *grid) <= 2).all(), grid
 
 
 @pytest.mark.parametrize("name", [name for name in orders.names() if not name.endswith("_r")])
@@ -64,6 +82,10 @@ def test_orders_that_are_drawn_here():
         "spiral_mirror": [[3, 2, 1, 0], [4, 11, 10, 9], [5, 6, 7, 8]],
         "window_2": [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 10, 11]],
         "window_3": [[0, 1, 2, 9], [3, 4, 5, 10], [6, 7, 8, 11]],
+        "window_snake_2": [[0, 1, 4, 5], [3, 2, 7, 6], [10, 11, 8, 9]],
+        "atrous_2": [[0, 4, 1, 5], [8, 10, 9, 11], [2, 6, 3, 7]],
+        "morton": [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 10, 11]],
+        "bit_reversal": [[0, 6, 3, 9], [2, 8, 5, 11], [1, 7, 4, 10]],
     }
     for name, picture in drawn.items():
         assert orders.inverse(name, 3, 4).view(3, 4).tolist() == picture, name
@@ -92,6 +114,63 @@ def test_hilberts_curve_on_a_smaller_grid_is_the_large_one_without_what_lies_out
     rows, columns = large // 8, large % 8
     inside = (rows < 5) & (columns < 7)
     assert torch.equal(order("hilbert", 5, 7), (rows * 7 + columns)[inside])
+
+
+def test_gilberts_curve_of_any_rectangle_has_at_most_one_diagonal_step():
+    for height, width in itertools.product(range(1, 18), repeat=2):
+        longer, shorter = max(height, width), min(height, width)
+        cut = longer % 2 == 1 and shorter % 2 == 0 and shorter > 2
+        lengths = steps("gilbert", height, width)
+        assert (lengths > 1).sum() == cut, (height, width)
+        assert (lengths <= 2).all(), (height, width)
+        assert order("gilbert", height, width)[0] == 0
+
+
+def test_gilberts_curve_of_a_square_of_side_2_to_the_k_is_hilberts():
+    for side in (2, 4, 8, 16):
+        assert torch.equal(order("gilbert", side, side), order("hilbert", side, side)) or torch.equal(
+            orders.inverse("gilbert", side, side).view(side, side).T.flatten(), orders.inverse("hilbert", side, side)
+        )
+
+
+def test_peanos_curve_is_its_definition_on_thirds_and_cut_elsewhere():
+    assert orders.inverse("peano", 3, 3).tolist() == [0, 1, 2, 5, 4, 3, 6, 7, 8]
+    for side in (1, 3, 9, 27):
+        assert (steps("peano", side, side) == 1).all()
+    for block in order("peano", 9, 9).view(9, 9):
+        assert (block // 9 // 3).unique().numel() == (block % 9 // 3).unique().numel() == 1
+    large = order("peano", 9, 9)
+    rows, columns = large // 9, large % 9
+    inside = (rows < 5) & (columns < 7)
+    assert torch.equal(order("peano", 5, 7), (rows * 7 + columns)[inside])
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),  # mean, median and largest distance along the order of neighbours on the grid
+    [
+        ("row", (7.5, 7.5, 14)),
+        ("snake_row", (7.5, 1, 27)),
+        ("diag", (9.5, 8, 26)),
+        ("spiral", (16.6, 1, 51)),
+        ("morton", (7.7, 2, 70)),
+        ("hilbert", (9.1, 1, 161)),
+        ("gilbert", (8.8, 1, 155)),
+        ("peano", (9.5, 1, 111)),
+    ],
+)
+def test_how_far_apart_neighbours_are_along_an_order(name, figures):
+    rank = orders.inverse(name, 14, 14).view(14, 14).double()
+    apart = torch.cat([rank.diff(dim=axis).abs().flatten() for axis in (0, 1)])
+    measured = apart.mean().item(), apart.quantile(0.5).item(), apart.max().item()
+    assert measured == pytest.approx(figures, abs=0.05)
+
+
+def test_shuffles_differ_by_their_seed_alone():
+    assert not torch.equal(order("random_0", 5, 7), order("random_1", 5, 7))
+    state = torch.get_rng_state()
+    shuffled = order("random_3", 6, 7)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(shuffled, torch.randperm(42, generator=torch.Generator().manual_seed(3)))
 
 
 def test_hilberts_curve_stays_in_each_quarter_until_it_is_full():
@@ -216,10 +295,10 @@ def test_compiles_without_a_break_for_a_grid_and_with_one_for_any(dynamic):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rwo", r"scan order 'rwo' is not known: allowed are row, col, .* window_S .*; did you mean 'row"),
+        ("rwo", r"scan order 'rwo' is not known: allowed are row, col, .* window_S.*; did you mean 'row"),
         ("hilbret_r", r"did you mean 'hilbert_r'"),
         ("zigzag_8", r"did you mean 'zigzag_"),
-        ("window_0", r"side of the windows of a scan order=0 must be an integer >= 1"),
+        ("window_0", r"number in the scan order window_S=0 must be an integer >= 1"),
         ("window_-3", r"'window_-3' is not known"),
         ("row_r_r", r"'row_r_r' is not known"),
     ],
