@@ -223,10 +223,8 @@ def test_notebooks_hold_no_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem == "study" else (), id=path.stem) for path in NOTEBOOKS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in NOTEBOOKS])
 def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     """Every cell, in order, in a process of its own; asserts in the cells say what must hold."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -28,6 +28,9 @@ def python(body: str, **more: object) -> Case:
     return Case(**given)  # type: ignore[arg-type]
 
 
+pytestmark = pytest.mark.slow  # what is tested is a tool of the slow suite
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], list[str]]:
     store = Store(tmp_path_factory.mktemp("store"))

@@ -273,9 +273,11 @@ def test_the_learning_rate_may_be_chosen_once_for_all_seeds(bench: Bench, node: 
 @pytest.mark.parametrize(
     ("levels", "ran", "workers"),
     [
-        ([2e-3, 4e-3], [2e-3, 4e-3, 1e-3, 5e-4], 1),  # 2.5e-4 is not tried: 5e-4 is worse than 1e-3
+        pytest.param(
+            [2e-3, 4e-3], [2e-3, 4e-3, 1e-3, 5e-4], 1, marks=pytest.mark.slow
+        ),  # 2.5e-4 is not tried: 5e-4 is worse than 1e-3
         ([1.25e-4, 2.5e-4], [1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3], 3),  # as far as three levels go
-        ([5e-4, 1e-3, 2e-3], [5e-4, 1e-3, 2e-3], 1),
+        pytest.param([5e-4, 1e-3, 2e-3], [5e-4, 1e-3, 2e-3], 1, marks=pytest.mark.slow),
     ],
 )
 def test_tuning_goes_beyond_an_end_that_is_best(

@@ -157,6 +157,7 @@ def test_study_with_another_design_is_left_as_it_is(
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_interrupted_trial_goes_on_from_its_checkpoint_and_ends_the_same(
     bench: Bench, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,7 +108,7 @@ def assert_share(share: Any, expected: float, studies: int) -> None:
     assert abs(share - expected) <= 0.01 + error, f"{share:.4f} of {studies}"
 
 
-@few_and_many(150, 2000)
+@few_and_many(60, 2000)
 def test_false_alarms_about_whichever_arm_is_best(studies: int) -> None:
     """Of nine arms that are all alike some arm is told apart from the best in 5 % of the studies."""
     rng = np.random.default_rng(9)

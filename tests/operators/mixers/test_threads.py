@@ -62,7 +62,10 @@ def tasks_of(case, grids, batch=1):
     return [((lambda x, mixer=mixer: call(mixer, x)), x) for mixer, x in inputs]
 
 
-@pytest.mark.parametrize("method", ["compiled", "compiled_fft", "fft", "separable"])
+@pytest.mark.parametrize(
+    "method",
+    ["compiled", "separable", *(pytest.param(name, marks=pytest.mark.slow) for name in ("compiled_fft", "fft"))],
+)
 def test_threads_share_a_pde_ssm(method):
     """With images enough for what is made to be kept."""
     assert calls_differ(tasks_of(Case("pde_ssm", operators.BARE, {"method": method}), GRIDS[:2], batch=4), 800) == []

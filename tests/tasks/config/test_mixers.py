@@ -16,6 +16,7 @@ import operators
 from tasks.config.composition import compose
 from tests import processes
 from tests.documents import blocks
+from tests.mixers import every_mixer
 
 ROOT = Path(conf.__file__).parents[1]
 WRITTEN = {path.stem for path in (ROOT / "conf/mixer").glob("*.yaml")}
@@ -65,7 +66,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.parametrize("name", operators.names())
+@pytest.mark.parametrize("name", every_mixer())
 def test_a_card_is_the_configuration(name: str) -> None:
     settings = compose([f"mixer={name}"])["mixer"]
     if name in WRITTEN:

@@ -23,6 +23,8 @@ PACKAGED = ("lion", "lamb", "schedule_free")
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("pytorch_optimizer") is None, reason="pytorch_optimizer is not installed"
 )
+KINDS = ("adamw", "muon", "schedule_free")
+"""One optimizer, two in one, and one whose weights are not those it validates."""
 every = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=needs_package) if name in PACKAGED else name for name in OPTIMIZERS]
 )
@@ -200,7 +202,13 @@ LONG = (
 )
 
 
-@every
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[needs_package] * (name in PACKAGED) + [pytest.mark.slow] * (name not in KINDS))
+        for name in OPTIMIZERS
+    ],
+)
 @pytest.mark.parametrize(
     "killed_at",
     [pytest.param(3, marks=pytest.mark.slow, id="first step of an epoch"), pytest.param(7, id="within an epoch")],

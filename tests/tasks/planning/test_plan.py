@@ -75,11 +75,12 @@ def check_memory(run_dir: Path, task: str, mixer: str, *more: str) -> None:
     assert plan(*overrides)["memory/training"] == pytest.approx(steps.peak(), rel=0.05)
 
 
-@pytest.mark.parametrize("mixer", ["pde_ssm", "mamba"])
+@pytest.mark.parametrize("mixer", ["pde_ssm", pytest.param("mamba", marks=pytest.mark.slow)])
 def test_memory_of_training_is_what_a_small_run_takes(tmp_path: Path, mixer: str) -> None:
     check_memory(tmp_path / "run", "classification", mixer, "model.depth=1", "data.batch_size=32")
 
 
+@pytest.mark.slow
 def test_memory_of_a_generator_is_what_a_small_run_takes(tmp_path: Path) -> None:
     check_memory(tmp_path / "run", "generation", "conv", "model.depth=1", "data.batch_size=32", "sample.n=8")
 

@@ -165,7 +165,9 @@ def test_crops_accumulation_and_mixed_precision(tree: Path, tmp_path: Path) -> N
         assert_close(together["logits"], alone["logits"], 2e-2, "logits")
 
 
-@pytest.mark.parametrize(("place", "corrupt"), [("second half", 1), ("both halves", 1)])
+@pytest.mark.parametrize(
+    ("place", "corrupt"), [pytest.param("second half", 1, marks=pytest.mark.slow), ("both halves", 1)]
+)
 def test_processes_end_together_in_one_line(tree: Path, tmp_path: Path, place: str, corrupt: int) -> None:
     """Of what one process meets, or of what all of them meet together, at the end of an epoch."""
     root = tmp_path / "tree"

@@ -112,6 +112,7 @@ def test_killed_within_an_epoch(tmp_path: Path, whole: dict[str, Any]) -> None:
     assert differences(outcome(run_dir), whole) == []
 
 
+@pytest.mark.slow
 def test_killed_during_a_save(tmp_path: Path, whole: dict[str, Any]) -> None:
     run_dir = tmp_path / "run"
 
@@ -135,6 +136,7 @@ def test_killed_during_a_save(tmp_path: Path, whole: dict[str, Any]) -> None:
     assert differences(outcome(run_dir), whole) == []
 
 
+@pytest.mark.slow
 def test_terminated_within_an_epoch(tmp_path: Path, whole: dict[str, Any]) -> None:
     run_dir = tmp_path / "run"
     log = tmp_path / "log"
@@ -163,7 +165,13 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize(("hook", "count", "expected"), STOPS.values(), ids=STOPS)
+@pytest.mark.parametrize(
+    ("hook", "count", "expected"),
+    [
+        pytest.param(*stop, id=when, marks=[pytest.mark.slow] * (when != "in a validation"))
+        for when, stop in STOPS.items()
+    ],
+)
 def test_stopped_run_ends_as_one_that_was_not(
     tmp_path: Path, whole: dict[str, Any], hook: str, count: int, expected: str
 ) -> None:
@@ -182,7 +190,9 @@ def test_a_process_ends_although_loaders_still_work_for_it() -> None:
     subprocess.run([sys.executable, "-c", f"{program}; next(loader); print('ends')"], timeout=120, check=True)
 
 
-@pytest.mark.parametrize("batch", [7, 14], ids=["first epoch", "last epoch"])
+@pytest.mark.parametrize(
+    "batch", [pytest.param(7, id="first epoch", marks=pytest.mark.slow), pytest.param(14, id="last epoch")]
+)
 def test_stopped_before_a_validation_and_again_after_it(tmp_path: Path, whole: dict[str, Any], batch: int) -> None:
     """What is saved after a validation that a continued run began with is a validation that is over."""
     run_dir, given = tmp_path / "run", RUN
@@ -336,7 +346,11 @@ def tighten(size: int) -> Callable[..., None]:
 
 @pytest.mark.parametrize(
     ("size", "logger", "what"),
-    [(100_000, "csv", "last.ckpt"), (300, "csv", "run/:"), (100, "tensorboard", "run/:")],
+    [
+        pytest.param(100_000, "csv", "last.ckpt", marks=pytest.mark.slow),
+        (300, "csv", "run/:"),
+        pytest.param(100, "tensorboard", "run/:", marks=pytest.mark.slow),
+    ],
 )
 def test_full_disk_is_one_line(tmp_path: Path, whole: dict[str, Any], size: int, logger: str, what: str) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
@@ -360,7 +374,7 @@ def test_full_disk_is_one_line(tmp_path: Path, whole: dict[str, Any], size: int,
     assert f"{run_dir / LAST} of step 6 is intact" in lines[-1]
     assert "Traceback" not in log.read_text()
     assert step(run_dir / LAST) == 6
-    if size == 1000:  # which leaves half a row in the table
+    if size == 300:  # which leaves half a row in the table
         go_on(run_dir)
         assert differences(outcome(run_dir), whole) == []
 
