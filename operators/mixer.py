@@ -27,6 +27,8 @@ class Core(nn.Module):
     card: ClassVar[MixerCard]
     no_weight_decay: frozenset[str] = frozenset()
     """Names of parameters (as in `named_parameters`) that an optimiser must not decay."""
+    value_heads: int | None = None
+    """Heads of equal width whose channels lie side by side in the output; None: the core has no such heads."""
 
     def __init__(self, site: Site, *, backend: str = "auto") -> None:
         super().__init__()
@@ -119,6 +121,10 @@ class Mixer(nn.Module):
         frames = grid[0] if grid is not None and axes == 3 else None
         site = Site(dim=dim, width=self.shell.width, grid=plane, cond_dim=cond_dim, axes=axes, frames=frames)
         self.core = core(site, backend=backend, **params)
+        if spec.norm_heads:
+            if self.core.value_heads is None:
+                raise InputError(f"shell.norm_heads=True needs a core with heads: mixer {self.card.name} has none")
+            self.shell.normalise_heads(self.core.value_heads)
 
     @property
     def card(self) -> MixerCard:

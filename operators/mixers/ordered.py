@@ -50,6 +50,7 @@ class Recurrence(nn.Module):
     """
 
     no_weight_decay: tuple[str, ...] = ()
+    heads: int
 
     def __init__(self, *, backwards: bool, backend: str) -> None:
         super().__init__()
@@ -106,6 +107,7 @@ class OrderedCore(Core):
     def __init__(self, site: Site, *, backend: str, along: Sequence[str], branches: Sequence[Recurrence]) -> None:
         super().__init__(site, backend=backend)
         self.along = tuple(along)
+        self.value_heads = branches[0].heads
         self.branches = nn.ModuleList(branches)
         self.no_weight_decay = frozenset(
             f"branches.{i}.{name}" for i, branch in enumerate(branches) for name in branch.no_weight_decay

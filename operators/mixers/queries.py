@@ -26,22 +26,31 @@ class QueryKeyCore(Core):
         heads: number of heads; None for `default_heads`.
         key_width: channels d of a head's q and k; None for those of its values.
         source: what q and k are projected from: the mixer's input `x`, or the field `u`.
+        bias: whether that projection has a bias.
 
     Raises:
         InputError: heads that do not divide the width.
     """
 
     def __init__(
-        self, site: Site, *, backend: str, heads: int | None, key_width: int | None = None, source: str = "x"
+        self,
+        site: Site,
+        *,
+        backend: str,
+        heads: int | None,
+        key_width: int | None = None,
+        source: str = "x",
+        bias: bool = True,
     ) -> None:
         super().__init__(site, backend=backend)
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
+        self.value_heads = self.heads
         self.head_width = site.width // self.heads
         self.key_width = self.head_width if key_width is None else key_width
         self.source = source
         self.local: LocalValues | None = None
-        self.qk = nn.Linear(site.dim if source == "x" else site.width, 2 * self.heads * self.key_width)
+        self.qk = nn.Linear(site.dim if source == "x" else site.width, 2 * self.heads * self.key_width, bias=bias)
         linear_init(self.qk)
 
     def queries_keys(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,6 +136,7 @@ class Attention(Core):
         check_choice("mixer.rope", rope, (True, False))
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
+        self.value_heads = self.heads
         self.head_width = site.width // self.heads
         pairs = 2 * site.axes
         if rope and self.head_width % pairs:

@@ -94,6 +94,7 @@ class Hydra(Core):
         check_odd("mixer.conv", conv)
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
+        self.value_heads = self.heads
         self.state_dim = state_dim
         self.A_log = nn.Parameter(torch.zeros(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))

@@ -101,6 +101,7 @@ class LION(Core):
                 raise InputError(f"mixer.orders: {name!r} must be without {scan_orders.REVERSED!r}: both ways are read")
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
+        self.value_heads = self.heads
         self.query_key = nn.Linear(site.dim, 2 * site.width)
         linear_init(self.query_key)
         if variant == "d":
