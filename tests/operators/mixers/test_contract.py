@@ -14,8 +14,8 @@ class TestEveryMixer(MixerContract):
 
     @classmethod
     def is_slow(cls, test: str, case: Case) -> bool:
-        """Compiling is slow, and so are all tests in the bare shell, except for a mixer of each kind."""
-        long = test == "test_compile" or case.shell == operators.BARE
+        """Compiling is slow, and so are all tests in other shells than the common, except for a mixer of each kind."""
+        long = test == "test_compile" or case.shell != "common"
         return super().is_slow(test, case) or (long and case.name not in KINDS)
 
 
