@@ -77,6 +77,8 @@ def resolve(shell: str | ShellSpec | Mapping[str, Any], presets: Mapping[str, Sh
     allowed = {"common": COMMON, **presets}
     if name == "published" and name not in allowed:
         listed = ", ".join(allowed)
-        raise InputError(f"shell='published' does not exist for {mixer} (not public); allowed are {listed}")
+        raise InputError(
+            f"shell='published' does not exist for {mixer} (not public, or no switches say it); allowed are {listed}"
+        )
     check_choice("shell", name, allowed)
     return replace(allowed[name], **{key: value for key, value in switches.items() if value is not None})

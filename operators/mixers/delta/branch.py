@@ -166,9 +166,10 @@ class DeltaCore(Core):
         backend: `chunked` or `reference` (a loop over tokens), or `auto`, the former.
         along: names of the orders (`operators.scan.orders`), one branch each.
         heads: heads H; None for heads about 64 wide.
-        key_width: channels K of queries and keys per head; None for as many as values have.
-        conv: width of the causal convolutions along each order; 0 for none.
+        key_width: channels K of queries and keys per head; None for `key_ratio` times those of values.
+        conv: width of the causal convolutions along each order; 0 or None for none.
         negative_eigenvalues: whether write strengths reach 2 instead of 1.
+        key_ratio: channels of queries and keys over those of values, rounded.
         writes: writes of each token.
         decay: `none`, `head` or `channel`: what has a decay of its own.
         interval: of exp(A_log) at the start.
@@ -185,8 +186,9 @@ class DeltaCore(Core):
         along: Sequence[str],
         heads: int | None,
         key_width: int | None,
-        conv: int,
+        conv: int | None,
         negative_eigenvalues: bool,
+        key_ratio: float = 1.0,
         writes: int = 1,
         decay: str = "none",
         interval: tuple[float, float] = (0.0, 16.0),
@@ -195,12 +197,14 @@ class DeltaCore(Core):
         self.along = check_orders("mixer.orders", along)
         heads = default_heads(site.width) if heads is None else heads
         check_heads(heads, site.width)
+        self.value_heads = heads
         if key_width is not None:
             check_number("mixer.key_width", key_width, least=1, most=4096, integer=True)
+        conv = 0 if conv is None else conv
         check_number("mixer.conv", conv, least=0, most=64, integer=True)
         check_choice("mixer.negative_eigenvalues", negative_eigenvalues, (True, False))
         self.channelwise = decay == "channel"
-        keys = site.width // heads if key_width is None else key_width
+        keys = max(1, round(key_ratio * (site.width // heads))) if key_width is None else key_width
         self.branches = nn.ModuleList(
             DeltaBranch(
                 site,

@@ -14,6 +14,9 @@ token. Its weights are positive and sum to one: what a line hands on never excee
 The released module does not turn gates with the directions and does not turn outputs back, so that the four outputs of
 a pixel belong to four pixels, and takes square images alone; here both are turned, and any image is served. It also
 restarts its scans every few lines in most layers; here they run through.
+
+No `published` shell: that module convolves between W_in and the core without an activation, and behind the norm it has
+a global response norm over the whole image, what no other layer of the zoo has.
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+"""Layers in the `published` shell against their authors': as many parameters, at the shapes the authors give them.
+
+The numbers are those of the authors' modules, built at width 128 with heads 64 wide (gated_deltanet: 3 of 32 keys and
+64 values); repository and commit are on each card.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import operators
+from operators.testing.checks import assert_close
+
+WIDTH = 128
+GRID = (5, 9)
+
+COUNTS: dict[str, tuple[dict[str, Any], int]] = {
+    "ssd": ({"orders": ["row"]}, 117_388),  # Mamba2Simple(128, headdim=64)
+    # LogLinearMamba2(num_heads=4, head_dim=64, state_size=64, use_bias=False, use_conv_bias=True)
+    "log_linear": ({"orders": ["row"]}, 125_128),
+    "vssd": ({}, 119_564),  # Mamba2(128, headdim=64, linear_attn_duality=True)
+    "gla": ({"orders": ["row"]}, 68_736),  # GatedLinearAttention(hidden_size=128, num_heads=2)
+    "deltanet": ({"orders": ["row"]}, 67_392),  # DeltaNet(hidden_size=128, num_heads=2)
+    "gated_deltanet": ({"orders": ["row"]}, 100_678),  # GatedDeltaNet(hidden_size=128, head_dim=32, num_heads=3)
+    # GatedDeltaProduct(hidden_size=128, head_dim=64, num_heads=2, expand_v=1, use_output_gate=False)
+    "deltaproduct": ({"orders": ["row"]}, 101_700),
+    # KimiDeltaAttention(hidden_size=128, head_dim=64, num_heads=2), without the bias of its gate that the paper has not
+    "kda": ({"orders": ["row"]}, 100_418 - WIDTH),
+    "lightnet": ({}, 98_432),  # LightNetAttention(hidden_size=128, num_heads=2, expand_ratio=64)
+    # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
+    "vheat": ({"grid": GRID}, 67_584 + GRID[0] * GRID[1] * WIDTH),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_published_layer_has_the_parameters_of_its_authors(name: str) -> None:
+    params, count = COUNTS[name]
+    mixer = operators.create(name, WIDTH, shell="published", **params)
+    assert mixer.cost(*GRID).parameters == sum(parameter.numel() for parameter in mixer.parameters()) == count
+
+
+def test_which_mixers_have_no_published_shell() -> None:
+    without = [name for name in operators.names() if "published" not in operators.describe(name).shells]
+    assert without == ["gspn", "pde_ssm"]  # a layer that no switches say, and one that is not public
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("gla", 2), ("deltanet", 2), ("deltaproduct", 2), ("kda", 2), ("gated_deltanet", 3)],
+)
+def test_layers_of_flash_linear_attention_normalise_each_head_by_itself(name: str, heads: int) -> None:
+    mixer = operators.create(name, WIDTH, shell="published")
+    assert mixer.shell.norm.weight.shape == (64,)
+    y = torch.randn(1, *GRID, mixer.shell.width)
+    z = None if mixer.shell.spec.gate == "none" else torch.ones_like(y)
+    louder = y.clone()
+    louder[..., :64] *= 3  # of the first head: no head hears of it
+    assert mixer.core.value_heads == heads
+    assert_close(mixer.shell.leave(louder, z), mixer.shell.leave(y, z), 1e-5, "output")
+
+
+@pytest.mark.parametrize("name", ["ssd", "log_linear"])
+def test_layers_of_mamba_2_normalise_what_the_gate_lets_through(name: str) -> None:
+    mixer = operators.create(name, WIDTH, shell="published")
+    y, z = torch.randn(2, 1, *GRID, mixer.shell.width).unbind(0)
+    shut = torch.full_like(z[..., :1], -3.0)  # SiLU(−3) = −0.14, the same for all channels
+    assert_close(mixer.shell.leave(y, shut), -mixer.shell.leave(y, torch.ones_like(z)), 1e-3, "output")
+
+
+def test_keys_of_gated_deltanet_are_half_as_wide_as_its_values_unless_told_otherwise() -> None:
+    widths = {}
+    for shell, params in (
+        ("common", {}),
+        ("published", {}),
+        ("common", {"key_ratio": 0.25}),
+        ("published", {"key_ratio": 1.0}),
+        ("published", {"key_ratio": 0.5, "key_width": 7}),
+    ):
+        branch = operators.create("gated_deltanet", WIDTH, shell=shell, **params).core.branches[0]
+        widths[shell, *params.items()] = branch.key_width
+    assert list(widths.values()) == [64, 32, 16, 64, 7]
+
+
+@pytest.mark.parametrize("ratio", [0, -1, float("nan"), "half"])
+def test_a_share_of_keys_that_cannot_be_is_refused(ratio: Any) -> None:
+    with pytest.raises(operators.InputError, match=r"mixer\.key_ratio=.* must be a number"):
+        operators.create("gated_deltanet", WIDTH, key_ratio=ratio)
+
+
+def test_queries_and_keys_of_lightnet_have_a_bias_outside_the_published_shell() -> None:
+    biases = [
+        operators.create("lightnet", 16, shell=shell, bias=bias).core.qk.bias is not None
+        for shell in ("common", "published")
+        for bias in (None, True, False)
+    ]
+    assert biases == [True, True, False, False, True, False]
+    with pytest.raises(operators.InputError, match=r"mixer\.bias='no' is not known"):
+        operators.create("lightnet", 16, bias="no")
