@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tests.operators.mixers.reductions import delta, duality, equations, linear, spectral
+from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, scan, spectral
 
-ARROWS = [*delta.ARROWS, *duality.ARROWS, *equations.ARROWS, *linear.ARROWS, *spectral.ARROWS]
+FAMILIES = (attention, delta, duality, equations, linear, scan, spectral)
+ARROWS = [arrow for family in FAMILIES for arrow in family.ARROWS]
 
 
 @pytest.mark.parametrize("arrow", [function for _, function in ARROWS], ids=[name for name, _ in ARROWS])

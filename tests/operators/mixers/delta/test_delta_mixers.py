@@ -153,66 +153,6 @@ def test_with_equal_maps_both_ways_the_mixer_commutes_with_half_turns(grid):
     assert_differs(run(mixer, x.flip(2)), run(mixer, x).flip(2), 1e-3, "tied, mirrored")
 
 
-# ---------------------------------------------------------------- reductions
-
-
-def copied(source, name, **params):
-    """A mixer of another name with those parameters of `source` that both have."""
-    mixer = make(name, **params)
-    own = mixer.state_dict()
-    shared = {key: value for key, value in source.state_dict().items() if key in own and value.shape == own[key].shape}
-    mixer.load_state_dict(shared, strict=False)
-    return mixer
-
-
-def test_a_gate_of_one_makes_gated_deltanet_deltanet():
-    gated, x = make("gated_deltanet"), image(3, 4)
-    expected = run(copied(gated, "deltanet"), x)
-    assert_differs(run(gated, x), expected, 1e-2, "y before")
-    with torch.no_grad():
-        for branch in gated.core.branches:
-            branch.decay.A_log.fill_(-torch.inf)
-    assert_close(run(gated, x), expected, TIGHT, "y")
-
-
-def test_channels_that_decay_alike_make_kda_gated_deltanet():
-    kda, x = make("kda", heads=2), image(3, 4)
-    gated = copied(kda, "gated_deltanet", heads=2)
-    with torch.no_grad():
-        for vector, scalar in zip(kda.core.branches, gated.core.branches, strict=True):
-            first, second = vector.decay.linears()
-            for parameter in (second.weight, vector.decay.bias):  # per head, the first channel's for all
-                heads = parameter.view(2, 3, -1)
-                heads.copy_(heads[:, :1].expand_as(heads))
-            scalar.decay.linears()[0].weight.copy_(second.weight[::3] @ first.weight)
-            scalar.decay.bias.copy_(vector.decay.bias[::3])
-            scalar.decay.A_log.copy_(vector.decay.A_log)
-    assert_close(run(kda, x), run(gated, x), TIGHT, "y")
-
-
-def test_one_step_makes_deltaproduct_gated_deltanet_or_deltanet():
-    x = image(3, 4)
-    for gated, name in ((True, "gated_deltanet"), (False, "deltanet")):
-        product = make("deltaproduct", steps=1, gated=gated)
-        expected = copied(product, name, negative_eigenvalues=True)
-        assert product.state_dict().keys() == expected.state_dict().keys()
-        assert_close(run(product, x), run(expected, x), TIGHT, f"y of {name}")
-
-
-def test_a_step_without_strength_is_no_step():
-    product, x = make("deltaproduct", steps=2, heads=2), image(3, 4)
-    x[..., 0] = 1
-    single = make("deltaproduct", steps=1, heads=2)
-    with torch.no_grad():
-        for two, one_step in zip(product.core.branches, single.core.branches, strict=True):
-            two.strength.weight[2:] = 0
-            two.strength.weight[2:, 0] = -1e4  # the first channel is 1: the second write's strength is σ(−10⁴) = 0
-            one_step.query_key.weight.copy_(two.query_key.weight[:12])
-            one_step.strength.weight.copy_(two.strength.weight[:2])
-            one_step.decay.load_state_dict(two.decay.state_dict())
-    assert_close(run(product, x), run(single, x), TIGHT, "y")
-
-
 # ---------------------------------------------------------------- negative eigenvalues
 
 

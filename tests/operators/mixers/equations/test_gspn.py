@@ -183,14 +183,6 @@ def test_constant_weights_are_steps_of_convection_and_diffusion() -> None:
     assert (last * (place - n * drift) ** 2).sum() == pytest.approx(n * (weights[0] + weights[2] - drift**2))
 
 
-def test_only_the_middle_weight_is_a_running_sum_of_each_line() -> None:
-    source, _, read = drawn(6, 4)
-    gates = torch.zeros(3, *read.shape, dtype=torch.float64)
-    gates[1] = 1
-    y = line_scan(source, gates, torch.ones_like(read))
-    assert_close(y, source.cumsum(0), 1e-13, "running sum")
-
-
 def test_a_direction_looks_back_only() -> None:
     """The cone of 90 degrees: from the left, at most as many pixels up or down as lines have passed."""
     mixer = make()

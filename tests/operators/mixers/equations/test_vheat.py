@@ -33,15 +33,6 @@ def core(mixer: operators.Mixer) -> VHeat:
     return mixer.core
 
 
-def with_diffusivity(grid: tuple[int, int], k: Tensor) -> operators.Mixer:
-    """A mixer whose k (D,) is the same at all frequencies."""
-    mixer = make(grid)
-    with torch.no_grad():
-        core(mixer).to_k.weight.zero_()
-        core(mixer).to_k.bias.copy_(k)
-    return mixer
-
-
 def plain(mixer: operators.Mixer, x: Tensor) -> Tensor:
     """The definition by loops over frequencies and pixels, from the mixer's parameters."""
     own = core(mixer)
@@ -79,17 +70,6 @@ def test_outputs_and_gradients_are_those_of_the_definition(grid: tuple[int, int]
 def test_the_cosines_are_orthonormal(length: int) -> None:
     matrix = cosine_matrix(length, torch.zeros((), dtype=torch.float64))
     assert_close(matrix @ matrix.mT, torch.eye(length, dtype=torch.float64), 1e-14, "product with its transpose")
-
-
-def test_without_diffusion_nothing_spreads() -> None:
-    x = noise(2, 5, 6, WIDTH, dtype=torch.float64)
-    assert_close(run(with_diffusivity((5, 6), torch.zeros(WIDTH)), x), x, 1e-13, "output at k = 0")
-
-
-def test_with_endless_diffusion_the_mean_is_left() -> None:
-    x = noise(2, 5, 6, WIDTH, dtype=torch.float64)
-    mean = x.mean((1, 2), keepdim=True).expand_as(x)
-    assert_close(run(with_diffusivity((5, 6), torch.full((WIDTH,), 1e9)), x), mean, 1e-13, "output at k = 1e9")
 
 
 def test_heat_is_kept_and_flows_back_as_it_came() -> None:

@@ -27,19 +27,6 @@ def test_outputs_and_gradients_are_those_of_the_definition(grid, key_width):
     assert_is(bare(NAME, heads=2, key_width=key_width), image(*grid), by_image(one))
 
 
-def test_is_what_the_additive_recurrence_gives_its_last_token():
-    """S_t = e^(z_{t−1} − z_t) S_{t−1} + e^(k_t − z_t) v_tᵀ, z the running logarithm of the sum of e^k."""
-    mixer, x = bare(NAME, heads=1), image(5, 7, batch=1)
-    q, k = (part[0, 0] for part in mixer.core.queries_keys(x, x))
-    state, before = torch.zeros(16, 16, dtype=torch.float64), torch.full((16,), -torch.inf, dtype=torch.float64)
-    for key, value in zip(k, x.flatten(0, 2), strict=True):
-        z = torch.logaddexp(before, key)
-        state = (before - z).exp()[:, None] * state + torch.outer((key - z).exp(), value)
-        before = z
-    expected = (q[-1] * q[-1].sigmoid()) @ state
-    assert_close(mixer(x)[0, -1, -1], expected, 1e-12, "y of the last token")
-
-
 def test_equal_keys_give_every_channel_of_the_keys_the_mean():
     mixer, x = bare(NAME, heads=1), image(5, 7)
     with torch.no_grad():

@@ -91,13 +91,6 @@ def test_starts_as_published():
     assert weight.std().item() == pytest.approx(1 / math.sqrt(3 * 256), rel=0.02)
 
 
-def test_degree_one_of_positive_tokens_is_gated_mean_pooling():
-    """There the activation is the identity."""
-    mixer, x = bare(degree=1), image(5, 7).abs().clamp(max=6)
-    mean = mixer.core.coefficients[:, 0] * x.mean((1, 2), keepdim=True)
-    assert_close(mixer(x), mixer.core.selection(x) * mean, 1e-13, "y")
-
-
 # ---------------------------------------------------------------- what tokens learn of each other
 
 

@@ -1,17 +1,21 @@
-"""Arrows from linear attention and its relatives."""
+"""Arrows from linear attention and its relatives, and from mixers that pool."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 import operators
 from operators.linear.products import mixed
-from operators.testing.cases import noise, run
-from operators.testing.checks import assert_close
+from operators.testing.cases import noise
+from tests.operators.mixers.drawn import assert_same_function, set_to
 
 WIDTH = 8
+EXACT = 1e-13
+LOST_IN_EPS = 1e-4
+"""Where the ε of two denominators differ."""
 
 
 def bare(name, *, scale=0.5, **params):
@@ -33,161 +37,229 @@ def like(mixer, other):
     return mixer
 
 
-@torch.no_grad()
-def run_core(mixer, u, x):
-    return mixer.core(u, x=x)
+def mean(x):
+    return x.mean((1, 2), keepdim=True).expand_as(x)
 
 
-def large_features(mixer):
+def with_large_features(mixer):
     """Keeps ε, which differs between kinds of linear attention, out of sight."""
-    with torch.no_grad():
-        mixer.core.qk.bias.fill_(1e4)
+    set_to(1e4, mixer.core.qk.bias)
     return mixer
 
 
 def mlla_without_positions_is_linear_attention():
-    mixer = large_features(bare("mlla", heads=2, rope=False))
-    assert_close(run(mixer, image()), run(like(bare("linear_attention", heads=2), mixer), image()), 1e-13, "y")
+    mixer = with_large_features(bare("mlla", heads=2, rope=False))
+    assert_same_function(mixer, like(bare("linear_attention", heads=2), mixer), image(), 1e-10)
 
 
-def mlla_of_constant_features_is_the_mean():
-    mixer, x = large_features(bare("mlla", heads=2, rope=False)), image()
-    with torch.no_grad():
-        mixer.core.qk.weight.zero_()
-    assert_close(run(mixer, x), x.mean((1, 2), keepdim=True).expand_as(x), 1e-13, "y")
+def mlla_of_constant_features_is_the_mean_and_its_convolution():
+    mixer = with_large_features(bare("mlla", heads=2, rope=False, lepe=True))
+    set_to(0.0, mixer.core.qk.weight)
+    local = mixer.core.local
+
+    def pooled(x):
+        y = F.conv2d(x.movedim(-1, 1), local.weight, local.bias, padding=1, groups=WIDTH)
+        return mean(x) + y.movedim(1, -1)
+
+    assert_same_function(mixer, pooled, image(), 1e-10)
 
 
 def rala_of_uniform_weights_is_mlla():
+    """Without rotations, whose frequencies differ; RALA's q and k are of x, which is u here."""
     mixer = bare("rala", heads=2, rope=False)
     mixer.core.weights = lambda q, k: torch.ones_like(k[..., :1])
-    assert_close(run(mixer, image()), run(like(bare("mlla", heads=2, rope=False), mixer), image()), 1e-14, "y")
+    assert_same_function(mixer, like(bare("mlla", heads=2, rope=False), mixer), image(), EXACT)
 
 
 def relu_attention_of_width_one_is_an_average_for_those_who_ask():
-    mixer, x = bare("linear_attention", heads=WIDTH, feature_map="relu"), image()
-    with torch.no_grad():
+    """The normaliser takes the size of ReLU(q) away again, and leaves whether it is zero."""
+    mixer = bare("linear_attention", heads=WIDTH, feature_map="relu")
+
+    def average(x):
         q, k = mixer.core.qk(x).relu().chunk(2, dim=-1)
-    average = (k * x).sum((1, 2), keepdim=True) / k.sum((1, 2), keepdim=True)
-    assert_close(run(mixer, x), average * (q > 0), 1e-13, "y")
+        return (k * x).sum((1, 2), keepdim=True) / k.sum((1, 2), keepdim=True) * (q > 0)
+
+    assert_same_function(mixer, average, image(), 1e-11)
 
 
 def linear_and_softmax_attention_to_equal_keys_are_the_same():
     mixers = bare("linear_attention", heads=2), bare("attention", heads=2)
     for mixer in mixers:
-        with torch.no_grad():
-            mixer.core.qk.weight[WIDTH:] = 0
-    assert_close(run(mixers[0], image()), run(mixers[1], image()), 1e-13, "y")
+        set_to(0.0, mixer.core.qk.weight[WIDTH:])
+    assert_same_function(*mixers, image(), EXACT)
+
+
+def pom_of_degree_one_is_gated_mean_pooling():
+    """Of tokens between zero and the clamp, where the activation is the identity."""
+    mixer = bare("pom", degree=1)
+    x = image().abs().clamp(0.01, 5.9)
+    assert_same_function(mixer, lambda x: mixer.core.selection(x) * mean(mixer.core.coefficients[:, 0] * x), x, EXACT)
 
 
 def homm_of_equal_chunks_is_pom():
     """With open gates and far above zero, where both activations are the identity."""
     homm, pom = bare("homm"), bare("pom", clamp=None)
-    x = 10 + image()[..., :4].abs().repeat(1, 1, 1, 2)
-    with torch.no_grad():
-        for mixer in (homm, pom):
-            mixer.core.gate.weight.zero_()
-            mixer.core.gate.bias.fill_(50)
-        pom.core.coefficients.copy_(torch.eye(2).repeat_interleave(4, dim=0))
-    assert_close(run(homm, x), run(pom, x), 1e-13, "y")
+    for mixer in (homm, pom):
+        set_to(0.0, mixer.core.gate.weight)
+        set_to(50.0, mixer.core.gate.bias)
+    set_to(torch.eye(2).repeat_interleave(4, dim=0), pom.core.coefficients)
+    half = 10 + image()[..., :4].abs()
+
+    def doubled(mixer):
+        return lambda half: mixer(half.repeat(1, 1, 1, 2))
+
+    assert_same_function(doubled(homm), doubled(pom), half, EXACT)
 
 
 def homm_of_order_two_is_unnormalised_attention_with_heads_of_width_one():
-    mixer, x = bare("homm"), 10 + image().abs()
-    k, v = x.chunk(2, dim=-1)
-    q = mixer.core.selection(x)[..., 4:]
-    heads = (part.flatten(1, 2).mT[..., None] for part in (q, k, v))
-    expected = mixed(*heads)[..., 0].mT.reshape(q.shape)
-    assert_close(run(mixer, x)[..., 4:], expected, 1e-13, "second chunk")
+    """Of its second chunk, far above zero, where GELU is the identity."""
+    mixer = bare("homm")
+
+    def attention(x):
+        k, v = x.chunk(2, dim=-1)
+        q = mixer.core.selection(x)[..., 4:]
+        heads = (part.flatten(1, 2).mT[..., None] for part in (q, k, v))
+        return mixed(*heads)[..., 0].mT.reshape(q.shape)
+
+    assert_same_function(lambda x: mixer(x)[..., 4:], attention, 10 + image().abs(), EXACT)
+
+
+def lightnet_is_what_its_causal_form_gives_the_last_token():
+    """S_t = e^(z_{t−1} − z_t) S_{t−1} + e^(k_t − z_t) v_tᵀ, z the running logarithm of the sum of e^k."""
+    mixer = bare("lightnet", heads=1)
+
+    def causal(x):
+        q, k = (part[:, 0] for part in mixer.core.queries_keys(x, x))
+        z, v = k.logcumsumexp(1), x.flatten(1, 2)
+        state = (k[:, 0] - z[:, 0]).exp()[:, :, None] * v[:, 0, None]
+        for t in range(1, v.shape[1]):
+            kept, written = (z[:, t - 1] - z[:, t]).exp(), (k[:, t] - z[:, t]).exp()
+            state = kept[:, :, None] * state + written[:, :, None] * v[:, t, None]
+        return (F.silu(q[:, -1, None]) @ state)[:, 0]
+
+    assert_same_function(lambda x: mixer(x)[:, -1, -1], causal, image(), 1e-12)
+
+
+def lightnet_is_efficient_attention_with_another_activation_of_the_queries():
+    """arXiv 1812.01243, equation 5: ρ_q(Q) (ρ_k(K)ᵀ V), softmaxes over tokens and, for LightNet, SiLU on q."""
+    mixer = bare("lightnet", heads=2)
+
+    def efficient(x):
+        q, k = (part.unflatten(-1, (2, 4)) for part in mixer.core.qk(x).flatten(1, 2).chunk(2, dim=-1))
+        v = x.flatten(1, 2).unflatten(-1, (2, 4))
+        context = torch.einsum("bnhk,bnhv->bhkv", k.exp() / k.exp().sum(1, keepdim=True), v)
+        return torch.einsum("bnhk,bhkv->bnhv", q * q.sigmoid(), context).reshape(x.shape)
+
+    assert_same_function(mixer, efficient, image(), 1e-12)
+
+
+def lightnet_is_hsm_ssd_without_its_channel_mixing():
+    """B = 1, C = SiLU(q), Δ = k up to a constant, and maps of the state that change nothing."""
+    lightnet, hsm_ssd = bare("lightnet", heads=1, key_width=3), bare("hsm_ssd", state_dim=3)
+    core = hsm_ssd.core
+    identity = torch.eye(WIDTH)
+    set_to(torch.cat([identity, torch.zeros_like(identity)]), core.enter.weight)
+    set_to(identity, core.leave.weight)
+    set_to(1.0, core.skip)
+    set_to(lightnet.core.qk.weight[3:], core.project.weight[6:])
+    made = core.maps
+
+    def maps(x):
+        _, _, weights = made(x)
+        return torch.ones_like(weights), F.silu(lightnet.core.qk(x)[..., :3].flatten(1, 2)), weights
+
+    core.maps = maps
+    assert_same_function(lightnet, hsm_ssd, image(), 1e-12)
 
 
 def lightnet_of_one_key_is_a_global_weighted_mean():
-    mixer, x = bare("lightnet", heads=1, key_width=1), image()
-    with torch.no_grad():
+    mixer = bare("lightnet", heads=1, key_width=1)
+
+    def average(x):
         q, k = mixer.core.qk(x).split(1, dim=-1)
-    weights = k.exp() / k.exp().sum((1, 2), keepdim=True)
-    assert_close(run(mixer, x), q * q.sigmoid() * (weights * x).sum((1, 2), keepdim=True), 1e-13, "y")
+        weights = k.exp() / k.exp().sum((1, 2), keepdim=True)
+        return q * q.sigmoid() * (weights * x).sum((1, 2), keepdim=True)
+
+    assert_same_function(mixer, average, image(), EXACT)
 
 
 def lightnet_to_equal_keys_is_linear_attention_times_a_gain():
-    mixers = bare("lightnet", heads=2), bare("linear_attention", heads=2)
-    for mixer in mixers:
-        with torch.no_grad():
-            mixer.core.qk.weight[WIDTH:] = 0
-    x = image()
-    with torch.no_grad():
-        q, _ = mixers[0].core.queries_keys(x, x)
-    gain = (q * q.sigmoid()).sum(-1).transpose(1, 2).reshape(2, 5, 7, 2).repeat_interleave(4, dim=-1)
-    assert_close(run(mixers[0], x), gain * run(mixers[1], x), 1e-13, "y")
+    lightnet, attention = bare("lightnet", heads=2), bare("linear_attention", heads=2)
+    for mixer in (lightnet, attention):
+        set_to(0.0, mixer.core.qk.weight[WIDTH:])
+
+    def scaled(x):
+        q, _ = lightnet.core.queries_keys(x, x)
+        gain = F.silu(q).sum(-1).transpose(1, 2).reshape(2, 5, 7, 2).repeat_interleave(4, dim=-1)
+        return gain * attention(x)
+
+    assert_same_function(lightnet, scaled, image(), EXACT)
 
 
 def polaformer_of_power_one_is_the_absolute_product_for_equal_halves():
     """Σ over both streams before normalisation: |q| · |k|; after it, a mean of the two streams by their masses."""
-    mixer, x = bare("polaformer", heads=1, alpha=0), image()
-    x = x[..., :4].repeat(1, 1, 1, 2)
-    with torch.no_grad():
-        mixer.core.scale.zero_()
-        q, k = (part[:, 0] for part in mixer.core.queries_keys(x, x))
-    same, opposite = run(mixer, x).flatten(1, 2).chunk(2, dim=-1)
-    products, absolute = q @ k.mT, q.abs() @ k.abs().mT
-    mass = [((absolute + sign * products) / 2).sum(-1, keepdim=True) for sign in (1, -1)]
-    v = x.flatten(1, 2)[..., :4]
-    assert_close(mass[0] * same - mass[1] * opposite, products @ v, 1e-5, "signed products")
-    assert_close(mass[0] * same + mass[1] * opposite, absolute @ v, 1e-5, "absolute products")
+    mixer = bare("polaformer", heads=1, alpha=0)
+    half = image()[..., :4]
+
+    def queries_keys(half):
+        x = half.repeat(1, 1, 1, 2)
+        return (part[:, 0] for part in mixer.core.queries_keys(x, x))
+
+    set_to(0.0, mixer.core.scale)
+
+    def streams(half, sign):
+        """Both halves of y, each times the sum of its weights: same + sign · opposite."""
+        q, k = queries_keys(half)
+        products, absolute = q @ k.mT, q.abs() @ k.abs().mT
+        same, opposite = ((absolute + part * products).sum(-1, keepdim=True) / 2 for part in (1, -1))
+        y = mixer(half.repeat(1, 1, 1, 2)).flatten(1, 2)
+        return same * y[..., :4] + sign * opposite * y[..., 4:]
+
+    def signed(half):
+        q, k = queries_keys(half)
+        return q @ k.mT @ half.flatten(1, 2)
+
+    def absolute(half):
+        q, k = queries_keys(half)
+        return q.abs() @ k.abs().mT @ half.flatten(1, 2)
+
+    assert_same_function(lambda half: streams(half, -1), signed, half, LOST_IN_EPS)
+    assert_same_function(lambda half: streams(half, 1), absolute, half, LOST_IN_EPS)
 
 
 def focal_of_the_global_gate_alone_is_a_query_times_one_vector():
-    mixer, x = bare("focal", levels=2), image()
-    with torch.no_grad():
-        mixer.core.maps.weight[WIDTH:-1] = 0
-        mixer.core.maps.bias[WIDTH:-1] = 0
-        maps, context = mixer.core.maps(x), mixer.core.contexts(x)[-1]
-        expected = maps[..., :WIDTH] * mixer.core.modulator(maps[..., -1:] * context)
-    assert_close(run(mixer, x), expected, 1e-14, "y")
+    mixer = bare("focal", levels=2)
+    core = mixer.core
+    set_to(0.0, core.maps.weight[WIDTH:-1], core.maps.bias[WIDTH:-1])
 
+    def gated(x):
+        context = x.movedim(-1, 1)
+        for conv in core.convs:
+            context = F.gelu(conv(context))
+        context = F.gelu(context.mean((2, 3)))[:, None, None]
+        maps = core.maps(x)
+        return maps[..., :WIDTH] * core.modulator(maps[..., -1:] * context)
 
-def retention_of_equal_tokens_is_a_separable_exponential_blur():
-    """q = k = 0: γ^|Δrow| γ^|Δcolumn|, each row of weights over its sum; both forms are the same then."""
-    x = image()
-    for form in ("full", "decomposed"):
-        mixer = bare("retention_2d", heads=1, slowest=1.5, form=form)
-        with torch.no_grad():
-            mixer.core.qk.weight.zero_()
-            mixer.core.qk.bias.zero_()
-        blurs = []
-        for length in (5, 7):
-            place = torch.arange(length, dtype=torch.float64)
-            weights = (1 - 2**-1.5) ** (place[:, None] - place).abs()
-            blurs.append(weights / weights.sum(-1, keepdim=True))
-        expected = torch.einsum("ir,jc,brcd->bijd", *blurs, x)
-        assert_close(run(mixer, x), expected, 1e-13, f"y, {form}")
-
-
-def retention_without_decay_is_softmax_attention():
-    mixer = bare("retention_2d", heads=2, slowest=64, rope=False)
-    assert_close(run(mixer, image()), run(like(bare("attention", heads=2), mixer), image()), 1e-13, "y")
-
-
-def decomposed_retention_without_decay_is_axial_attention():
-    mixer = bare("retention_2d", heads=2, slowest=64, rope=False, form="decomposed")
-    attention, x = like(bare("attention", heads=2), mixer), image()
-    rows = torch.stack([run_core(attention, x[:, i : i + 1], x[:, i : i + 1]) for i in range(5)], dim=1)[:, :, 0]
-    expected = torch.stack([run_core(attention, rows[:, :, j : j + 1], x[:, :, j : j + 1]) for j in range(7)], dim=2)
-    assert_close(run(mixer, x), expected[:, :, :, 0], 1e-13, "y")
+    assert_same_function(mixer, gated, image(), EXACT)
 
 
 ARROWS: list[tuple[str, Callable[[], None]]] = [
-    ("mlla, no rope -> linear_attention", mlla_without_positions_is_linear_attention),
-    ("mlla, constant features -> mean", mlla_of_constant_features_is_the_mean),
-    ("rala, uniform weights -> mlla", rala_of_uniform_weights_is_mlla),
-    ("linear_attention relu, heads of width 1 -> mean", relu_attention_of_width_one_is_an_average_for_those_who_ask),
-    ("linear_attention, equal keys -> attention", linear_and_softmax_attention_to_equal_keys_are_the_same),
-    ("homm order 2, equal chunks -> pom", homm_of_equal_chunks_is_pom),
-    ("homm order 2 -> mixed, width 1", homm_of_order_two_is_unnormalised_attention_with_heads_of_width_one),
-    ("lightnet, one key -> weighted mean", lightnet_of_one_key_is_a_global_weighted_mean),
-    ("lightnet, equal keys -> linear_attention", lightnet_to_equal_keys_is_linear_attention_times_a_gain),
-    ("polaformer, power 1 -> signed products", polaformer_of_power_one_is_the_absolute_product_for_equal_halves),
-    ("retention_2d, q = k = 0 -> separable blur", retention_of_equal_tokens_is_a_separable_exponential_blur),
-    ("retention_2d, no decay -> attention", retention_without_decay_is_softmax_attention),
-    ("retention_2d decomposed, no decay -> axial", decomposed_retention_without_decay_is_axial_attention),
-    ("focal, global gate -> mean", focal_of_the_global_gate_alone_is_a_query_times_one_vector),
+    ("MLLA, no RoPE -> linear attention", mlla_without_positions_is_linear_attention),
+    ("MLLA, phi constant -> global mean + LePE", mlla_of_constant_features_is_the_mean_and_its_convolution),
+    ("RALA, uniform alpha -> MLLA", rala_of_uniform_weights_is_mlla),
+    (
+        "ReLU linear, heads of width 1 -> global weighted mean",
+        relu_attention_of_width_one_is_an_average_for_those_who_ask,
+    ),
+    ("linear attention, equal keys -> softmax attention", linear_and_softmax_attention_to_equal_keys_are_the_same),
+    ("PoM, degree 1, identity -> gated mean pooling", pom_of_degree_one_is_gated_mean_pooling),
+    ("homm order 2, equal chunks -> PoM", homm_of_equal_chunks_is_pom),
+    ("homm order 2 -> q * mean(k * v)", homm_of_order_two_is_unnormalised_attention_with_heads_of_width_one),
+    ("LightNet causal, last token -> LightNet global", lightnet_is_what_its_causal_form_gives_the_last_token),
+    ("LightNet global -> efficient attention", lightnet_is_efficient_attention_with_another_activation_of_the_queries),
+    ("LightNet global -> HSM-SSD state", lightnet_is_hsm_ssd_without_its_channel_mixing),
+    ("LightNet, one key -> weighted mean", lightnet_of_one_key_is_a_global_weighted_mean),
+    ("LightNet, equal keys -> linear attention", lightnet_to_equal_keys_is_linear_attention_times_a_gain),
+    ("PolaFormer, power 1 -> signed products", polaformer_of_power_one_is_the_absolute_product_for_equal_halves),
+    ("focal, g_L only -> global mean gate", focal_of_the_global_gate_alone_is_a_query_times_one_vector),
 ]

@@ -196,25 +196,6 @@ def test_tied_branches_commute_with_what_maps_the_orders_to_each_other(grid, nam
     assert_differs(run(untied, rotated(x).contiguous()), rotated(run(untied, x)), 1e-3, "untied, rotated")
 
 
-@pytest.mark.parametrize("name", ["mamba", "ss2d"])
-def test_a_memory_that_fades_at_once_is_token_wise(name):
-    mixer, x = make(name), image(3, 5)
-    with torch.no_grad():
-        for branch in mixer.core.branches:
-            branch.A_log.fill_(12)
-    shuffle = torch.randperm(15, generator=torch.Generator().manual_seed(0))
-    y = run(mixer, x).flatten(1, 2)
-    moved = run(mixer, x.flatten(1, 2)[:, shuffle].view_as(x)).flatten(1, 2)
-    assert_close(moved, y[:, shuffle], TIGHT, "shuffled tokens")
-    expected = 0
-    for branch in mixer.core.branches:
-        step, B, C = branch.maps(x.flatten(1, 2))
-        expected = expected + (
-            F.softplus(step + branch.step.bias) * (B * C).sum(-1, keepdim=True) + branch.D
-        ) * x.flatten(1, 2)
-    assert_close(y, expected.detach() / (2 if name == "mamba" else 1), TIGHT, "y")
-
-
 def test_one_state_and_constant_steps_sum_four_exponential_filters():
     """B, C and dt held fixed: y = Σ over the four orders of Σ_l exp(-dt a l) dt B C u at distance l, plus D u."""
     height, width = 4, 5

@@ -66,37 +66,12 @@ def test_outputs_and_gradients_are_those_of_the_definition(grid, params):
         assert_close(gradient, wanted[name], 1e-12, f"gradient of {name}")
 
 
-def without_kink(mixer):
-    """Biases so large that the rectifier never rectifies, taken off again after the second layer."""
-    core = mixer.core
-    with torch.no_grad():
-        core.b1.fill_(1e3)
-        core.b2.copy_(
-            -torch.view_as_real(torch.complex(*core.b1)[:, None] @ torch.complex(*core.w2))[:, 0].movedim(-1, 0)
-        )
-    return mixer
-
-
-def test_without_rectifier_and_shrinkage_it_is_a_convolution():
-    mixer, x = without_kink(make(sparsity=0.0)), image(5, 6)
-    assert_close(mixer(x.roll((1, 2), (1, 2))), mixer(x).roll((1, 2), (1, 2)), 1e-9, "output of a shift")
-
-
 def test_the_rectifier_does_not_commute_with_shifts():
     mixer, x = make(sparsity=0.0), image(5, 6)
     with torch.no_grad():
         mixer.core.b1.zero_()
         mixer.core.b2.zero_()
     assert_differs(mixer(x.roll((1, 2), (1, 2))), mixer(x).roll((1, 2), (1, 2)), 1e-2, "output of a shift")
-
-
-def test_the_identity_network_doubles():
-    mixer, x = make(sparsity=0.0), image(5, 6)
-    with torch.no_grad():
-        for weight in (mixer.core.w1, mixer.core.w2):
-            weight.zero_()
-            weight[0] = torch.eye(WIDTH // 8, dtype=torch.float64)
-    assert_close(without_kink(mixer)(x), 2 * x, 1e-10, "y")
 
 
 def test_what_is_shrunk_to_zero_leaves_the_input():

@@ -90,35 +90,6 @@ def test_outputs_and_gradients_are_those_of_the_definition(name, params, grid):
         assert_close(gradient, wanted[parameter], 1e-9, f"gradient of {parameter}")
 
 
-def delta(core, monkeypatch):
-    """A filter that is one at offset 0 and zero elsewhere, without a skip."""
-
-    def kernel(height, width):
-        made = torch.zeros(2 * height - 1, 2 * width - 1, WIDTH, dtype=torch.float64)
-        made[height - 1, width - 1] = 1
-        return made
-
-    monkeypatch.setattr(core, "kernel", kernel)
-    monkeypatch.setattr(core, "skip", lambda: torch.zeros(WIDTH, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_delta_leaves_the_gates(name, monkeypatch):
-    """Pointwise: q · k · v, whatever gates and norms make of them."""
-    mixer, x = make(name), image(5, 6)
-    core = mixer.core
-    delta(core, monkeypatch)
-    a, b = core.maps(x).chunk(2, -1)
-    assert_close(mixer(x), core.leave(core.enter(x, a), b), 1e-12, "y")
-
-
-def test_hyena_pixel_with_a_delta_and_without_norm_is_a_product(monkeypatch):
-    mixer, x = make("hyena_pixel", norm=False), image(5, 6)
-    delta(mixer.core, monkeypatch)
-    a, b = mixer.core.maps(x).chunk(2, -1)
-    assert_close(mixer(x), x * a * b, 1e-12, "y")
-
-
 # ---------------------------------------------------------------- hyena_nd
 
 
@@ -158,23 +129,6 @@ def test_windows_fall_to_a_hundredth():
 
 
 # ---------------------------------------------------------------- hyena_siren
-
-
-def test_a_constant_network_in_a_window_is_a_separable_blur():
-    mixer, grid = make("hyena_siren", grid=(4, 5), window="gaussian"), (4, 5)
-    core = mixer.core
-    with torch.no_grad():
-        core.network.layers[-1].weight.zero_()
-        core.network.layers[-1].bias.fill_(1)
-        core.sigma.copy_(torch.tensor([[0.5, 0.6, 0.7, 0.8], [0.9, 0.4, 0.6, 1.0]]))
-    z = image(*grid)
-    rows, columns = (torch.arange(n, dtype=torch.float64) for n in grid)
-    down, along = (
-        (-(((p[:, None] - p) / (len(p) - 1)) ** 2)[..., None] / (2 * s**2)).exp()
-        for p, s in zip((rows, columns), core.sigma, strict=True)
-    )
-    expected = torch.einsum("ikc,jmc,bkmc->bijc", down, along, z) + core.skip() * z
-    assert_close(core.apply_filter(z, core.response(*grid)), expected, 1e-12, "blurred")
 
 
 def test_widths_stay_between_their_bounds():

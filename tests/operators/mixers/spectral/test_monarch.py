@@ -1,11 +1,9 @@
-import math
-
 import pytest
 import torch
 
 import operators
 from operators import InputError
-from operators.spectral.monarch import dense, multiply
+from operators.spectral.monarch import dense
 from operators.testing.cases import noise, run_with_gradients
 from operators.testing.checks import assert_close, assert_differs
 
@@ -63,34 +61,6 @@ def test_identities_change_nothing():
         mixer.core.columns.copy_(torch.eye(3).expand(2, 5, 3, 3))
         mixer.core.rows.copy_(torch.eye(5).expand(2, 3, 5, 5))
     assert_close(mixer(x), x, 1e-14, "y")
-
-
-def unit(length):
-    """The matrix of the discrete Fourier transform."""
-    n = torch.arange(length)
-    return torch.polar(torch.ones(length, length).double(), -2 * math.pi * (n[:, None] * n).double() / length)
-
-
-@pytest.mark.parametrize("grid", [(3, 5), (4, 4)], ids=str)
-def test_the_fourier_transform_of_a_sequence_is_a_monarch_matrix(grid):
-    """Of all N tokens, with twiddle factors in the second matrix; wave k + H m stands at row k, column m."""
-    height, width = grid
-    k, j = torch.arange(height)[:, None], torch.arange(width)
-    twiddles = torch.polar(torch.ones(grid).double(), -2 * math.pi * (k * j).double() / (height * width))
-    columns = unit(height).expand(1, width, -1, -1)
-    rows = (unit(width) * twiddles[:, None])[None]
-    sequence = torch.complex(image(*grid), noise(2, *grid, WIDTH, dtype=torch.float64, seed=3))
-    waves = multiply(sequence[:, :, :, None], columns, rows)[:, :, :, 0]
-    expected = torch.fft.fft(sequence.flatten(1, 2), dim=1)
-    assert_close(waves.transpose(1, 2).flatten(1, 2), expected, 1e-12, "waves")
-
-
-def test_the_fourier_transform_of_an_image_has_the_same_matrix_in_all_columns():
-    grid = 3, 5
-    columns, rows = unit(3).expand(1, 5, -1, -1), unit(5).expand(1, 3, -1, -1)
-    field = torch.complex(image(*grid), noise(2, *grid, WIDTH, dtype=torch.float64, seed=3))
-    waves = multiply(field[:, :, :, None], columns, rows)[:, :, :, 0]
-    assert_close(waves, torch.fft.fft2(field, dim=(1, 2)), 1e-12, "waves")
 
 
 def test_a_product_of_two_is_in_general_none():

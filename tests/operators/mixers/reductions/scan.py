@@ -1,0 +1,112 @@
+"""Arrows from selective scans (S6): of `mamba`, which is Vim, and of `ss2d`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from operators import scan
+from tests.operators.mixers.drawn import assert_same_function, image, make, set_to
+
+GRID = (4, 5)
+TOKENS = 20
+BACKEND = "chunked"
+"""Compiles nothing."""
+
+
+def by_raster(function):
+    """A function of sequences (B, N, D) as one of images, row by row."""
+    return lambda x: function(x.flatten(1, 2)).view_as(x)
+
+
+def s6(branch):
+    """One scan of sequences by the definition, with the maps of a branch."""
+
+    def scanned(v):
+        step, B, C = branch.maps(v)
+        return scan.selective_scan(
+            v.mT, step.mT, -branch.A_log.exp(), B.mT, C.mT, branch.D,
+            delta_bias=branch.step.bias, delta_softplus=True, backend="reference",
+        ).mT  # fmt: skip
+
+    return scanned
+
+
+def silence(branch):
+    """C = 0 and D = 0."""
+    set_to(0.0, branch.project.weight[-branch.state_dim :], branch.D)
+
+
+def s6_with_constant_maps_is_a_convolution():
+    """With the kernel Σ_n C_n exp(l Δ A_n) Δ B_n at lag l: S4D with real A and Euler's rule for B."""
+    mixer = make("ss2d", orders=["row"], state_dim=3, backend=BACKEND)
+    (branch,) = mixer.core.branches
+    step, (B, C) = image(1, 1)[0, 0, 0], image(2, 3, width=1)[0, :, :, 0]
+    branch.maps = lambda v: (step.expand_as(v), B.expand(*v.shape[:2], -1), C.expand(*v.shape[:2], -1))
+    dt = F.softplus(step + branch.step.bias)
+    lags = torch.arange(TOKENS)[:, None, None]
+    kernel = ((-branch.A_log.exp() * dt[:, None] * lags).exp() * dt[:, None] * B * C).sum(-1)
+
+    def convolved(v):
+        return F.conv1d(F.pad(v.mT, (TOKENS - 1, 0)), kernel.flip(0).mT[:, None], groups=6).mT + branch.D * v
+
+    assert_same_function(mixer, by_raster(convolved), image(*GRID))
+
+
+def s6_that_forgets_at_once_is_token_wise():
+    """A → −∞, in `mamba` behind a convolution of one tap: y_t = (Δ_t C_t · B_t + D) v_t."""
+    for mixer, scale in ((make("mamba", conv=1, backend=BACKEND), 0.5), (make("ss2d", backend=BACKEND), 1)):
+        branches = list(mixer.core.branches)
+        set_to(12.0, *(branch.A_log for branch in branches))
+
+        def by_token(x, branches=branches, scale=scale):
+            total = 0
+            for branch in branches:
+                v = x if branch.conv is None else F.silu(branch.conv.weight[:, 0, 0] * x + branch.conv.bias)
+                step, B, C = branch.maps(v)
+                total = total + (F.softplus(step + branch.step.bias) * (B * C).sum(-1, keepdim=True) + branch.D) * v
+            return scale * total
+
+        assert_same_function(mixer, by_token, image(*GRID))
+
+
+def vim_with_tied_directions_commutes_with_half_turns():
+    mixer = make("mamba", conv=3, backend=BACKEND)
+    ahead, back = mixer.core.branches
+    back.load_state_dict(ahead.state_dict())
+    assert_same_function(lambda x: mixer(x.rot90(2, (1, 2))), lambda x: mixer(x).rot90(2, (1, 2)), image(*GRID))
+
+
+def vim_without_its_way_back_is_causal_mamba():
+    mixer = make("mamba", backend=BACKEND)
+    ahead, back = mixer.core.branches
+    silence(back)
+    scanned = s6(ahead)
+    assert_same_function(mixer, by_raster(lambda v: scanned(v) / 2), image(*GRID))
+
+
+def ss2d_of_one_direction_is_a_raster_scan():
+    for heard, name in enumerate(("row", "col", "row_r", "col_r")):
+        mixer = make("ss2d", state_dim=2, backend=BACKEND)
+        for index, branch in enumerate(mixer.core.branches):
+            if index != heard:
+                silence(branch)
+        scanned = by_raster(s6(mixer.core.branches[heard]))
+
+        def along(x, name=name, scanned=scanned):
+            x = x.transpose(1, 2) if name.startswith("col") else x
+            y = scanned(x.flip(1, 2)).flip(1, 2) if name.endswith("_r") else scanned(x)
+            return y.transpose(1, 2) if name.startswith("col") else y
+
+        assert_same_function(mixer, along, image(*GRID))
+
+
+ARROWS: list[tuple[str, Callable[[], None]]] = [
+    ("S6, constant dt, B, C -> LTI convolution", s6_with_constant_maps_is_a_convolution),
+    ("S6, A -> -inf -> token-wise map", s6_that_forgets_at_once_is_token_wise),
+    ("Vim, forward = backward -> 180-degree-equivariant", vim_with_tied_directions_commutes_with_half_turns),
+    ("Vim, backward zero -> causal Mamba", vim_without_its_way_back_is_causal_mamba),
+    ("SS2D, three directions' C and D = 0 -> raster S6", ss2d_of_one_direction_is_a_raster_scan),
+]
