@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import operators
 from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, scan, spectral
+from tests.operators.mixers.reductions.graph import GRAPH
 
 FAMILIES = (attention, delta, duality, equations, linear, scan, spectral)
 ARROWS = [arrow for family in FAMILIES for arrow in family.ARROWS]
@@ -17,3 +19,10 @@ ARROWS = [arrow for family in FAMILIES for arrow in family.ARROWS]
 def test_reduces(arrow: Callable[[], None]) -> None:
     torch.manual_seed(0)
     arrow()
+
+
+def test_every_arrow_whose_ends_exist_is_in_the_table() -> None:
+    """Also one to a mixer that is registered later, if by the name that the graph has for it."""
+    known = set(operators.names())
+    tested = [name for name, _ in ARROWS]
+    assert sorted(tested) == sorted(name for name, ends in GRAPH.items() if known.issuperset(ends))
