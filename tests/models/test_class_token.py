@@ -64,6 +64,8 @@ def test_other_resolutions_are_served() -> None:
     [
         *(MixerSpec(name) for name in operators.names() if name not in ALIKE),
         MixerSpec("attention", {"rope": True}),
+        MixerSpec("pom", {"rope": True}),
+        MixerSpec("vssd", {"conv": 3}),
         MixerSpec("attention", shell={"name": "common", "conv": 3}),
         [MixerSpec("attention"), MixerSpec("conv")],
     ],

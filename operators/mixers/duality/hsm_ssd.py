@@ -88,6 +88,11 @@ class HSMSSD(Core):
         channels = 3 * state_dim
         self.conv = nn.Conv2d(channels, channels, conv, padding="same", groups=channels, bias=False) if conv else None
 
+    @property
+    def permutation_equivariant(self) -> bool:
+        """Not with a convolution."""
+        return self.conv is None
+
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps B and C and weights A, all (B, N, S), in at least float32, from x (B, H, W, C)."""
         maps = wide_linear(x, self.project)

@@ -116,6 +116,11 @@ class VSSD(Core):
         channels = 2 * state_dim
         self.conv = nn.Conv2d(channels, channels, conv, padding="same", groups=channels) if conv else None
 
+    @property
+    def permutation_equivariant(self) -> bool:
+        """Not with a convolution."""
+        return self.conv is None
+
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps B and C (B, N, S) and weights m (B, N, heads), in at least float32, from x (B, H, W, C)."""
         maps, step = wide_linear(x, self.project).split([2 * self.state_dim, self.heads], dim=-1)

@@ -108,6 +108,11 @@ class PoM(Core):
         linear_init(self.gate)
         self.coefficients = nn.Parameter(torch.randn(site.width, degree).clamp(-START, START))
 
+    @property
+    def permutation_equivariant(self) -> bool:
+        """Not with rotary positions."""
+        return not self.rope
+
     def polynomials(self, u: Tensor) -> Tensor:
         """P of the paper, in the shape of u (..., D) and in at least float32."""
         f = F.leaky_relu(u.to(wide(u.dtype)), SLOPE)
