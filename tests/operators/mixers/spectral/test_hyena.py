@@ -7,11 +7,13 @@ import torch
 
 import operators
 from operators import InputError
+from operators.mixers.spectral.hyena_nd import HyenaNd
+from operators.mixers.spectral.hyena_pixel import HyenaPixel
+from operators.mixers.spectral.hyena_siren import HyenaSiren
 from operators.testing.cases import noise, run_with_gradients
 from operators.testing.checks import assert_close, assert_differs
 
 WIDTH = 4
-NAMES = ("hyena_nd", "hyena_siren", "hyena_pixel")
 CASES = [
     ("hyena_nd", {}),
     ("hyena_nd", {"directions": 1, "separable": True, "conv": 3}),
@@ -35,6 +37,72 @@ def image(*grid, seed=1):
     return noise(2, *grid, WIDTH, dtype=torch.float64, seed=seed)
 
 
+def hyena_nd_value(core, p, q, height, width):
+    """K at an offset: the quadrants that hold it, each with its weight; in one of them tokens count from 0 to 1."""
+
+    def features(n, length):
+        t, phase = n / max(length - 1, 1), 1e-4 * 2 * math.pi * n / length
+        return t, [t, math.cos(phase), -math.sin(phase)]
+
+    (down, rows), (along, columns) = features(abs(p), height), features(abs(q), width)
+    if core.row_filter is None:
+        value = core.filter(torch.tensor(rows + columns, dtype=torch.float64))
+    else:
+        value = core.row_filter(torch.tensor(rows, dtype=torch.float64))
+        value = value * core.filter(torch.tensor(columns, dtype=torch.float64))
+    value = value * torch.exp(-core.decay * down) * torch.exp(-core.decay * along)
+    if core.directions_weight is None:
+        return value if p >= 0 and q >= 0 else torch.zeros_like(value)
+    signs = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+    held = [w for w, (s, t) in zip(core.directions_weight, signs, strict=True) if p * s >= 0 and q * t >= 0]
+    return sum(held) * value
+
+
+def hyena_siren_value(core, p, q, height, width):
+    """K at an offset, of which a periodic grid of n tokens has about n / 2 to either side, by the nominal side of 3."""
+    periodic = core.boundary == "periodic"
+    reaches = [(n + 1) // 2 if periodic else n for n in (height, width)]
+    if abs(p) >= reaches[0] or abs(q) >= reaches[1]:
+        return torch.zeros(WIDTH, dtype=torch.float64)
+    step = 1 / ((3 + 1) // 2 - 1 if periodic else 3 - 1)
+    hidden = place = torch.tensor([p * step, q * step], dtype=torch.float64)
+    *inner, last = core.network.layers
+    for layer in inner:
+        hidden = torch.sin(layer.weight @ hidden + layer.bias)
+    value = last.weight @ hidden + last.bias
+    if core.sigma is not None:
+        for distance, sigma in zip(place, core.sigma, strict=True):
+            bounds = [1 / math.sqrt(-2 * math.log(v)) for v in (0.1, 0.95)]
+            value = value * torch.exp(-((distance / sigma.clamp(bounds[0] * step, bounds[1])) ** 2) / 2)
+    return value
+
+
+def hyena_pixel_value(core, p, q, height, width):
+    """K at an offset in tokens, from what is learned there; nothing beyond."""
+    half = len(core.places) // 2
+    if max(abs(p), abs(q)) > half:
+        return torch.zeros(WIDTH, dtype=torch.float64)
+    first, second, last = core.network.layers
+    hidden = torch.sin(core.network.frequencies[0] * (first.weight @ core.places[half + p, half + q] + first.bias))
+    hidden = torch.sin(core.network.frequencies[1] * (second.weight @ hidden + second.bias))
+    return last.weight @ hidden * (torch.exp(-math.hypot(p, q) * core.decay.abs()) + core.shift)
+
+
+def gates(core, u, a, b):
+    """What is convolved, and the factor of what comes out."""
+    if isinstance(core, HyenaSiren):
+        z = u / u.square().sum(-1, keepdim=True).sqrt() * a / (1 + (-a).exp())
+        return core.norm * z / (z.square().mean(-1, keepdim=True) + 1e-6).sqrt(), 1 / (1 + (-b).exp())
+    z = u * a
+    if isinstance(core, HyenaPixel) and core.scale is not None:
+        z = z - z.mean(-1, keepdim=True)
+        z = core.scale * z / (z.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return z, b
+
+
+VALUES = {HyenaNd: hyena_nd_value, HyenaSiren: hyena_siren_value, HyenaPixel: hyena_pixel_value}
+
+
 def definition(core, x):
     """Gates by token, the short convolution by tap, the long one by pairs of tokens."""
     height, width = x.shape[1:3]
@@ -42,12 +110,21 @@ def definition(core, x):
     fields = torch.cat([x, a, b], -1)
     if core.conv is not None:
         fields = short(fields, core.conv)
-    u, a, b = fields.chunk(3, -1)
-    z, kernel = core.enter(u, a), core.kernel(height, width)
+    z, factor = gates(core, *fields.chunk(3, -1))
+    value = VALUES[type(core)]
+    kernel = torch.stack(
+        [
+            torch.stack([value(core, p, q, height, width) for q in range(1 - width, width)])
+            for p in range(1 - height, height)
+        ]
+    )
+    skip = core.skip_factor if isinstance(core, HyenaSiren) else core.s
+    if isinstance(core, HyenaNd) and core.directions_weight is not None:
+        skip = skip * core.directions_weight.sum(0)
     rows = []
     for i in range(height):
         for j in range(width):
-            total = core.skip() * z[:, i, j]
+            total = skip * z[:, i, j]
             for k in range(height):
                 for m in range(width):
                     if core.boundary == "absorbing":
@@ -55,7 +132,7 @@ def definition(core, x):
                     else:
                         total = total + round_the_grid(kernel, i - k, j - m, height, width) * z[:, k, m]
             rows.append(total)
-    return core.leave(torch.stack(rows, 1).view(x.shape), b)
+    return torch.stack(rows, 1).view(x.shape) * factor
 
 
 def round_the_grid(kernel, down, along, height, width):
@@ -179,6 +256,13 @@ def test_of_a_large_filter_the_centre_serves_and_a_small_one_reaches_less_far():
     assert_close(wider[1:-1, 2:-2], whole, 1e-13, "centre of a larger grid")
     assert wider[0].count_nonzero() == 0
     assert wider[:, :2].count_nonzero() == 0
+
+
+def test_a_filter_of_all_offsets_is_global_and_a_smaller_one_is_not():
+    for kernel, reached in ((9, 20), (7, 16)):
+        mixer, x = make("hyena_pixel", kernel=kernel, norm=False), image(5, 4).requires_grad_()
+        (gradient,) = torch.autograd.grad(mixer(x)[:, 0, 0].sum(), x)
+        assert (gradient.abs().sum((0, 3)) > 1e-12).sum() == reached
 
 
 def test_a_short_filter_shifts_with_the_image_away_from_the_border():

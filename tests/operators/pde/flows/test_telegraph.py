@@ -169,6 +169,44 @@ def test_mass_moves_as_a_damped_point() -> None:
     assert y.sum().item() == pytest.approx(field.sum() * (1 + rate * (1 - np.exp(-damping)) / damping), rel=1e-12)
 
 
+@pytest.mark.parametrize("grid", [(5, 7), (4, 6)], ids=str)
+def test_the_adjoint_turns_the_velocity(grid: tuple[int, int]) -> None:
+    chosen = coefficients(grid, tensor="full") | {"damping": np.array([0.7, 2.0])}
+    f, g = noise(2, *grid, seed=1), noise(2, *grid, seed=2)
+    ahead = (waves(f, **chosen) * torch.as_tensor(g)).sum((-2, -1))
+    back = (torch.as_tensor(f) * waves(g, **chosen | {"velocity": -chosen["velocity"]})).sum((-2, -1))
+    assert_close(ahead, back, 1e-11, "adjoint")
+
+
+@pytest.mark.parametrize("boundary", ["periodic", "neumann"])
+def test_waves_of_equal_speed_know_no_direction(boundary: str) -> None:
+    field, given = noise(1, 5, 5), {"diffusion": np.array([0.9]), "damping": np.array([0.4]), "boundary": boundary}
+    y = waves(field, **given).numpy()
+    for turn in (lambda f: np.flip(f, -1), lambda f: np.swapaxes(f, -2, -1), lambda f: np.rot90(f, axes=(-2, -1))):
+        assert_close(waves(turn(field).copy(), **given), turn(y).copy(), 1e-12, "turned")
+
+
+@pytest.mark.parametrize("grid", [(5, 7), (4, 6)], ids=str)
+def test_wrapped_shifts_and_sums_commute_with_waves(grid: tuple[int, int]) -> None:
+    given = coefficients(grid, tensor="full") | {"damping": np.array([0.7, 2.0])}
+    f, g = noise(2, *grid, seed=1), noise(2, *grid, seed=2)
+    assert_close(waves(np.roll(f, (1, 2), (1, 2)), **given), waves(f, **given).roll((1, 2), (1, 2)), 1e-12, "shifted")
+    assert_close(waves(2 * f - 3 * g, **given), 2 * waves(f, **given) - 3 * waves(g, **given), 1e-12, "sum")
+
+
+def test_a_wave_goes_on_from_its_value_and_its_rate_of_change_together() -> None:
+    """Over two times one after the other; its value alone is not enough."""
+    field, chosen, h = noise(1, 5, 7), {"diffusion": np.array([0.7]), "damping": np.array([0.6])}, 1e-4
+    at, later = 0.8, 1.1
+    value, whole = waves(field, **chosen, time=at), waves(field, **chosen, time=at + later)
+    rate = (waves(field, **chosen, time=at + h) - waves(field, **chosen, time=at - h)) / (2 * h)
+    # A wave that starts as f at the rate g f is C f + g S f: with g = 0 it is C f, and S f is what g = 1 adds.
+    still = waves(value, **chosen, time=later)
+    pushed = waves(rate, **chosen, time=later, initial_velocity=np.array([1.0])) - waves(rate, **chosen, time=later)
+    assert_close(still + pushed, whole, 1e-8, "value and rate")
+    assert_differs(still, whole, 0.1, "value alone")
+
+
 def test_time_scales_the_coefficients() -> None:
     field, chosen = noise(2, 4, 6), coefficients((4, 6), tensor="full")
     first = {"damping": np.array([0.7, 2.0]), "initial_velocity": np.array([0.2, -1.0])}
