@@ -34,6 +34,7 @@ from operators.registry import register
 from operators.shell.spec import ShellSpec
 
 _VSSD = "YuHengsss/VSSD README.md"
+_TOP1 = "ImageNet-1k top-1 %, 224 px"
 
 
 @register(
@@ -60,10 +61,10 @@ _VSSD = "YuHengsss/VSSD README.md"
             "token of 1e6 becomes in float32"
         },
         published=(
-            Published("VSSD-Micro", "ImageNet-1k top-1 %, 224 px", 82.5, _VSSD),
-            Published("VSSD-T", "ImageNet-1k top-1 %, 224 px", 83.6, _VSSD),
-            Published("VSSD-S", "ImageNet-1k top-1 %, 224 px", 84.1, _VSSD),
-            Published("VSSD-B", "ImageNet-1k top-1 %, 224 px", 84.7, _VSSD),
+            Published("VSSD-Micro (softmax attention in the last stage)", _TOP1, 82.5, _VSSD),
+            Published("VSSD-T (softmax attention in the last stage)", _TOP1, 83.6, _VSSD),
+            Published("VSSD-S (softmax attention in the last stage)", _TOP1, 84.1, _VSSD),
+            Published("VSSD-B (softmax attention in the last stage)", _TOP1, 84.7, _VSSD),
         ),
     )
 )

@@ -9,7 +9,8 @@ For each of four directions, with its lines l and the pixels i of a line, per ch
 
 and the output is the sum of the four y, each times a learned number. Across the scan a line is a step of an upwind
 scheme of convection and diffusion, with drift P₋₁ − P₊₁ and variance P₋₁ + P₊₁ − drift², whose numbers depend on the
-token. Its weights are positive and sum to one: what a line hands on never exceeds what it has.
+token. Its weights are positive and sum to one: what a line hands on never exceeds what it has. But every line
+adds its own: of a steady source λ u the state grows as the number of lines, whatever the weights.
 
 The released module does not turn gates with the directions and does not turn outputs back, so that the four outputs of
 a pixel belong to four pixels, and takes square images alone; here both are turned, and any image is served. It also
