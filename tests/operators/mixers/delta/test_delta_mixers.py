@@ -218,6 +218,15 @@ def test_negative_eigenvalues_double_the_strengths():
     assert 0 < beta.min() < beta.max() < 1
 
 
+def test_keys_of_half_precision_are_normalised_in_single_precision():
+    branch = make("kda", 16, heads=2).bfloat16().core.branches[0]
+    u = image(5, 7, width=16).flatten(1, 2).bfloat16()
+    q, k, *_ = branch(u, u)
+    assert q.dtype == k.dtype == torch.float32
+    assert_close(k.square().sum(-1), torch.ones_like(k[..., 0]), 1e-5, "squared length of keys")
+    assert_close(8 * q.square().sum(-1), torch.ones_like(q[..., 0]), 1e-5, "squared length of queries, times K")
+
+
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [

@@ -90,6 +90,35 @@ def test_a_constant_image_stays_as_it_is(variant):
     assert_close(run(mixer, x), x.contiguous(), 1e-5, "y of a constant image")
 
 
+def test_rows_of_weights_cannot_vanish():
+    """SiLU is at least −0.2785: whatever q and k are, their features are positive, and so are all products."""
+    for scale in (1.0, 1e4):
+        q, k = make("lion", 4, heads=1).core.features(scale * image(5, 7, width=4))
+        shifted = torch.stack([q, k]).detach()
+        assert shifted.min() > 0
+        assert_close(shifted.square().sum(-1), torch.ones(2, 2, 5, 7, 1).double(), EXACT, "squared lengths")
+
+
+def test_the_inverse_of_constant_decay_is_tridiagonal():
+    """Of M read off token by token: with equal features y is M v over the sums of its rows."""
+    mixer = make("lion", 36, heads=1)
+    with torch.no_grad():
+        mixer.core.query_key.weight.zero_()
+        mixer.core.query_key.bias.zero_()
+    matrix = run_on(mixer, torch.eye(36, dtype=torch.float64)[:, :35].T.reshape(1, 5, 7, 36))[0, :, :35]
+    matrix = matrix / matrix.diagonal()[:, None]  # the diagonal of M is 1
+    inverse = torch.linalg.inv(matrix)
+    beyond = ~torch.ones(35, 35, dtype=torch.bool).tril(1).triu(-1)
+    assert inverse[beyond].abs().max() < 1e-9 * inverse.abs().max()
+    assert matrix[beyond].abs().min() > 0
+
+
+def run_on(mixer, values):
+    """The output for values u, from an image x of zeros, by token."""
+    with torch.no_grad():
+        return mixer.core(values, x=torch.zeros_like(values)).flatten(1, 2)
+
+
 def test_permuting_tokens_permutes_outputs_without_decay_only():
     x = image(5, 7)
     order = torch.randperm(35, generator=torch.Generator().manual_seed(0))

@@ -86,8 +86,10 @@ def test_the_map_of_inspect_gives_the_output(rope):
     sums = weights.sum(-1)
     if rope:
         assert_differs(sums, torch.ones_like(sums), 1e-2, "sums of rotated rows")
+        assert weights.min() < 0
     else:
         assert_close(sums, torch.ones_like(sums), 1e-5, "sums of rows")
+        assert weights.min() >= 0
 
 
 def test_what_its_options_make_of_its_symmetry():

@@ -19,19 +19,20 @@ def image(*grid, batch=2, seed=1):
 
 
 @pytest.mark.parametrize("grid", [(5, 7), (4, 6), (6, 3)], ids=str)
-def test_the_kernel_that_is_shown_is_summed_over_all_pixels(grid):
-    """The definition by loops, from the picture of the kernel: a unit at the centre."""
+def test_it_is_a_circular_convolution_by_the_transform_of_its_factors(grid):
+    """The definition by loops over all pairs of pixels; the picture of the kernel has the offset 0 in its centre."""
     mixer, x = make(*grid), image(*grid)
-    kernel = mixer.inspect(x)["kernel"]
     height, width = grid
+    kernel = torch.fft.irfft2(torch.complex(*mixer.core.filter), s=grid, dim=(0, 1))
     expected = torch.zeros_like(x)
     for i in range(height):
         for j in range(width):
             for k in range(height):
                 for m in range(width):
-                    at = (i - k + height // 2) % height, (j - m + width // 2) % width
-                    expected[:, i, j] += kernel[:, *at] * x[:, k, m]
+                    expected[:, i, j] += kernel[(i - k) % height, (j - m) % width] * x[:, k, m]
     assert_close(mixer(x), expected, 1e-12, "y")
+    shown = kernel.roll((height // 2, width // 2), (0, 1)).movedim(-1, 0)
+    assert_close(mixer.inspect(x)["kernel"], shown, 1e-12, "kernel")
 
 
 @pytest.mark.parametrize("grid", [(5, 7), (4, 6), (1, 1)], ids=str)
