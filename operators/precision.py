@@ -24,3 +24,10 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which transforms, exponentials and recurrences of `dtype` are computed: at least float32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def call_type(tensor: Tensor) -> torch.dtype:
+    """The type in which products of the tensor run: that of autocast where it is on, else the tensor's."""
+    if tensor.dtype == torch.float64 or not under_autocast(tensor):
+        return tensor.dtype
+    return torch.get_autocast_dtype(tensor.device.type)

@@ -14,7 +14,7 @@ NOT_IMPORTED = {
     "causal-conv1d": "mamba-ssm uses it",
     "psycopg": "SQLAlchemy loads it by the URL",
 }
-NAMES = {"google": "protobuf", "yaml": "pyyaml", "PIL": "pillow", "hydra": "hydra-core"}
+NAMES = {"fla": "fla-core", "google": "protobuf", "yaml": "pyyaml", "PIL": "pillow", "hydra": "hydra-core"}
 
 
 def shipped():

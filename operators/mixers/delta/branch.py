@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,13 @@ from operators.card import Site
 from operators.cost import Cost
 from operators.errors import check_choice, check_number
 from operators.initialisation import linear_init
+from operators.linear import fla
+from operators.linear.choice import serving
 from operators.linear.delta import delta_macs, delta_rule
 from operators.linear.delta_reference import recurrence
-from operators.mixer import Core
+from operators.linear.fla import Problem
 from operators.mixers.heads import check_heads, default_heads
+from operators.mixers.recurrent import RecurrentCore
 from operators.mixers.scan.branch import check_orders
 from operators.precision import full_precision, wide
 from operators.scan import orders
@@ -158,12 +161,12 @@ class DeltaBranch(nn.Module):
         )
 
 
-class DeltaCore(Core):
+class DeltaCore(RecurrentCore):
     """Base of the cores that average delta rules over one grid in several orders, each with maps of its own.
 
     Args:
         site: where the core stands.
-        backend: `chunked` or `reference` (a loop over tokens), or `auto`, the former.
+        backend: one of `operators.linear.choice.BACKENDS`, or `auto`.
         along: names of the orders (`operators.scan.orders`), one branch each.
         heads: heads H; None for heads about 64 wide.
         key_width: channels K of queries and keys per head; None for `key_ratio` times those of values.
@@ -171,7 +174,7 @@ class DeltaCore(Core):
         negative_eigenvalues: whether write strengths reach 2 instead of 1.
         key_ratio: channels of queries and keys over those of values, rounded.
         writes: writes of each token.
-        decay: `none`, `head` or `channel`: what has a decay of its own.
+        decay: what has a decay of its own.
         interval: of exp(A_log) at the start.
 
     Raises:
@@ -190,7 +193,7 @@ class DeltaCore(Core):
         negative_eigenvalues: bool,
         key_ratio: float = 1.0,
         writes: int = 1,
-        decay: str = "none",
+        decay: Literal["none", "head", "channel"] = "none",
         interval: tuple[float, float] = (0.0, 16.0),
     ) -> None:
         super().__init__(site, backend=backend)
@@ -203,7 +206,7 @@ class DeltaCore(Core):
         conv = 0 if conv is None else conv
         check_number("mixer.conv", conv, least=0, most=64, integer=True)
         check_choice("mixer.negative_eigenvalues", negative_eigenvalues, (True, False))
-        self.channelwise = decay == "channel"
+        self.decay = decay
         keys = max(1, round(key_ratio * (site.width // heads))) if key_width is None else key_width
         self.branches = nn.ModuleList(
             DeltaBranch(
@@ -218,7 +221,7 @@ class DeltaCore(Core):
                 else Decay(
                     site.dim,
                     heads,
-                    channels=keys if self.channelwise else None,
+                    channels=keys if decay == "channel" else None,
                     rank=site.width // heads,
                     interval=interval,
                 ),
@@ -230,6 +233,13 @@ class DeltaCore(Core):
             for i in range(len(self.along))
             for name in (() if decay == "none" else Decay.no_weight_decay)
         )
+
+    @property
+    def problem(self) -> Problem:
+        """What recurs, in sizes, the orders' heads side by side."""
+        branches = self._branches()
+        key, value, writes = branches[0].key_width, branches[0].value_width, branches[0].writes
+        return Problem("delta", self.decay, len(branches) * branches[0].heads, key, value, writes)
 
     def written(self, u: Tensor, x: Tensor) -> Written:
         """Arguments of `delta_rule`, the orders' heads side by side, each order's tokens in its own order."""
@@ -244,8 +254,12 @@ class DeltaCore(Core):
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """The mean of all orders, (B, H, W, D), of the field u (B, H, W, D)."""
         height, width = u.shape[1:3]
-        written = self.written(u, x)
-        if self.backend == "reference":
+        dtype = self.note(x)
+        engine = serving(self.requested_backend, self.problem, u.device, dtype)
+        q, k, v, beta, log_decay = written = self.written(u, x)
+        if engine == "fla":
+            y = fla.run(self.problem, dtype, q, k, v, log_decay=log_decay, beta=beta)
+        elif engine == "reference":
             with full_precision(u):
                 y = recurrence(*written)[0]
         else:
@@ -264,7 +278,7 @@ class DeltaCore(Core):
             first.key_width,
             first.value_width,
             writes=first.writes,
-            channel_decay=self.channelwise,
+            channel_decay=self.decay == "channel",
         )
         return sum((branch.cost(tokens) for branch in branches), Cost(mixing_macs=mixing))
 

@@ -39,7 +39,7 @@ from operators.shell.spec import ShellSpec
         linear=False,
         fp32_core=True,
         state_param="key_width",
-        backends=("chunked", "reference"),
+        backends=("fla", "chunked", "reference"),
         shells={"published": ShellSpec(gate="none", norm_heads=True)},
         preset_params={"published": {"conv": 4}},
     )
@@ -49,7 +49,8 @@ class DeltaProduct(DeltaCore):
 
     Args:
         site: where the core stands.
-        backend: `chunked`, `reference` (a loop over tokens) or `auto`.
+        backend: `fla` (CUDA only), `chunked`, `reference` (a loop over tokens), or `auto`: fla where it serves the
+            call, `chunked` otherwise.
         orders: scan orders (`operators.scan.orders`); the outputs of all are averaged.
         heads: heads; None for the divisor of D nearest to D/64. They share the field's D channels.
         key_width: channels of queries and keys per head; None for as many as values have.

@@ -23,10 +23,11 @@ from operators.cost import Cost
 from operators.errors import InputError, check_number
 from operators.initialisation import linear_init
 from operators.linear.decayed import decayed, scalar_macs
-from operators.mixer import Core
+from operators.linear.fla import Problem
 from operators.mixers.duality.vssd import check_odd
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import Terms, wide_linear
+from operators.mixers.recurrent import RecurrentCore
 from operators.mixers.scan.branch import step_bias_init
 from operators.registry import register
 from operators.scan import orders
@@ -48,13 +49,13 @@ from operators.shell.spec import ShellSpec
         linear=False,
         fp32_core=True,
         state_param="state_dim",
-        backends=("chunked", "reference"),
+        backends=("fla", "chunked", "reference"),
         shells={"published": ShellSpec(expand=2)},
         preset_params={"published": {"conv": 7}},
         published=(Published("Hydra ViT-B", "ImageNet-1k top-1 %, 224 px", 81.0, "LIONS-EPFL/LION README.md"),),
     )
 )
-class Hydra(Core):
+class Hydra(RecurrentCore):
     """A quasiseparable matrix over the tokens of an order, made of x, times the field u.
 
     Initialised as the released module: A = −1, steps as in Mamba, D = 1; A_log and the steps' bias serve both
@@ -62,7 +63,8 @@ class Hydra(Core):
 
     Args:
         site: where the core stands.
-        backend: one of `operators.linear.decayed.BACKENDS`, or `auto`.
+        backend: `fla` (CUDA only), `chunked`, `reference` (a loop over tokens), or `auto`: fla where it serves the
+            call, `chunked` otherwise.
         order: the order (`operators.scan.orders`).
         state_dim: states S per channel and direction.
         heads: number of heads; None for heads about 64 wide.
@@ -107,6 +109,10 @@ class Hydra(Core):
         channels = site.width + 4 * state_dim
         self.conv = nn.Conv1d(channels, channels, conv, padding="same", groups=channels) if conv else None
 
+    @property
+    def problem(self) -> Problem:
+        return Problem("decayed", "head", self.heads, self.state_dim, self.site.width // self.heads)
+
     def terms(self, u: Tensor, x: Tensor) -> tuple[Tensor, Terms, Terms]:
         """Values (B, N, heads, V) along the order and both recurrences, in at least float32."""
         v, x = orders.gather(u, self.order), orders.gather(x, self.order)
@@ -128,8 +134,9 @@ class Hydra(Core):
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Mixed field (B, H, W, D) of u (B, H, W, D)."""
         v, ahead, back = self.terms(u, x)
-        before = decayed(*ahead, backend=self.backend)
-        behind = decayed(*back, reverse=True, backend=self.backend)
+        dtype = self.note(x)
+        before = decayed(*ahead, backend=self.requested_backend, dtype=dtype)
+        behind = decayed(*back, reverse=True, backend=self.requested_backend, dtype=dtype)
         gain = self.D.to(v.dtype) + wide_linear(v.flatten(2), self.diagonal)
         y = gain[..., None] * v
         y = y + F.pad(before[:, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(behind[:, 1:], (0, 0, 0, 0, 0, 1))

@@ -26,13 +26,15 @@ from operators.card import MixerCard, Site
 from operators.cost import Cost
 from operators.errors import InputError, check_number
 from operators.initialisation import linear_init
-from operators.linear import levels_reference
+from operators.linear import fla, levels_reference
+from operators.linear.choice import serving
+from operators.linear.fla import Problem
 from operators.linear.levels import level_macs, levels, log_linear, pair_levels
 from operators.mixers.duality.ssd import DualityBranch
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Terms, wide_linear
 from operators.mixers.scan.branch import check_orders
-from operators.precision import full_precision
+from operators.precision import call_type, full_precision
 from operators.registry import register
 from operators.scan import orders as scan_orders
 from operators.shell.spec import ShellSpec
@@ -62,6 +64,11 @@ class LevelBranch(DualityBranch):
         self.scale = nn.Linear(site.dim, heads * level_count, bias=False)
         linear_init(self.scale)
 
+    @property
+    def problem(self) -> Problem:
+        value = self.width // self.heads
+        return Problem("log_linear", "head", self.heads, self.state_dim, value, levels=self.level_count)
+
     def scales(self, x: Tensor) -> Tensor:
         """λ (B, N, heads, levels) from x (B, N, C), in at least float32."""
         scales = wide_linear(x, self.scale).unflatten(-1, (self.heads, self.level_count))
@@ -69,9 +76,15 @@ class LevelBranch(DualityBranch):
 
     def product(self, terms: Terms, x: Tensor) -> Tensor:
         """The outputs (B, N, H, V) of the scaled recurrence."""
-        ahead = [t.flip(1) if self.backwards else t for t in (*terms, self.scales(x))]
-        with full_precision(x):
-            y = (levels_reference.log_linear if self.backend == "reference" else log_linear)(*ahead)
+        q, k, v, log_decay, scales = (t.flip(1) if self.backwards else t for t in (*terms, self.scales(x)))
+        dtype = call_type(x)
+        engine = serving(self.backend, self.problem, x.device, dtype)
+        if engine == "fla":
+            y = fla.run(self.problem, dtype, q, k, v, log_decay=log_decay, scales=scales)
+        else:
+            with full_precision(x):
+                plain = levels_reference.log_linear if engine == "reference" else log_linear
+                y = plain(q, k, v, log_decay, scales)
         return y.flip(1) if self.backwards else y
 
     def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
@@ -111,7 +124,7 @@ class LevelBranch(DualityBranch):
         linear=False,
         fp32_core=True,
         state_param="state_dim",
-        backends=("chunked", "reference"),
+        backends=("fla", "chunked", "reference"),
         shells={"published": ShellSpec(expand=2, norm_after_gate=True)},
         preset_params={"published": {"conv": 4}},
     )
@@ -121,7 +134,8 @@ class LogLinear(OrderedCore):
 
     Args:
         site: where the core stands.
-        backend: `chunked`, `reference` (by loops over pairs) or `auto`.
+        backend: `fla` (CUDA only), `chunked`, `reference` (by loops over pairs), or `auto`: fla where it serves the
+            call, `chunked` otherwise.
         orders: the orders (`operators.scan.orders`); `[row]` is the causal mixer, `[hilbert, hilbert_r]` makes the
             blocks near squares.
         state_dim: states S per channel and level.

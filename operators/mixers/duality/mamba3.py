@@ -31,6 +31,7 @@ from operators.cost import Cost
 from operators.errors import check_choice, check_number
 from operators.initialisation import linear_init
 from operators.linear.decayed import exact_sums, scalar_macs
+from operators.linear.fla import Problem
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Recurrence, Terms, wide_linear
 from operators.mixers.scan.branch import check_orders, step_bias_init
@@ -70,6 +71,10 @@ class TrapezoidalBranch(Recurrence):
         linear_init(self.project)
         self.gain = nn.Parameter(torch.ones(2, state_dim))  # of B and C, like the bias
         self.bias = nn.Parameter(torch.ones(2, heads, state_dim))
+
+    @property
+    def problem(self) -> Problem:
+        return Problem("decayed", "head", self.heads, self.state_dim, self.width // self.heads)
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """B and C (B, N, heads, S), steps Δ, log α and λ (B, N, heads), in at least float32."""
@@ -141,7 +146,7 @@ class TrapezoidalBranch(Recurrence):
         linear=False,
         fp32_core=True,
         state_param="state_dim",
-        backends=("chunked", "reference"),
+        backends=("fla", "chunked", "reference"),
         shells={"published": ShellSpec(expand=2, norm="none")},
     )
 )
@@ -150,7 +155,8 @@ class Mamba3(OrderedCore):
 
     Args:
         site: where the core stands.
-        backend: one of `operators.linear.decayed.BACKENDS`, or `auto`.
+        backend: `fla` (CUDA only), `chunked`, `reference` (a loop over tokens), or `auto`: fla where it serves the
+            call, `chunked` otherwise.
         orders: the orders (`operators.scan.orders`); `[row]` is the causal mixer.
         state_dim: states S per channel.
         heads: number of heads; None for heads about 64 wide.

@@ -26,6 +26,7 @@ from operators.cost import Cost
 from operators.errors import check_number
 from operators.initialisation import linear_init
 from operators.linear.decayed import scalar_macs
+from operators.linear.fla import Problem
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Recurrence, Terms, wide_linear
 from operators.mixers.scan.branch import causal_convolution, check_orders, step_bias_init
@@ -65,6 +66,10 @@ class DualityBranch(Recurrence):
         linear_init(self.project)
         convolved = site.width + 2 * state_dim
         self.conv = nn.Conv1d(convolved, convolved, conv, groups=convolved) if conv else None
+
+    @property
+    def problem(self) -> Problem:
+        return Problem("decayed", "head", self.heads, self.state_dim, self.width // self.heads)
 
     def maps(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Values (B, N, H, V), input and output maps (B, N, S) and steps (B, N, H), in at least float32."""
@@ -119,7 +124,7 @@ class DualityBranch(Recurrence):
         linear=False,
         fp32_core=True,
         state_param="state_dim",
-        backends=("chunked", "reference"),
+        backends=("fla", "chunked", "reference"),
         shells={"published": ShellSpec(expand=2, norm_after_gate=True)},
         preset_params={"published": {"conv": 4}},
     )
@@ -129,7 +134,8 @@ class SSD(OrderedCore):
 
     Args:
         site: where the core stands.
-        backend: one of `operators.linear.decayed.BACKENDS`, or `auto`.
+        backend: `fla` (CUDA only), `chunked`, `reference` (a loop over tokens), or `auto`: fla where it serves the
+            call, `chunked` otherwise.
         orders: the orders (`operators.scan.orders`); `[row]` is the causal mixer of Mamba-2.
         state_dim: states S per channel.
         heads: number of heads; None for heads about 64 wide.

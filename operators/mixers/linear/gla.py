@@ -25,6 +25,7 @@ from operators.cost import Cost
 from operators.errors import check_number
 from operators.initialisation import linear_init
 from operators.linear.decayed import channel_macs
+from operators.linear.fla import Problem
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Recurrence, Terms, wide_linear
 from operators.mixers.scan.branch import check_orders
@@ -59,6 +60,10 @@ class GatedBranch(Recurrence):
         for linear in (self.query_key, self.low_rank, self.decay):
             linear_init(linear)
 
+    @property
+    def problem(self) -> Problem:
+        return Problem("decayed", "channel", self.heads, self.key, self.width // self.heads)
+
     def terms(self, v: Tensor, x: Tensor) -> Terms:
         """The recurrence, in at least float32."""
         log_decay = F.logsigmoid(wide_linear(wide_linear(x, self.low_rank), self.decay)) / self.temperature
@@ -91,7 +96,7 @@ class GatedBranch(Recurrence):
         linear=False,
         fp32_core=True,
         state_param="state_dim",
-        backends=("chunked", "reference"),
+        backends=("fla", "chunked", "reference"),
         shells={"published": ShellSpec(norm_heads=True)},
         published=(Published("DiG-S/2", "ImageNet 256 px FID-50K, 400K steps, unguided", 62.06, "arXiv 2405.18428"),),
     )
@@ -101,7 +106,8 @@ class GLA(OrderedCore):
 
     Args:
         site: where the core stands.
-        backend: one of `operators.linear.decayed.BACKENDS`, or `auto`.
+        backend: `fla` (CUDA only), `chunked`, `reference` (a loop over tokens), or `auto`: fla where it serves the
+            call, `chunked` otherwise.
         orders: the orders (`operators.scan.orders`); `[row]` is the causal mixer of GLA and of a layer of DiG.
         state_dim: key channels per head; None for half the head's width.
         heads: number of heads; None for heads about 64 wide.
