@@ -108,14 +108,11 @@ def as_written(value: Any) -> str:
 def print_zoo(console: Console) -> None:
     """All mixers: what they are, what they cost, what serves them here, and whatever is unavailable and why."""
     mixers, costs, notes = [], [], []
-    idle: dict[str, list[str]] = {}  # names of mixers by a backend that none of them has here, and why
     for name in registry.names():
         core = registry.core_class(name)
         mixers.append((name, f"{core.card.title}\n{paper(core.card)}", properties(core.card)))
         availability = core.availability()
-        for backend, reason in availability.items():
-            if reason:
-                idle.setdefault(f"backend {backend}: {reason}", []).append(name)
+        notes += [(name, f"backend {backend}: {reason}") for backend, reason in availability.items() if reason]
         usable = ", ".join(backend for backend, reason in availability.items() if not reason)
         numbers = ["–"] * 4
         try:
@@ -125,7 +122,6 @@ def print_zoo(console: Console) -> None:
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
             notes.append((name, f"no cost for the example: {reason}"))
         costs.append((name, *numbers, usable or "none"))
-    notes = [(", ".join(names), reason) for reason, names in idle.items()] + notes
     notes += [(name, f"installed, but does not load: {reason}") for name, reason in sorted(registry.broken().items())]
 
     height, width = EXAMPLE_GRID

@@ -238,7 +238,7 @@ def test_keys_of_half_precision_are_normalised_in_single_precision():
         ("deltaproduct", {"steps": 0}, r"mixer\.steps=0 must be an integer >= 1"),
         ("deltaproduct", {"gated": "yes"}, r"mixer\.gated='yes' is not known"),
         ("deltanet", {"negative_eigenvalues": 2}, r"mixer\.negative_eigenvalues=2 is not known"),
-        ("deltanet", {"backend": "cpu"}, r"'cpu' is not known: allowed are auto, chunked, reference"),
+        ("deltanet", {"backend": "cpu"}, r"'cpu' is not known: allowed are auto, fla, chunked, reference"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused_in_a_line(name, params, message):
