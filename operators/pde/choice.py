@@ -37,7 +37,7 @@ class Call:
     """What routes tell calls apart by.
 
     Attributes:
-        boundary: how the input is extended, one word where both axes have the same.
+        boundary: how the input is extended, one word where all axes have the same.
         forcing: what the input is.
         spatial: whether any term moves content between pixels.
         full: whether the diffusion tensor has an entry off its diagonal.
@@ -45,8 +45,9 @@ class Call:
         states: solutions that are summed per channel.
         conditioned: whether every image has coefficients of its own.
         channels_last: whether fields are (B, H, W, D), else (..., D, H, W).
+        axes: of the grid: 2, images; 3, videos (B, T, H, W, D).
         device: where the tensors are, by its type.
-        grid: (H, W), or None while it is not known.
+        grid: (H, W) or (T, H, W), or None while it is not known.
         differentiated: whether forward mode or a transform of `torch.func` looks into the call.
     """
 
@@ -58,19 +59,26 @@ class Call:
     states: int = 1
     conditioned: bool = False
     channels_last: bool = True
+    axes: int = 2
     device: str = "cpu"
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
     differentiated: bool = False
 
     @property
-    def sides(self) -> tuple[int, int]:
+    def sides(self) -> tuple[int, ...]:
         """The grid, of a call whose grid is known."""
         assert self.grid is not None
         return self.grid
 
     @property
+    def plane(self) -> tuple[int, int]:
+        """(H, W) of it."""
+        *_, height, width = self.sides
+        return height, width
+
+    @property
     def product(self) -> bool:
-        """Whether the propagator is a product of one along rows and one along columns."""
+        """Whether the propagator is a product of one along each axis."""
         return self.forcing == "initial" and not self.full and self.order == 1
 
 
@@ -78,7 +86,13 @@ def _pointwise(call: Call) -> str | None:
     return "serves equations without diffusion and convection" if call.spatial else None
 
 
+def _images(call: Call) -> str | None:
+    return None if call.axes == 2 else "serves images alone, and this mixer serves videos"
+
+
 def _separable(call: Call) -> str | None:
+    if call.axes != 2:
+        return _images(call)
     if call.forcing != "initial":
         return f"needs forcing='initial', not {call.forcing!r}"
     if call.order == 2:
@@ -87,6 +101,8 @@ def _separable(call: Call) -> str | None:
 
 
 def _compiled_code(call: Call) -> str | None:
+    if call.axes != 2:
+        return _images(call)
     if call.conditioned:
         return "needs pde.condition=none: its propagators serve all images"
     if call.device != "cpu":
@@ -145,14 +161,23 @@ def named(method: str, backend: str) -> str:
 def refuse_boundary(call: Call, key: str) -> None:
     """Raise `InputError` for boundaries, which the user has set by `key`, that do not go together.
 
-    An axis without an end has no grid of wave numbers, and the other one has no quadrature.
+    An axis without an end has no grid of wave numbers, and the other one has no quadrature; a space has none at all.
     """
-    if call.spatial and "absorbing" in by_axis(call.boundary) and call.order == 2:
+    if not call.spatial or "absorbing" not in by_axis(call.boundary, call.axes):
+        return
+    if call.order == 2:
         raise InputError(f"{key}={written(call.boundary)} needs order=1; use {key}=periodic, neumann or dirichlet")
-    if call.spatial and "absorbing" in by_axis(call.boundary) and call.boundary != "absorbing" and not call.product:
+    if call.product:
+        return
+    needs = "forcing='initial' and a diagonal or isotropic tensor"
+    if call.axes != 2:
         raise InputError(
-            f"{key}={written(call.boundary)} needs forcing='initial' and a diagonal or isotropic tensor; use "
-            f"{key}=absorbing, or two of periodic, neumann, dirichlet"
+            f"{key}={written(call.boundary)} needs, on videos, {needs}; use {key}=periodic, neumann or dirichlet, or "
+            "one of them for each axis"
+        )
+    if call.boundary != "absorbing":
+        raise InputError(
+            f"{key}={written(call.boundary)} needs {needs}; use {key}=absorbing, or two of periodic, neumann, dirichlet"
         )
 
 

@@ -88,7 +88,7 @@ def propagate(
     _check_order(order, damping, initial_velocity, forcing)
     _check_values(coefficients, time, forcing)
     height, width = field.shape[-2:]
-    coefficients = coefficients.in_pixels(height, width, units)
+    coefficients = coefficients.in_pixels((height, width), units)
     if forcing != "steady":
         coefficients = coefficients.map(lambda value: value * time)
     if order == 2:
@@ -177,7 +177,7 @@ def _check_order(order: int, damping: Tensor | None, initial_velocity: Tensor | 
 
 def _refuse_far_reach(call: Call, coefficients: Coefficients, field: Tensor) -> None:
     """Raise `InputError` if a kernel of an unbounded plane, which is no product of two, cannot be computed."""
-    if not call.product and reaches_too_far(coefficients, *call.sides, call.forcing, field):
+    if not call.product and reaches_too_far(coefficients, *call.plane, call.forcing, field):
         raise InputError(
             "boundary='absorbing': the wave numbers of a kernel, its quadrature nodes do not fit; use less velocity, "
             "more diffusion or decay, boundary='periodic', or diagonal K with forcing='initial'"

@@ -21,7 +21,7 @@ MODES = {"periodic": 0, "neumann": 1, "dirichlet": -1, "absorbing": 2}
 
 def serves(height: int, width: int, boundary: Boundary) -> bool:
     """Whether there is code for the extended grid: sides of at least 2 without factors other than 2, 3, 5 and 7."""
-    return all(side > 1 and not _rest(side) > 1 for side in extended(height, width, boundary))
+    return all(side > 1 and not _rest(side) > 1 for side in extended((height, width), boundary))
 
 
 def _rest(length: int) -> int:
@@ -59,7 +59,7 @@ class FilterOp(CpuOp):
 
     def shapes(self, given: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         _, height, width, channels = image = tuple(given["u"].shape)
-        rows, columns = extended(height, width, (given["row_axis"], given["column_axis"]))
+        rows, columns = extended((height, width), (given["row_axis"], given["column_axis"]))
         return {"u": image, "response": (2, rows, columns // 2 + 1, channels), "y": image}
 
     def check(self, given: Mapping[str, Any], tensors: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ class FilterOp(CpuOp):
 
     def _fields(self, u: Tensor, response: Tensor, row_axis: str, column_axis: str) -> dict[str, Any]:
         batch, height, width, channels = u.shape
-        rows, columns = extended(height, width, (row_axis, column_axis))
+        rows, columns = extended((height, width), (row_axis, column_axis))
         row_passes, row_turns = _plan(rows, u.dtype)
         column_passes, column_turns = _plan(columns, u.dtype)
         return {

@@ -281,7 +281,7 @@ def _rows(
     names: tuple[str, ...], forcing: str, height: int, width: int, ky: Tensor, weight_y: Tensor, kx: Tensor,
     weight_x: Tensor, weight: Tensor, *values: Tensor,
 ) -> Tensor:  # fmt: skip
-    response = respond(symbol(Coefficients(**dict(zip(names, values, strict=True))), ky, kx), forcing)
+    response = respond(symbol(Coefficients(**dict(zip(names, values, strict=True))), (ky, kx)), forcing)
     summed = torch.complex(*(torch.einsum("grs,gsyx->gryx", weight, part) for part in (response.real, response.imag)))
 
     def waves(k: Tensor, share: Tensor, length: int) -> Tensor:

@@ -1,12 +1,14 @@
 """Two fast ways to apply the propagator: matrices along rows and columns, and real FFTs.
 
 A boundary extends the input; the free propagator acts; the result is cropped. `neumann` extends evenly and `dirichlet`
-oddly about the pixels' outer edges to 2H x 2W, `absorbing` by zeros to an unbounded plane.
+oddly about the pixels' outer edges to 2H x 2W, `absorbing` by zeros to an unbounded plane. FFTs serve
+images and videos, matrices images.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -164,46 +166,59 @@ def axis_matrices(
 
 
 def summed_transfer(
-    coefficients: Coefficients, weight: Tensor, height: int, width: int, boundary: Boundary, forcing: str
+    coefficients: Coefficients, weight: Tensor, grid: Sequence[int], boundary: Boundary, forcing: str
 ) -> Tensor:
-    """Weighted sum over states of transfer functions, on the half plane of the extended P × Q grid.
+    """Weighted sum over states of transfer functions, on half of the wave numbers of the extended P × Q grid.
 
-    Along an axis that is `periodic`, P × Q is as long as H × W, and twice as long along others; `absorbing` needs no
+    Along an axis that is `periodic`, P × Q is as long as the grid, and twice as long along others; `absorbing` needs no
     more, because its kernel is computed for the unbounded plane and only offsets within the grid are ever used.
 
     Args:
         coefficients: each (..., S), S states.
         weight: (..., R, S): R responses, each a sum over the S states.
-        height: H, in pixels.
-        width: W, in pixels.
+        grid: (H, W) or (T, H, W), in pixels.
         boundary: how the input is extended.
         forcing: what the input is.
 
     Returns:
         (..., R, P, Q // 2 + 1), complex.
     """
-    c = coefficients
-    product = forcing == "initial" and c.kxy is None and c.damping is None and c.spatial
+    c, axes = coefficients, len(grid)
+    product = forcing == "initial" and not c.across(axes) and c.damping is None and c.spatial
     if product and c.r is not None:
         weight = weight * c.r.exp()[..., None, :]
     if boundary == "absorbing":
         if product:
-            across = axis_plane_kernel(height, c.kyy, c.vy, weight)
-            along = axis_plane_kernel(width, c.kxx, c.vx, weight)
-            kernel = (weight[..., None] * across[..., None, :, :]).mT @ along[..., None, :, :]
+            terms = zip(grid, c.along(axes), strict=True)
+            kernel = _products(weight, [axis_plane_kernel(length, *term, weight) for length, term in terms])
         else:
+            height, width = grid
             kernel = summed_plane_kernel(c, weight, height, width, forcing)
-        kernel = torch.nn.functional.pad(kernel, (1, 0, 1, 0))
-        return torch.fft.rfft2(torch.fft.ifftshift(kernel, dim=(-2, -1)))
-    rows, columns = extended(height, width, boundary)
+        dims = tuple(range(-axes, 0))
+        kernel = torch.nn.functional.pad(kernel, (1, 0) * axes)
+        return torch.fft.rfftn(torch.fft.ifftshift(kernel, dim=dims), dim=dims)
+    sides = extended(grid, boundary)
     if not product:
-        responses = torch.view_as_real(grid_response(c, rows, columns, forcing, weight))
-        return torch.view_as_complex(_sum_states(weight, responses, 3).contiguous())
-    row_axis, column_axis = by_axis(boundary)
-    across = _axis_transfer(height, row_axis, c.kyy, c.vy, weight)
-    across = torch.cat([across, across[..., 1 : (rows + 1) // 2].flip(-1).conj()], dim=-1)
-    along = _axis_transfer(width, column_axis, c.kxx, c.vx, weight)
-    return _scale(weight[..., None], across[..., None, :, :]).mT @ along[..., None, :, :]
+        responses = torch.view_as_real(grid_response(c, sides, forcing, weight))
+        return torch.view_as_complex(_sum_states(weight, responses, axes + 1).contiguous())
+    along = [
+        _axis_transfer(length, word, *term, weight)
+        for length, word, term in zip(grid, by_axis(boundary, axes), c.along(axes), strict=True)
+    ]
+    for axis, side in enumerate(sides[:-1]):
+        half = along[axis]
+        along[axis] = torch.cat([half, half[..., 1 : (side + 1) // 2].flip(-1).conj()], dim=-1)
+    return _products(weight, along)
+
+
+def _products(weight: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """Sum over S of weight (..., R, S) and a factor (..., S, length) for each axis: (..., R, *lengths)."""
+    first, *others, last = factors
+    for factor in others:
+        first = (first[..., None] * factor[..., None, :]).flatten(-2)
+    share, first = weight[..., None], first[..., None, :, :]
+    weighted = _scale(share, first) if first.is_complex() else share * first
+    return (weighted.mT @ last[..., None, :, :]).unflatten(-2, [factor.shape[-1] for factor in factors[:-1]])
 
 
 def _axis_transfer(
@@ -228,29 +243,29 @@ def _sum_states(weight: Tensor, responses: Tensor, trailing: int) -> Tensor:
 
 
 class _Filter(torch.autograd.Function):
-    """irfft2(rfft2(field) · response) over two axes; the response is that of a real kernel.
+    """irfftn(rfftn(field) · response) over some axes; the response is that of a real kernel.
 
     One transform of the gradient serves both gradients, and that of the response is summed over the batch while it is
     still a spectrum.
     """
 
     @staticmethod
-    def forward(ctx: Any, field: Tensor, response: Tensor, rows: int, columns: int) -> Tensor:
-        ctx.axes, ctx.size = (rows, columns), (field.shape[rows], field.shape[columns])
-        spectrum = torch.fft.rfft2(field, dim=ctx.axes)
+    def forward(ctx: Any, field: Tensor, response: Tensor, axes: tuple[int, ...]) -> Tensor:
+        ctx.axes, ctx.size = axes, [field.shape[axis] for axis in axes]
+        spectrum = torch.fft.rfftn(field, dim=ctx.axes)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(field, spectrum, response)
             product = spectrum * response
         else:
             product = spectrum.mul_(response)
-        return torch.fft.irfft2(product, s=ctx.size, dim=ctx.axes)
+        return torch.fft.irfftn(product, s=ctx.size, dim=ctx.axes)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         field, spectrum, response = ctx.saved_tensors
         if torch.is_grad_enabled():  # for second derivatives
-            spectrum = torch.fft.rfft2(field, dim=ctx.axes)
-        of_gradient = torch.fft.rfft2(gradient, dim=ctx.axes)
+            spectrum = torch.fft.rfftn(field, dim=ctx.axes)
+        of_gradient = torch.fft.rfftn(gradient, dim=ctx.axes)
         grad_field = grad_response = None
         product: Tensor | None = None
         summed: Tensor | None = None
@@ -262,16 +277,16 @@ class _Filter(torch.autograd.Function):
         if summed is None and ctx.needs_input_grad[1]:
             summed = (of_gradient * spectrum.conj()).sum_to_size(response.shape)
         if product is not None:
-            grad_field = torch.fft.irfft2(product, s=ctx.size, dim=ctx.axes)
+            grad_field = torch.fft.irfftn(product, s=ctx.size, dim=ctx.axes)
         if summed is not None:
-            height, width = ctx.size
+            width = ctx.size[-1]
             # Of a wave and its conjugate, only one of which is in the half plane, the transform is the sum.
-            share = torch.full((width // 2 + 1,), 2.0 / (height * width), dtype=field.dtype, device=field.device)
+            share = torch.full((width // 2 + 1,), 2.0 / math.prod(ctx.size), dtype=field.dtype, device=field.device)
             share[0] /= 2
             if width % 2 == 0:
                 share[-1] /= 2
-            grad_response = summed * share.view(-1, *[1] * (-1 - ctx.axes[1]))
-        return grad_field, grad_response, None, None
+            grad_response = summed * share.view(-1, *[1] * (-1 - ctx.axes[-1]))
+        return grad_field, grad_response, None
 
 
 def _by_image(of_gradient: Tensor, spectrum: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
@@ -286,25 +301,26 @@ def _by_image(of_gradient: Tensor, spectrum: Tensor, response: Tensor) -> tuple[
     return of_gradient, summed
 
 
-def apply_transfer(field: Tensor, response: Tensor, boundary: Boundary, *, last: bool = False) -> Tensor:
+def apply_transfer(field: Tensor, response: Tensor, boundary: Boundary, *, axes: int = 2, last: bool = False) -> Tensor:
     """Apply a transfer function (see `summed_transfer`) to a field (..., H, W), float32 or float64.
 
-    With `last` the field is (..., H, W, D), and the response (..., P, Q, D).
+    With `last` the field is (..., H, W, D), and the response (..., P, Q, D). Three `axes` are those of a video.
     """
-    rows, columns = (-3, -2) if last else (-2, -1)
-    height, width = field.shape[rows], field.shape[columns]
-    row_axis, column_axis = by_axis(boundary)
-    beyond = [length if word == "absorbing" else 0 for length, word in ((width, column_axis), (height, row_axis))]
-    if any(beyond):
-        field = torch.nn.functional.pad(field, (0, 0) * last + (0, beyond[0], 0, beyond[1]))
-    for axis, word in ((columns, column_axis), (rows, row_axis)):
+    dims = tuple(range(-axes - last, -last))
+    grid, words = [field.shape[dim] for dim in dims], by_axis(boundary, axes)
+    if "absorbing" in words:
+        beyond = [(0, length if word == "absorbing" else 0) for length, word in zip(grid, words, strict=True)]
+        field = torch.nn.functional.pad(field, (0, 0) * last + sum(reversed(beyond), ()))
+    for dim, word in reversed(list(zip(dims, words, strict=True))):
         if word in ("neumann", "dirichlet"):
-            field = torch.cat([field, (1 if word == "neumann" else -1) * field.flip(axis)], dim=axis)
+            field = torch.cat([field, (1 if word == "neumann" else -1) * field.flip(dim)], dim=dim)
     if transformed():
-        size, axes = (field.shape[rows], field.shape[columns]), (rows, columns)
-        applied = torch.fft.irfft2(torch.fft.rfft2(field, dim=axes) * response, s=size, dim=axes)
+        size = [field.shape[dim] for dim in dims]
+        applied = torch.fft.irfftn(torch.fft.rfftn(field, dim=dims) * response, s=size, dim=dims)
     else:
-        applied = _Filter.apply(field, response, rows, columns)
+        applied = _Filter.apply(field, response, dims)
     if boundary == "periodic":
         return applied
-    return applied.narrow(rows, 0, height).narrow(columns, 0, width)
+    for dim, length in zip(dims, grid, strict=True):
+        applied = applied.narrow(dim, 0, length)
+    return applied

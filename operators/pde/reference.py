@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from operators.pde.boundary import Boundary, by_axis
-from operators.pde.symbols import Coefficients, plane_nodes, quadrature, transfer
+from operators.pde.symbols import AXES, Coefficients, plane_nodes, quadrature, transfer
 
 
 def _wave_numbers(length: int, like: Tensor) -> list[Tensor]:
@@ -34,21 +35,19 @@ def _period(length: int, boundary: str) -> int:
 
 
 def point_response(
-    coefficients: Coefficients, height: int, width: int, boundary: Boundary, forcing: str, like: Tensor
+    coefficients: Coefficients, grid: Sequence[int], boundary: Boundary, forcing: str, like: Tensor
 ) -> Tensor:
     """Response (..., 2P - 1, 2Q - 1) to a point at all offsets on the extended P × Q grid.
 
-    An axis of P × Q is as long as that of H × W for `periodic` and `absorbing`, twice as long for `neumann` and
+    An axis of P × Q is as long as that of the grid for `periodic` and `absorbing`, twice as long for `neumann` and
     `dirichlet`.
     """
-    c = coefficients
-    row_axis, column_axis = by_axis(boundary)
-    rows, columns = _period(height, row_axis), _period(width, column_axis)
-    offsets_y = torch.arange(1 - rows, rows, dtype=like.dtype, device=like.device)
-    offsets_x = torch.arange(1 - columns, columns, dtype=like.dtype, device=like.device)
-    axes = ((rows, row_axis, c.kyy, c.vy), (columns, column_axis, c.kxx, c.vx))
+    c, axes = coefficients, len(grid)
+    words = by_axis(boundary, axes)
+    lengths = [_period(length, word) for length, word in zip(grid, words, strict=True)]
+    offsets = [torch.arange(1 - length, length, dtype=like.dtype, device=like.device) for length in lengths]
     numbers, weights, total = [], [], 1.0
-    for length, word, diffusion, velocity in axes:
+    for length, word, (diffusion, velocity) in zip(lengths, words, c.along(axes), strict=True):
         if word == "absorbing":
             nodes = plane_nodes(length, diffusion, velocity, c.r, forcing, like)
             k, weight = quadrature(2 * nodes, -math.pi, math.pi, like)
@@ -59,32 +58,43 @@ def point_response(
             numbers.append(_wave_numbers(length, like))
             total *= length
         weights.append(weight)
-    signs = list(itertools.product(numbers[0], numbers[1]))
-    ky, kx = signs[0]
-    response = torch.stack([transfer(c, *pair, forcing) for pair in signs]).mean(0)
-    if "absorbing" in (row_axis, column_axis):
-        response = weights[0][:, None] * weights[1] / total * response
+    signs = list(itertools.product(*numbers))
+    response = torch.stack([transfer(c, waves, forcing) for waves in signs]).mean(0)
+    if "absorbing" in words:
+        share = weights[0]
+        for weight in weights[1:]:
+            share = share[..., None] * weight
+        response = share / total * response
     else:
         response = response / total
-    return torch.einsum("...yx,ya,xb->...ab", response, _waves(ky, offsets_y), _waves(kx, offsets_x)).real
+    waves = [_waves(k, offset) for k, offset in zip(signs[0], offsets, strict=True)]
+    summed, kept = AXES[-axes:], "abc"[:axes]
+    terms = ",".join(map("".join, zip(summed, kept, strict=True)))
+    return torch.einsum(f"...{summed},{terms}->...{kept}", response, *waves).real
 
 
-def propagate_reference(field: Tensor, coefficients: Coefficients, boundary: Boundary, forcing: str) -> Tensor:
-    """Output (..., M, H, W) for a field (..., M, H, W) and coefficients (M,) in pixels."""
-    height, width = field.shape[-2:]
-    row_axis, column_axis = by_axis(boundary)
-    for axis, word in ((-1, column_axis), (-2, row_axis)):
+def propagate_reference(
+    field: Tensor, coefficients: Coefficients, boundary: Boundary, forcing: str, axes: int = 2
+) -> Tensor:
+    """Output (..., M, H, W) for a field (..., M, H, W) and coefficients (M,) in pixels; of videos with `axes` 3."""
+    grid, words = field.shape[-axes:], by_axis(boundary, axes)
+    for axis, word in enumerate(reversed(words), 1):
         if word in ("neumann", "dirichlet"):
-            field = torch.cat([field, (1 if word == "neumann" else -1) * field.flip(axis)], dim=axis)
-    rows, columns = field.shape[-2:]
+            field = torch.cat([field, (1 if word == "neumann" else -1) * field.flip(-axis)], dim=-axis)
+    sides = field.shape[-axes:]
     # One channel at a time: the plane's quadrature is large.
-    channels = field.shape[-3]
+    channels = field.shape[-axes - 1]
     each = [coefficients.map(partial(torch.narrow, dim=0, start=m, length=1)) for m in range(channels)]
-    response = torch.cat([point_response(part, height, width, boundary, forcing, field) for part in each])
-    output = torch.zeros_like(field[..., :height, :width])
-    for i, j in itertools.product(range(rows), range(columns)):
-        below, right = rows - 1 - i, columns - 1 - j
-        # Row a of the output lies a - i below the input pixel (i, j).
-        window = response[..., below : below + height, right : right + width]
-        output = output + field[..., i, j, None, None] * window
+    response = torch.cat([point_response(part, grid, boundary, forcing, field) for part in each])
+    output = field.new_zeros(*field.shape[:-axes], *grid)
+    for pixel in itertools.product(*map(range, sides)):
+        # Place a of the output along an axis lies a - i beyond the input pixel's place i.
+        first = [side - 1 - i for side, i in zip(sides, pixel, strict=True)]
+        output = output + _window(field, pixel, [1] * axes) * _window(response, first, grid)
     return output
+
+
+def _window(field: Tensor, first: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    for axis, (start, length) in enumerate(zip(first, lengths, strict=True), -len(lengths)):
+        field = field.narrow(axis, start, length)
+    return field

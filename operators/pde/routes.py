@@ -1,7 +1,7 @@
 """What each route computes: propagators from coefficients, and their application to a field.
 
 Coefficients are (D, S) in pixels over the elapsed time, D channels of S states, or (B, groups, S) where every image has
-its own. A field u is (B, H, W, D), or (..., D, H, W) with one state. The output is per channel
+its own. A field u is (B, H, W, D), or (..., D, H, W) with one state; a video (B, T, H, W, D). The output is per channel
 
     y = sum over s of weight_s u_s + skip u
 """
@@ -64,14 +64,15 @@ def _add_skip(mixed: Tensor, skip: Tensor | None, u: Tensor) -> Tensor:
 
 def _gains(call: Call, coefficients: Coefficients, weight: Tensor, skip: Tensor | None) -> Prepared:
     if call.order == 2:
-        zero = weight.new_zeros(1)
-        gain = (weight * transfer(coefficients, zero, zero, call.forcing)[..., 0, 0].real[..., None, :]).sum(-1)
+        nothing = transfer(coefficients, [weight.new_zeros(1)] * call.axes, call.forcing).real.flatten(-call.axes)
+        gain = (weight * nothing.squeeze(-1)[..., None, :]).sum(-1)
     elif coefficients.r is None:
         gain = weight.sum(-1)
     else:
         gain = (weight * respond(coefficients.r, call.forcing)[..., None, :]).sum(-1)
     channels = gain.flatten(-2)
-    return channels.view(-1, 1, 1, channels.shape[-1]) if call.channels_last else channels.view(-1, 1, 1), skip
+    grid = [1] * call.axes
+    return channels.view(-1, *grid, channels.shape[-1]) if call.channels_last else channels.view(-1, *grid), skip
 
 
 def _gained(call: Call, prepared: Prepared, u: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ def _gained(call: Call, prepared: Prepared, u: Tensor) -> Tensor:
 
 def _matrices(call: Call, coefficients: Coefficients, weight: Tensor, skip: Tensor | None) -> Prepared:
     gain = None if call.conditioned else weight[:, 0]
-    rows, columns = axis_matrices(coefficients, *call.sides, call.boundary, gain)
+    rows, columns = axis_matrices(coefficients, *call.plane, call.boundary, gain)
     return rows, columns, weight if call.conditioned else None, skip
 
 
@@ -97,7 +98,7 @@ def _products(call: Call, prepared: Prepared, u: Tensor) -> Tensor:
         return _add_skip(rows[:, 0] @ field @ columns[:, 0].mT, skip, u)
     if call.conditioned:
         return _add_skip(_products_by_image(field, rows, columns, weight), skip, u)
-    height, width = call.sides
+    height, width = call.plane
     if height * width <= call.states * (height + width):
         return _add_skip(_multiplied_out(field, rows, columns), skip, u)
     field = permuted(field, 3, 1, 0, 2)
@@ -141,22 +142,24 @@ def _multiplied_out(u: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _transfer(call: Call, coefficients: Coefficients, weight: Tensor, skip: Tensor | None) -> Tensor:
     """Transfer function (..., D, P, Q // 2 + 1) with the term skip u, which would be a pass over fields of its own."""
-    response = summed_transfer(coefficients, weight, *call.sides, call.boundary, call.forcing).flatten(-4, -3)
-    return response if skip is None else response + skip[:, None, None]
+    axes = call.axes
+    response = summed_transfer(coefficients, weight, call.sides, call.boundary, call.forcing)
+    response = response.flatten(-axes - 2, -axes - 1)
+    return response if skip is None else response + skip.view(-1, *[1] * axes)
 
 
 def _transfer_in_layout(call: Call, coefficients: Coefficients, weight: Tensor, skip: Tensor | None) -> Prepared:
     response = _transfer(call, coefficients, weight, skip)
     if not call.channels_last:
         return (response,)
-    images = range(response.ndim - 3)
-    return (permuted(response, *images, *(axis + len(images) for axis in (1, 2, 0))),)
+    first = response.ndim - call.axes - 1
+    return (permuted(response, *range(first), *range(first + 1, response.ndim), first),)
 
 
 def _transferred(call: Call, prepared: Prepared, u: Tensor) -> Tensor:
     (response,) = prepared
     field = u.to(response.dtype.to_real())
-    return apply_transfer(field, response, call.boundary, last=call.channels_last).to(u.dtype)
+    return apply_transfer(field, response, call.boundary, axes=call.axes, last=call.channels_last).to(u.dtype)
 
 
 # ---------------------------------------------------------------- compiled, compiled_fft: both in one pass
@@ -173,7 +176,7 @@ def _images_last(
 
 
 def _compiled_matrices(call: Call, coefficients: Coefficients, weight: Tensor, skip: Tensor | None) -> Prepared:
-    made = matrices(coefficients, weight[:, 0], *call.sides, call.boundary)
+    made = matrices(coefficients, weight[:, 0], *call.plane, call.boundary)
     return *made, weight.new_zeros(len(weight)) if skip is None else skip
 
 
@@ -204,16 +207,17 @@ def _by_definition(call: Call, prepared: Prepared, u: Tensor) -> Tensor:
     coefficients = Coefficients(*values)
     if not call.channels_last:
         alone = coefficients.map(partial(torch.squeeze, dim=-1))
-        return _add_skip(propagate_reference(u.to(weight.dtype), alone, call.boundary, call.forcing), skip, u)
+        solved = propagate_reference(u.to(weight.dtype), alone, call.boundary, call.forcing, call.axes)
+        return _add_skip(solved, skip, u)
 
     def spread(value: Tensor) -> Tensor:
         per_channel = value.repeat_interleave(weight.shape[1], dim=-2)
         return per_channel.expand(len(u), -1, -1).flatten()
 
-    field = u.to(weight.dtype).permute(0, 3, 1, 2)[:, :, None].expand(-1, -1, call.states, -1, -1)
-    solved = propagate_reference(field.flatten(0, 2), coefficients.map(spread), call.boundary, call.forcing)
-    states = solved.view(*u.shape[::3], call.states, *call.sides)
-    return _add_skip(torch.einsum("bdshw,ds->bhwd", states, weight.flatten(0, 1)), skip, u)
+    field = u.to(weight.dtype).movedim(-1, 1)[:, :, None].expand(-1, -1, call.states, *call.sides)
+    solved = propagate_reference(field.flatten(0, 2), coefficients.map(spread), call.boundary, call.forcing, call.axes)
+    states = solved.view(len(u), u.shape[-1], call.states, *call.sides)
+    return _add_skip(torch.einsum("bds...,ds->b...d", states, weight.flatten(0, 1)), skip, u)
 
 
 ROUTES = {

@@ -1,7 +1,7 @@
 """Fourier symbols of the convection-diffusion-reaction equation, and what they become on a grid.
 
 With K the diffusion tensor, v the velocity and r the reaction (all times the elapsed time), the symbol at wave number
-k = (row, column) in radians per pixel is
+k = (row, column), of videos (frame, row, column), in radians per pixel is
 
     s(k) = -k·K k - i v·k + r
 
@@ -12,9 +12,10 @@ and the transfer function from input to output is exp(s) for `initial` forcing, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ from operators.runtime.tracing import untraced
 LEAST_DECAY = 1e-4
 """Steady forcing needs a reaction of at most minus this."""
 
+AXES = "tyx"
+"""Frame, row and column: an image has the last two."""
+
 MOST_NODES = 4096
 """Quadrature nodes along one axis beyond which the plain reference refuses an `absorbing` plane."""
 
@@ -38,9 +42,10 @@ MOST_NODES = 4096
 class Coefficients:
     """Coefficients of the equation, each (..., ) of one shape, times the elapsed time; None where a term is off.
 
-    `kyy`, `kxx`, `kxy` are the entries of K in pixels², `vy`, `vx` the velocity in pixels, `r` the reaction. `damping`
-    makes the equation one of second order in time, and `initial_velocity` is the rate of change at time 0 over the
-    field: see `operators.pde.flows.telegraph`. There K, v and r are times the squared time.
+    `kyy`, `kxx`, `kxy` are the entries of K in pixels², `vy`, `vx` the velocity in pixels, `r` the reaction; those with
+    a t are of videos, in frames. `damping` makes the equation one of second order in time, and `initial_velocity` is
+    the rate of change at time 0 over the field: see `operators.pde.flows.telegraph`. There K, v and r are times the
+    squared time.
     """
 
     kyy: Tensor | None = None
@@ -51,29 +56,49 @@ class Coefficients:
     r: Tensor | None = None
     damping: Tensor | None = None
     initial_velocity: Tensor | None = None
+    ktt: Tensor | None = None
+    kty: Tensor | None = None
+    ktx: Tensor | None = None
+    vt: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Coefficients:
         """Every coefficient that is on, changed."""
         return Coefficients(**{key: change(value) for key, value in vars(self).items() if value is not None})
 
-    def in_pixels(self, height: int, width: int, units: str) -> Coefficients:
-        """The coefficients in pixels, when they are given in `units` on a height × width grid."""
+    def in_pixels(self, grid: Sequence[int], units: str) -> Coefficients:
+        """The coefficients in pixels and frames, when they are given in `units` on a grid (H, W) or (T, H, W).
+
+        With `image` an image has area 1, and a video lasts a time of 1.
+        """
         if units == "pixel":
             return self
+        *frames, height, width = grid
         area, side = float(height * width), math.sqrt(height * width)
-        return replace(
-            self,
-            kyy=None if self.kyy is None else self.kyy * area,
-            kxx=None if self.kxx is None else self.kxx * area,
-            kxy=None if self.kxy is None else self.kxy * area,
-            vy=None if self.vy is None else self.vy * side,
-            vx=None if self.vx is None else self.vx * side,
-        )
+        scales = {"kyy": area, "kxx": area, "kxy": area, "vy": side, "vx": side}
+        for length in frames:
+            scales |= {"ktt": float(length**2), "kty": length * side, "ktx": length * side, "vt": float(length)}
+        given = {name: value for name, value in vars(self).items() if name in scales and value is not None}
+        return replace(self, **{name: value * scales[name] for name, value in given.items()})
+
+    def along(self, axes: int) -> list[tuple[Tensor | None, Tensor | None]]:
+        """Diffusion and velocity along each axis of a grid with so many."""
+        return [(getattr(self, entry(axis, axis)), getattr(self, f"v{axis}")) for axis in AXES[-axes:]]
+
+    def across(self, axes: int) -> list[tuple[int, int, Tensor]]:
+        """Entries of K off its diagonal that are on, each with the numbers of its two axes."""
+        named = AXES[-axes:]
+        pairs = [(i, j, getattr(self, entry(named[i], named[j]))) for i, j in combinations(range(axes), 2)]
+        return [(i, j, value) for i, j, value in pairs if value is not None]
 
     @property
     def spatial(self) -> bool:
         """Whether any term moves content between pixels."""
         return self.kyy is not None or self.vy is not None
+
+
+def entry(axis: str, other: str) -> str:
+    """The name of an entry of K."""
+    return "k" + "".join(sorted((axis, other)))
 
 
 def phi1(z: Tensor) -> Tensor:
@@ -94,32 +119,38 @@ def respond(symbol: Tensor, forcing: str) -> Tensor:
     return phi1(symbol) if forcing == "constant" else -1 / symbol
 
 
-def symbol(coefficients: Coefficients, ky: Tensor, kx: Tensor) -> Tensor:
-    """The symbol s (..., len(ky), len(kx)), complex, for wave numbers in radians per pixel."""
-    c = coefficients
-    ky, kx = ky[:, None], kx[None, :]
-    real = torch.zeros(1, 1, dtype=ky.dtype, device=ky.device)
+def symbol(coefficients: Coefficients, waves: Sequence[Tensor]) -> Tensor:
+    """The symbol s (..., len(ky), len(kx)), complex, for the wave numbers of each axis in radians per pixel."""
+    c, axes, like = coefficients, len(waves), waves[0]
+    k = [wave.view(-1, *[1] * (axes - 1 - axis)) for axis, wave in enumerate(waves)]
+    real = torch.zeros([1] * axes, dtype=like.dtype, device=like.device)
     imaginary = real
-    if c.kyy is not None and c.kxx is not None:
-        real = real - c.kyy[..., None, None] * ky**2 - c.kxx[..., None, None] * kx**2
-    if c.kxy is not None:
-        real = real - 2 * c.kxy[..., None, None] * ky * kx
+    for wave, (diffusion, _) in zip(k, c.along(axes), strict=True):
+        if diffusion is not None:
+            real = real - _over(diffusion, axes) * wave**2
+    for i, j, value in c.across(axes):
+        real = real - 2 * _over(value, axes) * k[i] * k[j]
     if c.r is not None:
-        real = real + c.r[..., None, None]
-    if c.vy is not None and c.vx is not None:
-        imaginary = imaginary - c.vy[..., None, None] * ky - c.vx[..., None, None] * kx
+        real = real + _over(c.r, axes)
+    for wave, (_, velocity) in zip(k, c.along(axes), strict=True):
+        if velocity is not None:
+            imaginary = imaginary - _over(velocity, axes) * wave
     real, imaginary = torch.broadcast_tensors(real, imaginary)
-    shape = torch.broadcast_shapes(real.shape, (1, len(ky), kx.shape[1]))
+    shape = torch.broadcast_shapes(real.shape, (1, *map(len, waves)))
     return torch.complex(real.expand(shape), imaginary.expand(shape))
 
 
-def transfer(coefficients: Coefficients, ky: Tensor, kx: Tensor, forcing: str) -> Tensor:
-    """Transfer function (..., len(ky), len(kx)), complex, for wave numbers in radians per pixel."""
-    c, s = coefficients, symbol(coefficients, ky, kx)
+def _over(value: Tensor, axes: int) -> Tensor:
+    return value.view(*value.shape, *[1] * axes)
+
+
+def transfer(coefficients: Coefficients, waves: Sequence[Tensor], forcing: str) -> Tensor:
+    """Transfer function (..., len(ky), len(kx)), complex, for the wave numbers of each axis in radians per pixel."""
+    c, s, axes = coefficients, symbol(coefficients, waves), len(waves)
     if c.damping is None:
         return respond(s, forcing)
-    rate = None if c.initial_velocity is None else c.initial_velocity[..., None, None]
-    return telegraph_response(s, c.damping[..., None, None], rate)
+    rate = None if c.initial_velocity is None else _over(c.initial_velocity, axes)
+    return telegraph_response(s, _over(c.damping, axes), rate)
 
 
 def axis_response(k: Tensor, diffusion: Tensor | None, velocity: Tensor | None, even: bool) -> Tensor:
@@ -187,31 +218,33 @@ def half_axis(length: int, like: Tensor) -> Tensor:
     return torch.arange(length // 2 + 1, dtype=like.dtype, device=like.device) * (2 * math.pi / length)
 
 
-def grid_response(coefficients: Coefficients, height: int, width: int, forcing: str, like: Tensor) -> Tensor:
-    """Transfer function (..., height, width // 2 + 1) on the half plane of a real transform.
+def grid_response(coefficients: Coefficients, grid: Sequence[int], forcing: str, like: Tensor) -> Tensor:
+    """Transfer function (..., H, W // 2 + 1) on the half of a grid's wave numbers that a real transform has.
 
     On even lengths the responses of +pi and -pi are averaged, for each axis by itself.
     """
-    kx = half_axis(width, like)
-    positive = half_axis(height, like)
-    below = (height + 1) // 2
-    ky = torch.cat([positive[:below], -positive[1:below].flip(0)])
     nyquist = torch.full((1,), math.pi, dtype=like.dtype, device=like.device)
 
-    def at(rows: Tensor, columns: Tensor) -> Tensor:
-        return transfer(coefficients, rows, columns, forcing)
+    def at(waves: list[Tensor]) -> Tensor:
+        """The response at given waves of the first axes, and all of those that remain."""
+        axis = len(waves)
+        if axis == len(grid):
+            return transfer(coefficients, waves, forcing)
+        length, positive = grid[axis], half_axis(grid[axis], like)
+        if axis == len(grid) - 1:
+            if length % 2:
+                return at([*waves, positive])
+            edge = (at([*waves, nyquist]) + at([*waves, -nyquist])) / 2
+            return torch.cat([at([*waves, positive[:-1]]), edge], dim=-1)
+        below, dim = (length + 1) // 2, axis - len(grid)
+        response = at([*waves, torch.cat([positive[:below], -positive[1:below].flip(0)])])
+        if length % 2:
+            return response
+        edge = (at([*waves, nyquist]) + at([*waves, -nyquist])) / 2
+        first, last = response.split([below, below - 1], dim)
+        return torch.cat([first, edge, last], dim)
 
-    def average_columns(rows: Tensor) -> Tensor:
-        if width % 2:
-            return at(rows, kx)
-        edge = (at(rows, nyquist) + at(rows, -nyquist)) / 2
-        return torch.cat([at(rows, kx[:-1]), edge], dim=-1)
-
-    response = average_columns(ky)
-    if height % 2:
-        return response
-    edge = (average_columns(nyquist) + average_columns(-nyquist)) / 2
-    return torch.cat([response[..., :below, :], edge, response[..., below:, :]], dim=-2)
+    return at([])
 
 
 @lru_cache(maxsize=32)

@@ -136,12 +136,12 @@ def _separable(out: Tensor, u: Tensor, rows: Tensor, columns: Tensor, *_: Any) -
 
 
 def _matrices(_out: Any, numbers: Tensor, height: int, width: int, row_axis: str, column_axis: str) -> float:
-    halves = [period // 2 + 1 for period in extended(height, width, (row_axis, column_axis))]
+    halves = [period // 2 + 1 for period in extended((height, width), (row_axis, column_axis))]
     return numbers[0].numel() * sum(2 * half**2 for half in halves)
 
 
 def _filter(out: Tensor, u: Tensor, response: Tensor, row_axis: str, column_axis: str) -> float:
-    points = math.prod(extended(u.shape[1], u.shape[2], (row_axis, column_axis)))
+    points = math.prod(extended(u.shape[1:3], (row_axis, column_axis)))
     transforms = 2 * 5 * points * math.log2(points) / 2 / 2
     return u.shape[0] * u.shape[3] * (transforms + 3 * response[0, ..., 0].numel())
 

@@ -50,8 +50,13 @@ class Agreed:
     nonlinearity: str
 
 
-def check(*, backend: str, **options: Any) -> Agreed:
+def check(*, backend: str, axes: int | None = None, **options: Any) -> Agreed:
     """What the options, all parameters of `operators.mixers.equations.pde_ssm.PdeSsm`, mean together.
+
+    Args:
+        backend: that of the mixer.
+        axes: of its grid; None while it is not known.
+        options: the others.
 
     Raises:
         InputError: unknown names, and combinations that cannot mean anything.
@@ -66,15 +71,17 @@ def check(*, backend: str, **options: Any) -> Agreed:
     learned = _learned_terms(options["coefficients"], (*terms, *others))
     if options["initial_velocity"] == "learned":
         learned |= {"initial_velocity"}
+    boundary = check_boundary("pde.boundary", options["boundary"], axes)
     full, conditioned = options["tensor"] == "full", options["condition"] != "none"
     call = Call(
-        boundary=check_boundary("pde.boundary", options["boundary"]),
+        boundary=boundary,
         forcing=options["forcing"],
         spatial="diffusion" in terms or "convection" in terms,
         full=full,
         states=1 if reacts else options["state"],
         order=options["order"],
         conditioned=conditioned,
+        axes=axes or (2 if isinstance(boundary, str) else len(boundary)),
     )
     method = named(options["method"], backend)
     _check_order(options, terms)

@@ -31,7 +31,7 @@ from operators.shell.spec import ShellSpec
 
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
-DEFAULT_GRID = (16, 16)
+DEFAULT_SIDE = 16
 
 
 class _Kept(NamedTuple):
@@ -55,6 +55,7 @@ class _Kept(NamedTuple):
         permutation_equivariant=False,
         translation_equivariant="circular",
         linear=True,
+        axes=(2, 3),
         fp32_core=True,
         state_param="state",
         backends=NAMED,
@@ -71,14 +72,15 @@ class PdeSsm(Core):
         y_d = sum_s w_ds u_ds(1) + D_d u_d
 
     Coefficients are kept in image units (lengths over the side of an image of area 1), whatever `units` is; the latter
-    says whether they keep their size in images or in pixels (of the nominal grid) when the resolution changes.
+    says whether they keep their size in images or in pixels (of the nominal grid) when the resolution changes. Along
+    the frames of a video, K and v have a third axis, the first; its unit is the length of the video.
 
     Args:
-        site: where the core stands. Its nominal grid (16 × 16 without one) scales the initialisation.
+        site: where the core stands. Its nominal grid (16 along each axis without one) scales the initialisation.
         backend: another word for `method`, the one that every mixer has: where both are set, they must be the same.
         terms: any subset of `convection`, `diffusion`, `reaction`. Without spatial terms nothing mixes.
         boundary: `periodic`, `neumann`, `dirichlet` or `absorbing` (see `operators.pde.propagate`); or two of them, of
-            the row axis and of the column axis.
+            the row axis and of the column axis; for videos three, that of the frame axis first.
         coefficients: `learned`, `fixed` (as initialised), or a mapping from term to one of these (default learned);
             `damping` and `nonlinearity` are terms as well, where there are such.
         tensor: diffusion tensor, `isotropic`, `diagonal` or `full`.
@@ -97,7 +99,8 @@ class PdeSsm(Core):
         steps: steps of time in which that reaction is split from the linear equation.
         method: how the equation is solved, the same choice as `backend`: `auto`, `separable`, `fft`, `reference`; for
             coefficients that no image conditions, on the CPU, `compiled` and `compiled_fft`: products as in `separable`
-            and transforms as in `fft`, in one pass. Where no term mixes, each of them is `pointwise`.
+            and transforms as in `fft`, in one pass. Where no term mixes, each of them is `pointwise`. `fft` and
+            `reference` serve videos.
 
     Raises:
         InputError: unknown names, and combinations that cannot mean anything.
@@ -130,8 +133,8 @@ class PdeSsm(Core):
         method: str = "auto",
     ) -> None:
         agreed = check(
-            backend=backend, terms=terms, boundary=boundary, coefficients=coefficients, tensor=tensor, forcing=forcing,
-            units=units, condition=condition, groups=groups, state=state, order=order,
+            backend=backend, axes=site.axes, terms=terms, boundary=boundary, coefficients=coefficients, tensor=tensor,
+            forcing=forcing, units=units, condition=condition, groups=groups, state=state, order=order,
             initial_velocity=initial_velocity, nonlinearity=nonlinearity, steps=steps, method=method,
         )  # fmt: skip
         super().__init__(site, backend=agreed.method)
@@ -140,7 +143,8 @@ class PdeSsm(Core):
 
         self._kept: _Kept | None = None
         self.groups = groups if condition != "none" else site.width
-        self.grid = site.grid or DEFAULT_GRID
+        frames = () if site.frames is None else (site.frames,)
+        self.grid = (DEFAULT_SIDE,) * site.axes if site.grid is None else (*frames, *site.grid)
         self.readout = nn.Parameter(torch.randn(site.width, state) / math.sqrt(state))
         self.skip = nn.Parameter(torch.ones(site.width))
         start = draw(agreed, self.groups, self.grid)
@@ -171,10 +175,10 @@ class PdeSsm(Core):
     def needs_cond(self) -> bool:
         return self.condition == "cond"
 
-    def route_on(self, height: int, width: int) -> tuple[str, Call]:
-        """The name of the route that serves a height × width grid now, and what it was chosen by."""
+    def route_on(self, *grid: int) -> tuple[str, Call]:
+        """The name of the route that serves a grid now, and what it was chosen by."""
         device = self.skip.device.type
-        call = replace(self.call, grid=(height, width), device=device, differentiated=differentiated())
+        call = replace(self.call, grid=grid, device=device, differentiated=differentiated())
         return choose(self.requested_backend, call, METHOD), call
 
     @classmethod
@@ -192,7 +196,7 @@ class PdeSsm(Core):
         dtype = wide(self.skip.dtype)
         raw = {name: getattr(self, name).to(dtype) for name in self.raw_sizes}
         if self.condition != "none":
-            source = x.mean((1, 2)) if self.condition == "input" else cond
+            source = x.flatten(1, -2).mean(1) if self.condition == "input" else cond
             assert source is not None
             change = self.modulate(source.to(self.modulate.weight.dtype)).to(dtype)
             change = MOST_CHANGE * (change / MOST_CHANGE).tanh()
@@ -206,13 +210,13 @@ class PdeSsm(Core):
         """Coefficients in image units over one unit of time, (D, S), or (B, groups, S) when conditioned."""
         return physical(self.raw_coefficients(x, cond), self.agreed)
 
-    def _in_pixels(self, coefficients: Coefficients, height: int, width: int) -> Coefficients:
-        return coefficients.in_pixels(*((height, width) if self.units == "image" else self.grid), units="image")
+    def _in_pixels(self, coefficients: Coefficients, *grid: int) -> Coefficients:
+        return coefficients.in_pixels(grid if self.units == "image" else self.grid, units="image")
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         if not len(u):
             return self._nothing(u, x, cond)
-        name, call = self.route_on(*u.shape[1:3])
+        name, call = self.route_on(*u.shape[1:-1])
         with full_precision(u):
             prepared = self._prepared(name, call, u, x, cond)
             if self.agreed.nonlinearity != "none":
@@ -225,7 +229,7 @@ class PdeSsm(Core):
         parts = len(solvers) // 2
         half, whole = (partial(ROUTES[name].apply, call, tuple(each)) for each in (solvers[:parts], solvers[parts:]))
         shape = self.groups, self.agreed.states, weight.shape[1]
-        field = u.to(weight.dtype).unflatten(-1, (self.groups, 1, -1)).expand(*u.shape[:3], *shape).flatten(-3)
+        field = u.to(weight.dtype).unflatten(-1, (self.groups, 1, -1)).expand(*u.shape[:-1], *shape).flatten(-3)
         if self.agreed.nonlinearity == "logistic":
             field = field.sigmoid()
         field = strang(field, self.steps, half, whole, partial(react, rate=rate, nonlinearity=self.agreed.nonlinearity))
@@ -272,44 +276,59 @@ class PdeSsm(Core):
         return *over(0.5 / self.steps), *over(1 / self.steps)
 
     def _rates(self, raw: Mapping[str, Tensor], members: int) -> Tensor:
-        """Rates of a step, (1 or B, 1, 1, channels)."""
+        """Rates of a step, (1 or B, 1, 1, channels), with as many axes as the grid."""
         rates = (reaction_rate(raw) / self.steps)[..., None]
         rates = rates.expand(*rates.shape[:-1], members).flatten(-3)
-        return rates.view(-1, 1, 1, rates.shape[-1])
+        return rates.view(-1, *[1] * len(self.grid), rates.shape[-1])
 
     def core_cost(self, height: int, width: int) -> Cost:
         """The FFT route: one real transform there and one back, and a complex product; each on the extended grid."""
+        return self._cost(height, width)
+
+    def video_cost(self, frames: int, height: int, width: int) -> Cost:
+        """As of an image, with a third axis."""
+        return self._cost(frames, height, width)
+
+    def _cost(self, *grid: int) -> Cost:
         channels = self.site.width
         conditioned = self.call.conditioned
         projection = self.modulate.weight.numel() if conditioned else 0
         if not self.call.spatial:
             return Cost(projection_macs=projection)
-        rows, columns = extended(height, width, self.call.boundary)
-        half_plane = rows * (columns // 2 + 1)
+        *others, columns = extended(grid, self.call.boundary)
+        points, half = math.prod(others) * columns, math.prod(others) * (columns // 2 + 1)
         states, reacts = self.agreed.states, self.agreed.nonlinearity != "none"
-        mixing = 2 * fft_macs(rows * columns) + complex_product_macs(half_plane)
+        mixing = 2 * fft_macs(points) + complex_product_macs(half)
         if reacts:  # every state is transformed by itself, between the steps of its reaction
             mixing *= states * (self.steps + 1)
         if conditioned:
             # Every image has propagators of its own: a complex product per state and wave number sums the states.
-            mixing += 4 * states * half_plane * (2 if reacts else 1)
+            mixing += 4 * states * half * (2 if reacts else 1)
         return Cost(
             projection_macs=projection,
             mixing_macs=round(channels * mixing),
-            state_elements=height * width * channels * states,
+            state_elements=math.prod(grid) * channels * states,
         )
 
     @torch.no_grad()
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
-        """`kernel` (B, D, H, W), the response to a unit at the centre; coefficients in `units` of the mixer."""
-        height, width = u.shape[1:3]
+        """`kernel` (B, D, H, W), the response to a unit at the centre; coefficients in `units` of the mixer.
+
+        The latter by axis, frames first; then the entries of K off its diagonal, those of frames first.
+        """
+        grid = u.shape[1:-1]
         point = torch.zeros_like(u)
-        point[:, height // 2, width // 2] = 1
-        shown = {"kernel": self(point, x=x, cond=cond).permute(0, 3, 1, 2)}
+        centre = point
+        for length in grid:
+            centre = centre.select(1, length // 2)
+        centre.fill_(1)
+        shown = {"kernel": self(point, x=x, cond=cond).movedim(-1, 1)}
         solved = self.solve_coefficients(x, cond)
-        scaled = solved if self.units == "image" else self._in_pixels(solved, height, width)
-        names = {"diffusion": ("kyy", "kxx", "kxy"), "velocity": ("vy", "vx"), "reaction": ("r",)}
-        names["damping"] = ("damping",)
+        scaled = solved if self.units == "image" else self._in_pixels(solved, *grid)
+        names = {
+            "diffusion": ("ktt", "kyy", "kxx", "kty", "ktx", "kxy"), "velocity": ("vt", "vy", "vx"),
+            "reaction": ("r",), "damping": ("damping",),
+        }  # fmt: skip
         for name, entries in names.items():
             values = [getattr(scaled, entry) for entry in entries if getattr(scaled, entry) is not None]
             if values:

@@ -54,7 +54,7 @@ def test_the_transforms_are_those_of_the_mixer_by_fft():
     with torch.no_grad():
         coefficients = core._in_pixels(core.solve_coefficients(x, None), 5, 6)
         weight = core.readout.unflatten(0, (core.groups, -1))
-        response = summed_transfer(coefficients, weight, 5, 6, core.call.boundary, core.call.forcing)
+        response = summed_transfer(coefficients, weight, (5, 6), core.call.boundary, core.call.forcing)
         workload = transforms(SHAPE, "cpu")
         workload.parameters[0].copy_(response.flatten(-4, -3))
         workload.inputs[0].copy_(x.permute(0, 3, 1, 2))

@@ -126,8 +126,8 @@ def test_cost_grows_with_the_axis_that_is_extended() -> None:
         for word in ("periodic", "neumann")
     ]
     assert words[0] < costs[0] < words[1]
-    assert extended(3, 5, ("periodic", "neumann")) == (3, 10)
-    assert extended(3, 5, ("absorbing", "periodic")) == (6, 5)
+    assert extended((3, 5), ("periodic", "neumann")) == (3, 10)
+    assert extended((3, 5), ("absorbing", "periodic")) == (6, 5)
 
 
 @pytest.mark.parametrize(

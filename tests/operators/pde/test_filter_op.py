@@ -42,7 +42,7 @@ def drawn(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Field, transfer function of a real kernel, and a gradient of the output."""
     _, height, width, channels = shape
-    kernel = torch.randn(*extended(height, width, boundary), channels, dtype=torch.float64)
+    kernel = torch.randn(*extended((height, width), boundary), channels, dtype=torch.float64)
     response = torch.view_as_real(torch.fft.rfft2(kernel, dim=(0, 1))).permute(3, 0, 1, 2)
     field, gradient = torch.randn(2, *shape, dtype=torch.float64)
     return field.to(dtype).requires_grad_(), response.to(dtype).requires_grad_(), gradient.to(dtype)
@@ -137,7 +137,7 @@ def test_is_an_operator_of_torch() -> None:
 def test_costs_what_torchs_transforms_cost(boundary: Boundary) -> None:
     field, response, _ = drawn((2, 6, 8, 5), boundary)
     expected = count_macs(plain, field, response, boundary)
-    points = math.prod(extended(6, 8, boundary))
+    points = math.prod(extended((6, 8), boundary))
     assert expected > 2 * 5 * 5 * points * math.log2(points) / 2
     assert count_macs(filtered, field, response, boundary) == pytest.approx(expected, rel=1e-12)
 

@@ -32,7 +32,7 @@ def propagator(pde, grid):
     """The transfer function of a whole mixer `pde_ssm`, complex, (D, H, W // 2 + 1)."""
     core = pde.core
     coefficients = core._in_pixels(core.solve_coefficients(image(grid), None), *grid)
-    response = summed_transfer(coefficients, core.readout[:, None], *grid, "periodic", "initial")[:, 0]
+    response = summed_transfer(coefficients, core.readout[:, None], grid, "periodic", "initial")[:, 0]
     return response + core.skip[:, None, None]
 
 
