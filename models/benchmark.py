@@ -23,7 +23,7 @@ from operators.benchmark import options
 from operators.errors import InputError, check_choice
 
 if TYPE_CHECKING:
-    from operators.benchmark.bench import BenchmarkPlan
+    from operators.benchmark.plan import BenchmarkPlan
 
 REFUSED = ("--level", "--dim", "--bare", "--rivals")
 """Options of `operators.benchmark` that mean nothing here."""
@@ -52,7 +52,8 @@ def read(argv: Sequence[str]) -> tuple[str, list[str]]:
         if option.partition("=")[0] in REFUSED:
             raise InputError(f"{option}: not an option of this benchmark, whose arms are whole models")
     further = [*rest, "--level", "mixer", "--dim", str(preset.dim), "--rivals", "none"]
-    options.read(further)
+    if options.read(further).bare:
+        raise InputError("bare: models have no bare operations; ask python -m operators.benchmark about their mixers")
     return chosen.model, further
 
 

@@ -1,32 +1,124 @@
-"""The bare operations that mixers are made of, at the same shapes: what an implementation can hope for."""
+"""The bare operations that a mixer's equation needs, recorded from the mixer itself.
+
+A pass forward and back is watched from below autograd. Of all that runs, what `operators.testing.counter` counts
+(products, convolutions, transforms, scans), its gradients, and what evaluates exponentials or sines is kept with its
+operands; copies, element-wise arithmetic, norms and sums are left out. What was kept runs again on operands that lie in
+one piece each, and takes the time that an implementation can hope for.
+
+In place of a selective scan stand its exponentials, one for each token, channel and state, forward and once more on the
+way back, for which nobody keeps them. Backends in which operations are not to be seen are recorded as plain ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from operators.benchmark.arms import MixerArm
 from operators.benchmark.workload import Shape, Target, Workload, leaf, noise
-from operators.cost import complex_product_macs, fft_macs
-from operators.scan import selective_scan, serving
+from operators.errors import InputError
+from operators.precision import full_precision
+from operators.runtime.torch_private import TorchDispatchMode, functional, operator_name, tree_map, writes_in_place
+from operators.testing.counter import FORMULAS, unaccounted
 
-SCAN_STATES = 16
+PLAIN: Mapping[str, str] = {
+    "compiled": "separable",
+    "compiled_fft": "fft",
+    "mamba_ssm": "chunked",
+    "xformers": "sdpa",
+}
+"""Backends that hide their operations, and those that are recorded in their place."""
+EXPONENTIALS = frozenset(
+    f"aten::{name}"
+    for name in (
+        "exp", "exp2", "expm1", "sin", "cos", "sigmoid", "tanh", "elu", "gelu", "gelu_backward", "silu",
+        "silu_backward", "softplus", "softplus_backward", "log_sigmoid_forward", "log_sigmoid_backward", "_softmax",
+    )
+)  # fmt: skip
+"""What evaluates an exponential, a sine or a cosine for each number; gradients are named where they do so again."""
+SCANS = ("operator_zoo::selective_scan_fwd", "operator_zoo::selective_scan_bwd")
+
+Call = Callable[[], object]
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the bare operations that run inside `with Recorder() as recorder:`, with copies of their operands.
+
+    Attributes:
+        calls: the operations, each as a function of no arguments.
+        macs: multiply-accumulates of all of them that are no gradients.
+
+    Raises:
+        InputError: an operator that looks like a product, or a custom one of the zoo, is not known.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.macs = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = operator_name(func)
+        given = _operands(name, args), _operands(name, kwargs)  # before the operator may write to them
+        out = func(*args, **kwargs)
+        if name.startswith("aten::") and writes_in_place(func):
+            name, func = name.removesuffix("_"), functional(func)
+        if self._needed(name, out, args, kwargs):
+            self.calls.append(_exponentials(args) if name in SCANS else partial(func, *given[0], **given[1]))
+        return out
+
+    def _needed(self, name: str, out: Any, args: Any, kwargs: Any) -> bool:
+        """Whether it is a bare operation; adds up its MACs."""
+        if name in FORMULAS:
+            macs = FORMULAS[name](out, *args, **kwargs)
+            self.macs += macs
+            return macs > 0
+        if name.removesuffix("_backward").replace("_bwd", "_fwd") in FORMULAS or name in EXPONENTIALS:
+            return True
+        if unaccounted(name):
+            raise InputError(f"bare: {name} is not known; enter it in FORMULAS of operators.testing.counter")
+        return False
+
+
+def _operands(name: str, given: Any) -> Any:
+    """What was given to an operator, with copies of tensors in the memory that suits it best.
+
+    That is row by row; axes to be transformed come last. For a convolution channels may be neighbours, as they are.
+    """
+    kept = torch.preserve_format if "conv" in name else torch.contiguous_format
+    copied = tree_map(lambda t: t.clone(memory_format=kept) if isinstance(t, Tensor) else t, given)
+    if name.startswith("aten::_fft_") and isinstance(given, tuple):
+        x, axes, *others = copied
+        last = list(range(x.ndim - len(axes), x.ndim))
+        return (x.movedim(axes, last).contiguous(), last, *others)
+    return copied
+
+
+def _exponentials(args: Sequence[Any]) -> Call:
+    """Those of a selective scan of u, delta (B, D, N) and A (D, S), whatever follows."""
+    _, delta, A = args[:3]
+    return partial(torch.exp, -delta.abs()[..., None] * A.abs()[:, None])
 
 
 @dataclass(frozen=True)
 class BareArm:
-    """A bare operation.
+    """The bare operations of a mixer.
 
     Attributes:
-        label: its name.
-        make: builds it at a shape on a device.
+        mixer: whose.
     """
 
-    label: str
-    make: Callable[[Shape, str], Workload]
+    mixer: MixerArm
+
+    @property
+    def label(self) -> str:
+        return f"bare {self.mixer.label}"
 
     @property
     def kind(self) -> str:
@@ -37,83 +129,48 @@ class BareArm:
         return None
 
     def absent(self, shape: Shape, place: Target) -> str | None:
-        return None
+        return self.mixer.absent(shape, place)
 
     def build(self, shape: Shape, place: Target) -> Workload:
-        return self.make(shape, place.device)
+        """Record the mixer at a shape.
+
+        Raises:
+            InputError: nothing of what the mixer does is a bare operation, or something is unknown.
+        """
+        subject = self.mixer.module(shape).to(place.device)
+        backend = PLAIN.get(subject.mixer.backend)
+        if backend is not None:
+            # A mixer with a `method` takes its backend's name for that.
+            params = {key: value for key, value in self.mixer.params.items() if key != "method"}
+            subject = replace(self.mixer, params=params).module(shape, backend=backend).to(place.device)
+        inputs = tuple(leaf(tensor) for tensor in self.mixer.data(subject, shape, place.device))
+        with Recorder() as forward, place.autocast():
+            y = subject(*inputs)
+        gradient = noise(*y.shape, device=place.device, seed=1).to(y.dtype)
+        with Recorder() as backward:
+            y.backward(gradient)
+        if not forward.calls:
+            raise InputError(f"bare: mixer {self.mixer.name} has no product, transform, scan or exponential")
+        x = leaf(noise(1, device=place.device))
+        return Workload(lambda: _Replay.apply(x, forward.calls, backward.calls), (x,), (), forward.macs, "recorded")
 
 
-def products(shape: Shape, device: str, states: int = 1) -> Workload:
-    """The two batched matrix products of the separable PDE path, channels first; six with their gradients.
+class _Replay(torch.autograd.Function):
+    """Runs some operations forward and others on the way back; what goes through it has no meaning."""
 
-    rows (C, S·H, H) @ field (C, H, B·W), then columns (C·S, W, W) from the right, summed over the S states.
-    """
-    channels, batch, height, width = shape.dim, shape.batch, shape.height, shape.width
-    rows = leaf(noise(channels, states * height, height, device=device, seed=1))
-    columns = leaf(noise(channels * states, width, width, device=device, seed=2))
-    field = leaf(noise(channels, height, batch * width, device=device))
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forward: Sequence[Call], backward: Sequence[Call]) -> Tensor:
+        ctx.calls = backward
+        _run(forward, x)
+        return x.clone()
 
-    def call() -> Tensor:
-        across = torch.bmm(rows, field).view(channels * states, height * batch, width)
-        along = torch.bmm(across, columns)
-        return along if states == 1 else along.view(channels, states, height * batch, width).sum(1)
-
-    macs = channels * states * batch * shape.tokens * (height + width)
-    return Workload(call, (field,), (rows, columns), macs, "bmm")
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        _run(ctx.calls, gradient)
+        return gradient, None, None
 
 
-def transforms(shape: Shape, device: str) -> Workload:
-    """irfft2(rfft2(x) · G) for x (B, C, H, W) and a transfer function G of its own for each channel."""
-    x = leaf(noise(shape.batch, shape.dim, shape.height, shape.width, device=device))
-    half = (shape.dim, shape.height, shape.width // 2 + 1)
-    transfer = leaf(torch.complex(noise(*half, device=device, seed=1), noise(*half, device=device, seed=2)))
-
-    def call() -> Tensor:
-        with torch.autocast(device, enabled=False):
-            return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=(shape.height, shape.width))
-
-    each = 2 * fft_macs(shape.tokens) + complex_product_macs(half[1] * half[2])
-    return Workload(call, (x,), (transfer,), shape.batch * shape.dim * each, "fft")
-
-
-def projection(shape: Shape, device: str) -> Workload:
-    """One C × C matrix on every token of x (B, N, C)."""
-    x = leaf(noise(shape.batch, shape.tokens, shape.dim, device=device))
-    weight = leaf(noise(shape.dim, shape.dim, device=device, seed=1))
-    return Workload(lambda: F.linear(x, weight), (x,), (weight,), shape.batch * shape.tokens * shape.dim**2, "linear")
-
-
-def exponentials(shape: Shape, device: str) -> Workload:
-    """The B·N·C·16 exponentials of a selective scan with 16 states, none of which it can avoid."""
-    x = leaf(noise(shape.batch, shape.tokens, shape.dim, SCAN_STATES, device=device))
-    return Workload(x.exp, (x,), (), 0.0, "exp")
-
-
-def scan(shape: Shape, device: str) -> Workload:
-    """The selective scan by itself, once along the rows, with 16 states."""
-    sizes = [(shape.batch, rows, shape.tokens) for rows in (shape.dim, shape.dim, SCAN_STATES, SCAN_STATES)]
-    inputs = u, delta, B, C = tuple(leaf(noise(*size, device=device, seed=seed)) for seed, size in enumerate(sizes))
-    A = leaf(-noise(shape.dim, SCAN_STATES, device=device, seed=4).exp())
-
-    def call() -> Tensor:
-        y = selective_scan(u, delta, A, B, C, delta_softplus=True)
-        assert isinstance(y, Tensor)
-        return y
-
-    backend = serving("auto", u.device, u.dtype)
-    return Workload(call, inputs, (A,), 9 * shape.batch * shape.tokens * shape.dim * SCAN_STATES / 2, backend)
-
-
-def bare_arms(states: Iterable[int]) -> list[BareArm]:
-    """All bare operations, the products for each number of states, and the scan that is measured by exponentials."""
-
-    def with_states(number: int) -> Callable[[Shape, str], Workload]:
-        return lambda shape, device: products(shape, device, number)
-
-    return [
-        *(BareArm(f"bare products[state={number}]", with_states(number)) for number in sorted(set(states))),
-        BareArm("bare fft", transforms),
-        BareArm("bare projection", projection),
-        BareArm("bare exp", exponentials),
-        BareArm("bare scan", scan),
-    ]
+def _run(calls: Sequence[Call], x: Tensor) -> None:
+    with torch.no_grad(), full_precision(x):
+        for call in calls:
+            call()

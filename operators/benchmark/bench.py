@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -23,42 +22,12 @@ from operators.benchmark.measuring.clock import Lane, round_robin
 from operators.benchmark.measuring.guard import Guard
 from operators.benchmark.measuring.memory import allocation_errors, freed_memory_kept, give_back
 from operators.benchmark.measuring.statistics import quartiles
-from operators.benchmark.table import KEY, PACKAGE, Row, TimingTable, code_digest, hardware_name, key
+from operators.benchmark.plan import BenchmarkPlan
+from operators.benchmark.table import KEY, Row, TimingTable, code_digest, hardware_name, key
 from operators.benchmark.workload import FORWARD, WORKS, Shape, Target, Workload, functions
 from operators.errors import InputError
 
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-
-
-@dataclass(frozen=True)
-class BenchmarkPlan:
-    """What to measure.
-
-    Attributes:
-        arms: what is compared.
-        shapes: at which sizes.
-        places: on which devices and in which types.
-        level: of the mixers, one of `operators.benchmark.arms.LEVELS`, or what they are part of.
-        reference: label of the arm that times are divided by, or None.
-        repeats: samples of each time.
-        threads: of torch, on CPU.
-        out: directory of the tables.
-        minutes: after which nothing new is begun.
-        memory: bytes that an arm may take; None for most of what is free.
-        packages: folders of source files; results of other ones are measured anew.
-    """
-
-    arms: Sequence[Arm]
-    shapes: Sequence[Shape]
-    places: Sequence[Target]
-    level: str
-    reference: str | None
-    repeats: int
-    threads: int
-    out: Path
-    minutes: float = math.inf
-    memory: int | None = None
-    packages: tuple[Path, ...] = (PACKAGE,)
 
 
 @dataclass
@@ -127,7 +96,8 @@ class Bench:
     @cached_property
     def total(self) -> float:
         """The whole work, in units of `advance`: rows of the table, those of large grids counted as many."""
-        return sum(self._weight(shape) * len(self.plan.arms) for shape in self.plan.shapes for _ in self.plan.places)
+        count = sum(len(arms) for arms, _ in self.plan.companies()) * len(self.plan.places)
+        return sum(self._weight(shape) * count for shape in self.plan.shapes)
 
     def _weight(self, shape: Shape) -> float:
         return 1 + shape.batch * shape.tokens * shape.dim / 1e6
@@ -141,19 +111,20 @@ class Bench:
         with freed_memory_kept():
             for place in self.plan.places:
                 for shape in self.plan.shapes:
-                    self._group(shape, place, end)
-                    give_back()
+                    for arms, reference in self.plan.companies():
+                        self._group(arms, reference, shape, place, end)
+                        give_back()
         return self.outcome
 
-    def _group(self, shape: Shape, place: Target, end: float) -> None:
+    def _group(self, arms: Sequence[Arm], reference: str | None, shape: Shape, place: Target, end: float) -> None:
         """All arms at one shape and place; as many interleaved measurements as resuming and time make necessary."""
         table = self.tables[place.device]
         done = {key(row) for row in table.rows}
-        pending = [arm for arm in self.plan.arms if self._missing(arm, shape, place, done)]
+        pending = [arm for arm in arms if self._missing(arm, reference, shape, place, done)]
         # The reference first: what it takes is then known before any other arm is admitted.
-        pending.sort(key=lambda arm: arm.label != self.plan.reference)
+        pending.sort(key=lambda arm: arm.label != reference)
         weight = self._weight(shape)
-        self.advance(weight * (len(self.plan.arms) - len(pending)), "")
+        self.advance(weight * (len(arms) - len(pending)), "")
         # Nothing measured yet in this run: one arm at least, however long it takes, so that every run gets further.
         forced = self.outcome.written == 0
         ready: list[_Ready] = []
@@ -171,7 +142,7 @@ class Bench:
                 continue
             if not limits:
                 limits = self._ceilings(place)
-                company = self._reference(pending, shape, place)
+                company = self._reference([arm for arm in arms if arm not in pending], reference, shape, place)
             if kept and self._ending(limits, [*company, *ready, work]) > end:
                 self._leave(pending[index:], shape, place)
                 break
@@ -184,7 +155,7 @@ class Bench:
         round_robin(
             lanes, self.plan.repeats, deadline=end, least=1 if forced else 3, after=lambda: self.advance(share, doing)
         )
-        for row in self._rows([*company, *ready], limits, shape, place):
+        for row in self._rows([*company, *ready], reference, limits, shape, place):
             if key(row) not in done:
                 table.append(row)
                 self.outcome.written += 1
@@ -198,21 +169,23 @@ class Bench:
         lanes = [*limits.values(), *(lane for work in ready for lane in work.lanes)]
         return perf_counter() + self.plan.repeats * sum(lane.cost for lane in lanes)
 
-    def _reference(self, pending: Sequence[Arm], shape: Shape, place: Target) -> list[_Ready]:
+    def _reference(self, done: Sequence[Arm], reference: str | None, shape: Shape, place: Target) -> list[_Ready]:
         """The reference, where its own rows are there already: it is timed once more beside those that are not."""
-        for arm in self.plan.arms:
-            if arm.label == self.plan.reference and arm not in pending:
+        for arm in done:
+            if arm.label == reference:
                 work = self._prepare(arm, shape, place)
                 return [] if work is None else [work]
         return []
 
-    def _missing(self, arm: Arm, shape: Shape, place: Target, done: set[tuple[Any, ...]]) -> bool:
+    def _missing(
+        self, arm: Arm, reference: str | None, shape: Shape, place: Target, done: set[tuple[Any, ...]]
+    ) -> bool:
         """Whether the arm lacks a row for either of `WORKS`."""
-        facts = self._facts(arm, shape, place)
+        facts = self._facts(arm, reference, shape, place)
         keys = [tuple({**facts, "work": work}[name] for name in KEY) for work in WORKS]
         return not all(key in done for key in keys)
 
-    def _facts(self, arm: Arm, shape: Shape, place: Target) -> dict[str, Any]:
+    def _facts(self, arm: Arm, reference: str | None, shape: Shape, place: Target) -> dict[str, Any]:
         plan = self.plan
         return {
             "hardware": self.hardware[place.device],
@@ -230,7 +203,7 @@ class Bench:
             "width": shape.width,
             "dim": shape.dim,
             "repeats": plan.repeats,
-            "reference": plan.reference,
+            "reference": reference,
         }
 
     @staticmethod
@@ -288,11 +261,13 @@ class Bench:
             raise Failure(str(verdict))
         return verdict.error
 
-    def _rows(self, ready: Sequence[_Ready], limits: Mapping[str, Lane], shape: Shape, place: Target) -> list[Row]:
+    def _rows(
+        self, ready: Sequence[_Ready], reference: str | None, limits: Mapping[str, Lane], shape: Shape, place: Target
+    ) -> list[Row]:
         run, now = uuid.uuid4().hex[:12], datetime.now(UTC).strftime(UTC_FORMAT)
         rate, bandwidth = roofline.limits({label: quartiles(lane.samples)[1] for label, lane in limits.items()}, place)
         references: Mapping[str, list[float]] = {
-            lane.work: lane.samples for work in ready if work.arm.label == self.plan.reference for lane in work.lanes
+            lane.work: lane.samples for work in ready if work.arm.label == reference for lane in work.lanes
         }
         rows = []
         for work in ready:
@@ -305,7 +280,7 @@ class Bench:
                 operations, moved = roofline.flops(work.workload.macs, lane.work), work.traffic[lane.work]
                 rows.append(
                     Row(
-                        **self._facts(work.arm, shape, place),
+                        **self._facts(work.arm, reference, shape, place),
                         run=run,
                         utc=now,
                         backend=work.workload.served,

@@ -10,14 +10,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-import operators
 from operators.benchmark import options as command_line
 from operators.benchmark import plots, report
 from operators.benchmark.arms import Arm, MixerArm, mixer_arms
-from operators.benchmark.bare import bare_arms
-from operators.benchmark.bench import Bench, BenchmarkPlan, Outcome
+from operators.benchmark.bench import Bench, Outcome
 from operators.benchmark.measuring.memory import allocation_errors
 from operators.benchmark.options import REFERENCE
+from operators.benchmark.plan import BenchmarkPlan
 from operators.benchmark.rivals import rival_arms
 from operators.benchmark.workload import Shape, Target
 from operators.errors import InputError, check_choice
@@ -40,8 +39,7 @@ def parse(argv: Sequence[str] | None) -> BenchmarkPlan:
     for arm in arms:
         if isinstance(arm, MixerArm):
             _try(arm, shapes, places[0])
-    states = [_states(arm) for arm in arms if isinstance(arm, MixerArm) and arm.name == "pde_ssm"]
-    everything: list[Arm] = [*arms, *rival_arms(options.rivals), *(bare_arms(states or [1]) if options.bare else ())]
+    everything: list[Arm] = [*arms, *rival_arms(options.rivals)]
     return BenchmarkPlan(
         arms=everything,
         shapes=sorted(shapes, key=lambda shape: shape.tokens),
@@ -53,6 +51,7 @@ def parse(argv: Sequence[str] | None) -> BenchmarkPlan:
         out=options.out,
         minutes=options.minutes,
         memory=None if options.memory is None else int(options.memory * 2**30),
+        bare=options.bare,
     )
 
 
@@ -65,12 +64,6 @@ def _try(arm: MixerArm, shapes: Sequence[Shape], place: Target) -> None:
     if fitting:
         with suppress(MemoryError), allocation_errors():
             arm.module(min(fitting, key=lambda shape: shape.tokens))
-
-
-def _states(arm: MixerArm) -> int:
-    number = arm.params.get("state", operators.describe(arm.name).defaults["state"])
-    assert isinstance(number, int)
-    return number
 
 
 def _reference(wanted: str | None, arms: Sequence[Arm]) -> str | None:

@@ -52,7 +52,7 @@ def _parser() -> Parser:
         metavar="MIXER.PARAMETER=VALUES",
         help="parameters as arms of their own, such as pde_ssm.state=1,4 pde_ssm.boundary=periodic,neumann",
     )
-    add("--bare", action="store_true", help="also the bare operations that mixers are made of")
+    add("--bare", action="store_true", help="each mixer beside the bare operations that it is made of, instead of all")
     add("--rivals", default="auto", help=f"auto, none, or of {', '.join(RIVALS)} (auto)")
     add("--reference", help=f"the arm that times are divided by ({REFERENCE}, or the first)")
     add("--repeats", type=int, help=f"samples of each time ({DEFAULTS['repeats']})")

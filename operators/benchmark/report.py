@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-import operators
 from operators.benchmark.measuring.statistics import Power, fit_power
 from operators.benchmark.table import Row
-from operators.benchmark.workload import FORWARD, WORKS
+from operators.benchmark.workload import BOTH, FORWARD, WORKS
 
-SECTION = ("level", "dtype", "batch", "dim", "repeats", "reference")
-"""Rows that agree in these stand in one section."""
+SECTION = ("level", "dtype", "batch", "dim", "repeats")
+"""Rows that agree in these, and in what `reference_of` gives, stand in one section."""
+BARE = "bare operations"
 NOTES = """\
 Times are medians over samples, quartiles in brackets; a sample takes 20 ms or one call, and all arms of one grid are
 sampled in turn. Forward runs without gradients; the backward pass starts from a dense random gradient. Memory is the
@@ -26,7 +25,12 @@ largest relative RMS error."""
 
 def section_of(row: Row) -> tuple[str, ...]:
     """What `SECTION` is for a row."""
-    return tuple(str(getattr(row, name)) for name in SECTION)
+    return (*(str(getattr(row, name)) for name in SECTION), str(reference_of(row)))
+
+
+def reference_of(row: Row) -> str | None:
+    """What the row's times are divided by: the arm's label, or in one word every mixer's own bare operations."""
+    return BARE if row.reference and row.reference.startswith("bare ") else row.reference
 
 
 def sections(rows: Iterable[Row]) -> list[list[Row]]:
@@ -38,44 +42,20 @@ def sections(rows: Iterable[Row]) -> list[list[Row]]:
     return [list(members) for _, members in groupby(ordered, section_of)]
 
 
-def exponents(rows: Iterable[Row]) -> dict[tuple[str, str], Power]:
-    """By (arm, work) of one section, the fitted power of time over tokens, where there are two sizes or more."""
+def exponents(rows: Iterable[Row], value: str = "seconds", sizes: int = 0) -> dict[tuple[str, str], Power]:
+    """By (arm, work) of one section, the fitted power of a column over tokens, where there are two sizes or more.
+
+    With `sizes` over so many of the largest ones alone.
+    """
     points: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        points.setdefault((row.arm, row.work), []).append(row)
-    fits = {
-        key: fit_power([row.tokens for row in members], [row.seconds for row in members])
-        for key, members in points.items()
-    }
+        if getattr(row, value):
+            points.setdefault((row.arm, row.work), []).append(row)
+    fits = {}
+    for key, members in points.items():
+        large = sorted(members, key=lambda row: row.tokens)[-sizes:]
+        fits[key] = fit_power([row.tokens for row in large], [getattr(row, value) for row in large])
     return {key: fit for key, fit in fits.items() if fit is not None}
-
-
-def against_bare(rows: Sequence[Row]) -> list[tuple[Row, Row, float]]:
-    """Arms with the bare operation that they are made of, and the ratio of their times; from one run each.
-
-    The separable PDE against its matrix products, the PDE by FFT against the bare transforms, both against one
-    projection, the scan against the exponentials (always those of the forward pass, which the backward pass repeats).
-    """
-    at = {(row.run, row.arm, row.work): row for row in rows}
-    rows_of = []
-    for row in rows:
-        for bare, work in _yardsticks(row):
-            other = at.get((row.run, bare, work))
-            if other is not None:
-                rows_of.append((row, other, row.seconds / other.seconds))
-    return rows_of
-
-
-def _yardsticks(row: Row) -> list[tuple[str, str]]:
-    if row.arm == "bare scan":
-        return [("bare exp", FORWARD)]
-    if row.kind != "mixer" or row.arm.partition("[")[0] != "pde_ssm":
-        return []
-    states = re.search(r"\bstate=(\d+)", row.arm)
-    number = states[1] if states else operators.describe("pde_ssm").defaults["state"]
-    products = f"bare products[state={number}]"
-    own = {"separable": [products], "compiled": [products], "fft": ["bare fft"], "compiled_fft": ["bare fft", products]}
-    return [(bare, row.work) for bare in (*own.get(row.backend, []), "bare projection")]
 
 
 def markdown(
@@ -121,7 +101,7 @@ def where(places: Sequence[str]) -> str:
 
 
 def _times(rows: Sequence[Row]) -> str:
-    reference = rows[0].reference
+    reference = reference_of(rows[0])
     over = [f"{work} / {reference}" for work in WORKS] if reference else []
     heads = ["grid", "arm", "backend", *(f"{work} ms" for work in WORKS), *(f"{work} MiB" for work in WORKS)]
     heads += [*(f"{work} roofline" for work in WORKS), *over, "error"]
@@ -153,17 +133,23 @@ def _milliseconds(row: Row) -> str:
 
 
 def _exponents(rows: Sequence[Row]) -> str:
-    fits = exponents(rows)
-    if not fits:
-        return ""
+    fits = {
+        "time, forward": (exponents(rows), FORWARD),
+        f"time, {BOTH}": (exponents(rows), BOTH),
+        f"time, {BOTH}, two largest": (exponents(rows, sizes=2), BOTH),
+        f"memory, {BOTH}": (exponents(rows, "peak_bytes"), BOTH),
+        f"memory, {BOTH}, two largest": (exponents(rows, "peak_bytes", sizes=2), BOTH),
+    }
     lines = []
     for arm in dict.fromkeys(row.arm for row in rows):
-        powers = [fits.get((arm, work)) for work in WORKS]
+        powers = [by_arm.get((arm, work)) for by_arm, work in fits.values()]
         points = max((power.points for power in powers if power), default=0)
         if points:
             lines.append([arm, *(_power(power) for power in powers), str(points)])
-    title = "Exponent p of time ∝ tokensᵖ, least squares in logarithms, ± its standard error (from three sizes on):"
-    return f"{title}\n\n{table(['arm', *WORKS, 'sizes'], lines, left=1)}"
+    if not lines:
+        return ""
+    title = "Exponents p of time and memory ∝ tokensᵖ, least squares in logarithms, ± standard error (3 sizes on):"
+    return f"{title}\n\n{table(['arm', *fits, 'sizes'], lines, left=1)}"
 
 
 def _power(power: Power | None) -> str:
@@ -173,14 +159,23 @@ def _power(power: Power | None) -> str:
 
 
 def _bare(rows: Sequence[Row]) -> str:
-    lines = [
-        [row.grid, row.arm, row.backend, row.work, f"{other.arm}, {other.work}", f"{ratio:.3g}"]
-        for row, other, ratio in against_bare(rows)
-    ]
-    if not lines:
+    """For each mixer that was measured beside its bare operations, the ratios on all grids."""
+    if reference_of(rows[0]) != BARE:
         return ""
-    title = "Against bare operations (ratios of medians of one run):"
-    return f"{title}\n\n{table(['grid', 'arm', 'backend', 'work', 'over', 'ratio'], lines, left=5)}"
+    ratios = {(row.arm, row.grid, row.work): row for row in rows if row.kind == "mixer"}
+    grids = list(dict.fromkeys(row.grid for row in rows))
+    lines = [
+        [arm, *(_ratio(ratios.get((arm, grid, work))) for grid in grids for work in WORKS)]
+        for arm in dict.fromkeys(arm for arm, *_ in ratios)
+    ]
+    heads = ["arm", *(f"{grid} {work}" for grid in grids for work in WORKS)]
+    return f"Over bare operations (median of ratios, quartiles):\n\n{table(heads, lines, left=1)}"
+
+
+def _ratio(row: Row | None) -> str:
+    if row is None or row.ratio is None:
+        return "–"
+    return f"{row.ratio:.2f} ({row.ratio_low:.2f}–{row.ratio_high:.2f})"
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: int) -> str:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from operators.benchmark.bare import SCAN_STATES
 from operators.benchmark.workload import DTYPES, Shape, Target, Workload, leaf, noise
 from operators.cost import fft_macs
 from operators.errors import check_choice
@@ -19,6 +18,7 @@ from operators.mixers.attention.attention import xformers_refusal
 from operators.mixers.heads import default_heads
 from operators.scan import cuda
 
+SCAN_STATES = 16
 MODES = 16
 """Most Fourier modes along an axis of the spectral convolution (FNO, arXiv 2010.08895, keeps 12 to 16)."""
 

@@ -17,9 +17,9 @@ from torch._compile import _disable_dynamo
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["FakeTensor", "FakeTensorMode", "TorchDispatchMode", "tree_leaves"]
+__all__ = ["FakeTensor", "FakeTensorMode", "TorchDispatchMode", "tree_leaves", "tree_map"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +76,14 @@ def operator_name(function: Any) -> str:
 def writes_in_place(function: Any) -> bool:
     """Whether an operator as `__torch_dispatch__` gets it changes one of its arguments."""
     return bool(function._schema.is_mutable)
+
+
+def functional(function: Any) -> Any:
+    """The operator of torch that does the same as one with a trailing underscore, and leaves its arguments alone."""
+    name = operator_name(function).removeprefix("aten::")
+    if not name.endswith("_"):
+        return function
+    return getattr(getattr(torch.ops.aten, name.removesuffix("_")), function._overloadname)
 
 
 def storage_key(storage: torch.UntypedStorage) -> int:

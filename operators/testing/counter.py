@@ -203,12 +203,13 @@ class OpCounter(TorchDispatchMode):
         formula = self.formulas.get(name)
         if formula is not None:
             self.by_op[name] += formula(out, *args, **(kwargs or {}))
-        elif _unaccounted(name):
+        elif unaccounted(name):
             raise NotImplementedError(f"{name} has no formula in the operation counter")
         return out
 
 
-def _unaccounted(name: str) -> bool:
+def unaccounted(name: str) -> bool:
+    """Whether an operator without a formula, `namespace::operator`, should have one."""
     namespace, _, operator = name.partition("::")
     if namespace == CUSTOM_NAMESPACE:
         return True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from operators import Core, Cost, MixerCard, Site
 from operators.benchmark.arms import Arm, mixer_arms
-from operators.benchmark.bench import BenchmarkPlan
+from operators.benchmark.plan import BenchmarkPlan
 from operators.benchmark.table import Row
 from operators.benchmark.workload import Shape, Target
 

@@ -42,8 +42,11 @@ def test_numbers_come_back_from_the_markdown_to_three_digits():
         assert float(line["forward / attention"]) == pytest.approx(0.123456, rel=5e-3)
         assert float(line["forward roofline"]) == pytest.approx(0.034567, rel=5e-2)
         assert float(line["error"]) == 1e-7
-    for line in cells(text, ["arm", "forward"]):
-        assert line == {"arm": "pom", "forward": "1.00 ± 0.00", "forward+backward": "1.00 ± 0.00", "sizes": "3"}
+    for line in cells(text, ["arm", "time, forward"]):
+        assert (line["arm"], line["sizes"]) == ("pom", "3")
+        assert line["time, forward"] == line["time, forward+backward"] == "1.00 ± 0.00"
+        assert line["time, forward+backward, two largest"] == "1.00"
+        assert line["memory, forward+backward"] == "0.00 ± 0.00"
 
 
 def test_one_work_alone_leaves_gaps():
@@ -67,30 +70,28 @@ def test_failures_skips_and_what_is_left_are_listed():
     assert "7 rows are still to be measured" in text
 
 
-def test_ratios_to_bare_operations_come_from_one_run():
-    pde = rows("pde_ssm[state=2]", 2e-4, backend="separable")
-    spectral = rows("pde_ssm", 6e-4, backend="fft")
-    bare = [
-        *rows("bare products[state=2]", 1e-4, kind="bare"),
-        *rows("bare products[state=4]", 9e-4, kind="bare"),
-        *rows("bare fft", 3e-4, kind="bare"),
-        *rows("bare exp", 1e-4, kind="bare"),
-        *rows("bare scan", 5e-5, kind="bare"),
-    ]
-    found = {
-        (row.arm, row.work, other.arm, other.work): ratio
-        for row, other, ratio in report.against_bare([*pde, *spectral, *bare])
-    }
-    assert found == {
-        ("pde_ssm[state=2]", FORWARD, "bare products[state=2]", FORWARD): pytest.approx(2),
-        ("pde_ssm[state=2]", BOTH, "bare products[state=2]", BOTH): pytest.approx(2),
-        ("pde_ssm", FORWARD, "bare fft", FORWARD): pytest.approx(2),
-        ("pde_ssm", BOTH, "bare fft", BOTH): pytest.approx(2),
-        ("bare scan", FORWARD, "bare exp", FORWARD): pytest.approx(0.5),
-        ("bare scan", BOTH, "bare exp", FORWARD): pytest.approx(1.5),
-    }
-    others = [replace(row, run="another") for row in bare]
-    assert report.against_bare([*pde, *spectral, *others[:12]]) == []
+def test_mixers_beside_their_bare_operations_stand_in_one_table():
+    pairs = []
+    for name, ratio in (("pom", 2.0), ("gla", 3.0)):
+        facts = {"reference": f"bare {name}", "ratio": ratio, "ratio_low": ratio - 0.5, "ratio_high": ratio + 0.5}
+        pairs += [*rows(name, 1e-4, **facts), *rows(f"bare {name}", 5e-5, kind="bare", **facts | {"ratio": 1.0})]
+    (members,) = report.sections(pairs)
+    text = report.markdown(members, failed={}, skipped={})
+    compared = text.partition("Over bare operations")[2].partition("\n\n")[2]
+    lines = dict(line.strip("| ").split(" | ", 1) for line in compared.splitlines()[2:])
+    assert list(lines) == ["pom", "gla"]
+    assert lines["gla"].startswith("3.00 (2.50–3.50)")
+    assert "forward+backward / bare operations" in text
+
+
+def test_exponents_of_the_largest_sizes_and_of_memory():
+    grown = [row for row in rows("pom", 1e-4) if row.work == FORWARD]
+    grown = [replace(row, peak_bytes=row.tokens**2) for row in grown]
+    assert report.exponents(grown, "peak_bytes")["pom", FORWARD].exponent == pytest.approx(2)
+    slow = [replace(row, seconds=row.seconds * (1 + (row is grown[-1]))) for row in grown]
+    doubling = report.exponents(slow, sizes=2)["pom", FORWARD]
+    assert doubling.points == 2
+    assert doubling.exponent > report.exponents(slow)["pom", FORWARD].exponent > 1
 
 
 def test_bars_in_labels_do_not_break_a_table():
