@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from operators.benchmark.arms import mixer_arms
-from operators.benchmark.bench import Bench, BenchmarkPlan
+from operators.benchmark.bench import Bench
 from operators.benchmark.options import REFERENCE
+from operators.benchmark.plan import BenchmarkPlan
 from operators.benchmark.table import Row
 from operators.benchmark.workload import Shape, Target
 
