@@ -8,6 +8,10 @@
 They multiply queries, keys and values in the type of the call, that of autocast where it is on; logarithms of decays
 and write strengths stay in float32. Before kernels serve a recurrence for the first time they run on a short sequence,
 and are refused if the outputs or a gradient are off the plain recurrence by more than rounding.
+
+Never run on a GPU by this project. On CPU tensors, under the interpreter of Triton 3.7.0, the kernels of fla-core 0.6.0
+were compared with the plain recurrences in float64 by this module's trial (80 tokens, 2 and 3 heads of 16 channels, 64
+key channels in the last): relative RMS errors of outputs and gradients at most 9e-4 in float16, and 3e-6 in float32.
 """
 
 from __future__ import annotations
