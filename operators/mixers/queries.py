@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from operators.card import Site
@@ -15,7 +18,7 @@ from operators.precision import full_precision, wide
 
 
 class QueryKeyCore(Core):
-    """Projects q and k, and mixes the field u as values v of each head; a subclass says how, in `mix`.
+    """Projects q and k, and mixes the field u as values v of each head; a subclass says how, in `mix` or `attend`.
 
     All that follows the projection is computed in at least float32. With `local`, a convolution of the values is added
     to what is mixed.
@@ -59,7 +62,17 @@ class QueryKeyCore(Core):
         return q, k
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Mixed values (B, heads, N, e) of q, k (B, heads, N, d) and v (B, heads, N, e) on a grid (H, W)."""
+        """Mixed values (B, heads, N, e) of q, k (B, heads, N, d) and v (B, heads, N, e) on a grid (H, W).
+
+        Unless a subclass heeds the grid, what `attend` makes of them, and a video is served too.
+        """
+        return self.attend(q, k, v)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What queries q (B, heads, N, d) read from keys k (B, heads, M, d) and values v (B, heads, M, e), wherever.
+
+        `mask` (B, 1, M, 1) says which keys are there. For cores of videos, and those that read a context.
+        """
         raise NotImplementedError
 
     def mixing_map(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -68,14 +81,36 @@ class QueryKeyCore(Core):
 
     def mix_cost(self, tokens: int) -> Cost:
         """Cost of `mix` for all heads of one image."""
+        return self.attend_cost(tokens, tokens)
+
+    def attend_cost(self, queries: int, keys: int) -> Cost:
+        """Cost of `attend` for all heads of one image."""
         raise NotImplementedError
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         q, k = self.queries_keys(u, x)
         (v,) = self._split(u, 1)
         with full_precision(q):
-            mixed = self.mix(q, k, v, (u.shape[1], u.shape[2]))
+            mixed = self.mix(q, k, v, (u.shape[-3], u.shape[-2]))
         return self._finish(mixed, u)
+
+    def read(
+        self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """What queries of x read from keys of the context and its values u, (B, H, W, D)."""
+        weight, bias, width = self.qk.weight, self.qk.bias, self.heads * self.key_width
+        (q,) = self._split(F.linear(x, weight[:width], bias[:width]), 1)
+        (k,) = self._split(F.linear(context, weight[width:], bias[width:]), 1)
+        (v,) = self._split(u, 1)
+        with full_precision(q):
+            mixed = self.attend(q, k, v, None if mask is None else mask[:, None, :, None])
+        return mixed.transpose(1, 2).reshape(*x.shape[:-1], self.site.width).to(u.dtype)
+
+    def read_cost(self, height: int, width: int, tokens: int) -> Cost:
+        """The projections of q and k, half of the map's each, and `attend_cost`."""
+        queries = height * width
+        projection = (queries + tokens) * self.qk.weight.numel() // 2
+        return Cost(projection_macs=projection) + self.attend_cost(queries, tokens)
 
     def _finish(self, mixed: Tensor, u: Tensor) -> Tensor:
         """The heads (B, heads, N, e) side by side, and the convolution of the values, as u (B, H, W, D)."""
@@ -83,9 +118,9 @@ class QueryKeyCore(Core):
         return y if self.local is None else (y + self.local(u)).to(u.dtype)
 
     def _split(self, channels: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """The parts (B, heads, N, d) of (B, H, W, parts · heads · d), each in one piece of memory."""
-        batch, height, width, total = channels.shape
-        split = channels.reshape(batch, height * width, parts, self.heads, total // (parts * self.heads))
+        """The parts (B, heads, N, d) of (B, …, parts · heads · d), with N tokens, each in one piece of memory."""
+        batch, *grid, total = channels.shape
+        split = channels.reshape(batch, math.prod(grid), parts, self.heads, total // (parts * self.heads))
         return split.permute(2, 0, 3, 1, 4).to(wide(channels.dtype)).contiguous().unbind(0)
 
     def core_cost(self, height: int, width: int) -> Cost:
@@ -98,7 +133,7 @@ class QueryKeyCore(Core):
         """`map` (B, heads, N, N), which takes values to outputs, a convolution of the values apart."""
         q, k = self.queries_keys(u, x)
         with full_precision(q):
-            return {"map": self.mixing_map(q, k, (u.shape[1], u.shape[2]))}
+            return {"map": self.mixing_map(q, k, (u.shape[-3], u.shape[-2]))}
 
 
 def check_rotation(what: str, number: int, divisor: int) -> None:

@@ -5,9 +5,9 @@ The field u is cut into as many chunks as the order says. From their activations
     g_1 | … | g_d = GELU(u),   h_1 = g_1,   h_p = g_p h_{p−1}
     y_i = sigmoid(W_s x_i + b_s) · (1/N) Σ_j [h_1 | … | h_d]_j
 
-So chunk p is a mean of products of p projections. It shares with `pom` that all tokens read one vector through gates of
-their own, and nothing else: `pom` takes powers of one projection, with learned coefficients, and has other activations
-and gates.
+So chunk p is a mean of products of p projections; with a context, over its tokens. It shares with `pom` that all tokens
+read one vector through gates of their own, and nothing else: `pom` takes powers of one projection, with learned
+coefficients, and has other activations and gates.
 
 In the `published` shell this is `HoM` of davidpicard/HoMM at 71f8318 without masks: with copied weights, outputs and
 input gradients are the same bits for orders 1 to 5 (float64, measured once).
@@ -45,6 +45,8 @@ _TOP1 = "ImageNet-1k top-1 %, 160 px"
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=False,
+        axes=(2, 3),
+        reads_context=True,
         fp32_core=True,
         backends=("torch",),
         shells={"published": ShellSpec(expand=4, gate="none", norm="none", bias=True)},
@@ -77,13 +79,16 @@ class HoMM(Core):
         self.gate = nn.Linear(site.dim, site.width)
         linear_init(self.gate)
 
-    def context(self, u: Tensor) -> Tensor:
-        """Means of the products over all tokens, (B, 1, 1, D), from u (B, H, W, D), in at least float32."""
+    def context(self, u: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Means of the products over all tokens, (B, 1, 1, D), from u (B, H, W, D), in at least float32.
+
+        Tokens of a context (B, M, D) give (B, 1, D), those of a mask (B, M) alone where there is one.
+        """
         product, *factors = F.gelu(u.to(wide(u.dtype))).chunk(self.order, dim=-1)
-        means = [product.mean((1, 2), keepdim=True)]
+        means = [_mean(product, mask)]
         for factor in factors:
             product = product * factor
-            means.append(product.mean((1, 2), keepdim=True))
+            means.append(_mean(product, mask))
         return torch.cat(means, dim=-1)
 
     def selection(self, x: Tensor) -> Tensor:
@@ -94,10 +99,29 @@ class HoMM(Core):
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         return (self.selection(x) * self.context(u)).to(u.dtype)
 
+    def read(
+        self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
+    ) -> Tensor:
+        """The mean products of the context's tokens, read through the gates of x, (B, H, W, D)."""
+        gates = self.selection(x)
+        return (gates.flatten(1, -2) * self.context(u, mask)).reshape(gates.shape).to(u.dtype)
+
     def core_cost(self, height: int, width: int) -> Cost:
         """The gate's map, N C D; the means are the state."""
         return Cost(projection_macs=height * width * self.gate.weight.numel(), state_elements=self.site.width)
 
+    def read_cost(self, height: int, width: int, tokens: int) -> Cost:
+        """As `core_cost`: the context's tokens are averaged."""
+        return self.core_cost(height, width)
+
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         """`context` (B, D), what all tokens read, and `gate` (B, D, H, W), through which each reads it."""
-        return {"context": self.context(u)[:, 0, 0], "gate": self.selection(x).movedim(-1, 1)}
+        return {"context": self.context(u).flatten(1), "gate": self.selection(x).movedim(-1, 1)}
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean over all tokens, each axis of which stays, with length 1."""
+    if mask is None:
+        return values.mean(tuple(range(1, values.ndim - 1)), keepdim=True)
+    total = values.masked_fill(~mask[..., None], 0).sum(1, keepdim=True)
+    return total / mask.sum(1).view(-1, 1, 1)

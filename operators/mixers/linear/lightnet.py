@@ -6,8 +6,8 @@ For each head with keys of width d and values of width e, with q, k = W x + b, v
 
 Along a sequence LightNet is an additive recurrence, whose state after the last token is the sum above. A recurrence
 that only adds needs no order: one pass over the grid, every token reading that last state, is its form for images. It
-is also the efficient attention of arXiv 1812.01243 with SiLU instead of a softmax on q. Positions (MD-TPE, MD-LRPE of
-the paper) are left to the trunk.
+is also the efficient attention of arXiv 1812.01243 with SiLU instead of a softmax on q. For the same reason it reads a
+context, whose tokens need no order. Positions (MD-TPE, MD-LRPE of the paper) are left to the trunk.
 
 The authors' repository (OpenNLPLab/LightNet) could not be had. Compared instead with the causal layer of
 fla-org/flash-linear-attention at bc3b101d (`fla/layers/lightnet.py`, its recurrence by `fla/ops/gla/naive.py` in
@@ -18,6 +18,7 @@ many parameters, and at the last token, whose prefix is the whole image, outputs
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,6 +44,8 @@ from operators.shell.spec import ShellSpec
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=False,
+        axes=(2, 3),
+        reads_context=True,
         fp32_core=True,
         state_param="key_width",
         backends=("torch",),
@@ -79,15 +82,17 @@ class LightNet(QueryKeyCore):
         check_choice("mixer.bias", bias, (None, True, False))
         super().__init__(site, backend=backend, heads=heads, key_width=key_width, bias=bias is not False)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:
+            k = k.masked_fill(~mask, -torch.inf)
         return summed(F.silu(q), k.softmax(-2), v)
 
     def mixing_map(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> Tensor:
         return F.silu(q) @ k.softmax(-2).mT
 
-    def mix_cost(self, tokens: int) -> Cost:
-        """State and reading, N d e each; the state is d e numbers and d sums a head."""
+    def attend_cost(self, queries: int, keys: int) -> Cost:
+        """State M d e, reading N d e; the state is d e numbers and d sums a head."""
         return Cost(
-            mixing_macs=self.heads * product_macs(tokens, self.key_width, self.head_width),
+            mixing_macs=self.heads * product_macs(queries, self.key_width, self.head_width, keys),
             state_elements=self.heads * self.key_width * (self.head_width + 1),
         )

@@ -6,6 +6,7 @@ For each head of width d, with q, k = W x + b, v = u and a feature map φ ≥ 0 
 
 φ is ELU + 1 (arXiv 2006.16236; MILA, RALA) or ReLU (EfficientViT, arXiv 2205.14756; SANA, arXiv 2410.10629; LiT, arXiv
 2501.12976). A token whose features are all zero under ReLU reads nothing: 0.
+With a context, the sums are over its tokens.
 
 With copied weights, and their ε (added to the sum of the weights) brought to N times the one here, outputs and input
 gradients agree with `LinearAttention` of idiap/fast-transformers at 2ad36b9 (ELU + 1) to 4e-16, and with `LiteMLA` of
@@ -22,7 +23,7 @@ from operators.cost import Cost
 from operators.errors import check_choice
 from operators.linear import products_reference as reference
 from operators.linear.features import FEATURE_MAPS
-from operators.linear.products import averaged, product_macs
+from operators.linear.products import averaged, present, product_macs
 from operators.mixers.queries import QueryKeyCore
 from operators.registry import register
 from operators.shell.spec import ShellSpec
@@ -45,6 +46,8 @@ _TOP1 = "ImageNet-1k top-1 %, 224 px"
         permutation_equivariant=True,
         translation_equivariant="circular",
         linear=False,
+        axes=(2, 3),
+        reads_context=True,
         fp32_core=True,
         backends=("torch",),
         shells={"published": ShellSpec(gate="none", norm="none", bias=True)},
@@ -73,18 +76,18 @@ class LinearAttention(QueryKeyCore):
         super().__init__(site, backend=backend, heads=heads)
         self.feature_map = check_choice("mixer.feature_map", feature_map, FEATURE_MAPS)
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         phi = FEATURE_MAPS[self.feature_map]
-        return averaged(phi(q), phi(k), v, EPS)
+        return averaged(phi(q), present(phi(k), mask), v, EPS)
 
     def mixing_map(self, q: Tensor, k: Tensor, grid: tuple[int, int]) -> Tensor:
         phi = FEATURE_MAPS[self.feature_map]
         return reference.averaging_map(phi(q), phi(k), EPS)
 
-    def mix_cost(self, tokens: int) -> Cost:
-        """State and reading, N d² each, N d for the mean weight; the state is d² + d numbers a head."""
+    def attend_cost(self, queries: int, keys: int) -> Cost:
+        """State M d², reading N d², N d for the mean weight; the state is d² + d numbers a head."""
         width = self.head_width
         return Cost(
-            mixing_macs=self.heads * (product_macs(tokens, width, width) + tokens * width),
+            mixing_macs=self.heads * (product_macs(queries, width, width, keys) + queries * width),
             state_elements=self.site.width * (width + 1),
         )
