@@ -31,14 +31,18 @@ def step_bias_init(bias: Tensor) -> None:
 
 
 def causal_convolution(sequence: Tensor, conv: nn.Conv1d, *, backwards: bool) -> Tensor:
-    """SiLU of a depthwise convolution of (B, N, D), in which no token meets a later one (backwards: an earlier one)."""
-    weight = conv.weight
+    """SiLU of a depthwise convolution of (B, N, D), in which no token meets a later one (backwards: an earlier one).
+
+    In the type of the sequence, whatever that of the filters is.
+    """
+    weight = conv.weight.to(sequence.dtype)
+    bias = None if conv.bias is None else conv.bias.to(sequence.dtype)
     reach = weight.shape[-1] - 1
     if backwards:
         padded, weight = F.pad(sequence.mT, (0, reach)), weight.flip(-1)
     else:
         padded = F.pad(sequence.mT, (reach, 0))
-    return F.silu(F.conv1d(padded, weight, conv.bias, groups=len(weight))).mT
+    return F.silu(F.conv1d(padded, weight, bias, groups=len(weight))).mT
 
 
 class Branch(nn.Module):

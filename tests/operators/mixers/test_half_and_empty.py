@@ -5,7 +5,7 @@ import torch
 
 from operators.pde import filter_op, matrices_op
 from operators.pde.separable_op import separable
-from operators.testing.cases import CHANNELS, noise, run, run_with_gradients, tokens
+from operators.testing.cases import CHANNELS, Case, noise, run, run_with_gradients, tokens
 from operators.testing.checks import assert_close, assert_finite
 from tests.operators.options import CASES
 
@@ -25,6 +25,16 @@ def test_a_module_in_half_precision_is_near_the_one_in_float32(case, dtype):
     for name, gradient in gradients.items():
         assert gradient is not None, name
         assert_finite(gradient, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("name", ["hsm_ssd", "hydra", "log_linear", "mamba", "ssd", "vssd"])
+def test_convolutions_of_maps_are_served_in_half_precision(name):
+    """The maps of a recurrence are of float32, the filters of the module's type."""
+    case = Case(name, params={"conv": 3})
+    half, single = case.build(GRID, dtype=torch.bfloat16), case.build(GRID)
+    single.load_state_dict(half.state_dict())
+    x = tokens(GRID, dtype=torch.bfloat16)
+    assert_close(run(half, x).float(), run(single, x.float()), TOLERANCE, "output in half precision")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
