@@ -22,7 +22,7 @@ from operators.cost import Cost
 from operators.errors import check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
-from operators.mixers.duality.vssd import check_odd, grid_convolution
+from operators.mixers.duality.vssd import check_convolution, grid_convolution
 from operators.mixers.ordered import wide_linear
 from operators.precision import full_precision
 from operators.registry import register
@@ -77,7 +77,7 @@ class HSMSSD(Core):
         super().__init__(site, backend=backend)
         check_number("mixer.state_dim", state_dim, least=1, most=1024, integer=True)
         conv = 0 if conv is None else conv
-        check_odd("mixer.conv", conv)
+        check_convolution("mixer.conv", conv)
         self.state_dim = state_dim
         self.project = nn.Linear(site.dim, 3 * state_dim, bias=False)
         self.enter = nn.Linear(site.width, 2 * site.width, bias=False)

@@ -24,7 +24,7 @@ from operators.errors import InputError, check_number
 from operators.initialisation import linear_init
 from operators.linear.decayed import decayed, scalar_macs
 from operators.linear.fla import Problem
-from operators.mixers.duality.vssd import check_odd
+from operators.mixers.duality.vssd import check_convolution
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import Terms, wide_linear
 from operators.mixers.recurrent import RecurrentCore
@@ -93,7 +93,7 @@ class Hydra(RecurrentCore):
             raise InputError(f"mixer.order={order!r} must be an order without {orders.REVERSED!r}: both ways are read")
         check_number("mixer.state_dim", state_dim, least=1, most=1024, integer=True)
         conv = 0 if conv is None else conv
-        check_odd("mixer.conv", conv)
+        check_convolution("mixer.conv", conv)
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
         self.value_heads = self.heads

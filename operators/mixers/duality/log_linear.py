@@ -89,11 +89,11 @@ class LevelBranch(DualityBranch):
 
     def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
         """The weights (B, N, H) of all tokens at `token`, times their levels' scales."""
-        place = torch.arange(x.shape[1], device=x.device)
+        place, reader = torch.arange(x.shape[1], device=x.device), token
         if self.backwards:
-            place, token = place.flip(0), x.shape[1] - 1 - token
-        level = pair_levels(place, torch.full_like(place, token))
-        return weight * self.scales(x)[:, token if not self.backwards else -1 - token][..., level].mT
+            place, reader = place.flip(0), x.shape[1] - 1 - token
+        level = pair_levels(place, torch.full_like(place, reader))
+        return weight * self.scales(x)[:, token][..., level].mT
 
     def cost(self, tokens: int) -> Cost:
         """As `DualityBranch.cost`, with a map for the scales, the levels' products, and a state for each level."""

@@ -102,7 +102,7 @@ class VSSD(Core):
         super().__init__(site, backend=backend)
         check_number("mixer.state_dim", state_dim, least=1, most=1024, integer=True)
         conv = 0 if conv is None else conv
-        check_odd("mixer.conv", conv)
+        check_convolution("mixer.conv", conv)
         self.normalise = check_choice("mixer.normalise", normalise, ("sum", "mean"))
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
@@ -165,7 +165,7 @@ def grid_convolution(maps: Tensor, conv: nn.Conv2d, *, activate: bool = True) ->
     return (F.silu(out) if activate else out).movedim(1, -1)
 
 
-def check_odd(name: str, size: int) -> None:
+def check_convolution(name: str, size: int) -> None:
     """Raise `InputError` unless `size` is 0 or an odd side of a convolution, of at most 15."""
     check_number(name, size, least=0, most=15, integer=True)
     if size and size % 2 == 0:
