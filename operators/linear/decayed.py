@@ -8,8 +8,8 @@ a_t is one number per head (state-space duality, arXiv 2405.21060; retention; LI
 attention, arXiv 2312.06635). With c_t = log a_1 + … + log a_t this is y_t = Σ_{s≤t} q_tᵀ diag(exp(c_t − c_s)) k_s v_s.
 Inside a chunk the sum is computed as written; a state carries what other chunks leave. The sums c start anew in every
 chunk, and only what is not positive is exponentiated: nothing overflows, however long the sequence and however strong
-the decay. Differences c_t − c_s are formed in float64, in which they keep the digits of float32; decays per channel are
-added up from pairs of tokens to pairs of halves, without differences.
+the decay. Differences c_t − c_s keep the digits of float32 (`operators.linear.chunks`); decays per channel are
+multiplied up from pairs of tokens to pairs of halves, without differences (`operators.linear.channels`).
 
 Time and memory are linear in the number of tokens. All is computed in at least float32, under autocast too.
 `operators.linear.decayed_reference` has the plain recurrence.
@@ -24,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from operators.linear import decayed_reference, fla
+from operators.linear.channels import compare
 from operators.linear.choice import serving
+from operators.linear.chunks import states, weigh
 from operators.linear.fla import Problem
 from operators.precision import full_precision, wide
 
@@ -56,8 +58,8 @@ def scalar_macs(tokens: int, heads: int, groups: int, key: int, value: int, *, d
 def channel_macs(tokens: int, heads: int, key: int, value: int) -> int:
     """MACs of `channel_decay`, without each token's own term, which is element-wise work."""
     count, length = channel_chunks(tokens)
-    # At every doubling half of the tokens read the other half: 1 + 2 + … + T/2 tokens of it.
-    within = count * length * (length - 1) * (key + value) // 2
+    # At every doubling half of the tokens are compared with the other half: with 1 + 2 + … + T/2 tokens of it.
+    within = count * (length * (length - 1) * key // 2 + length**2 * value)
     return heads * (within + 2 * (count - 1) * length * key * value)
 
 
@@ -119,23 +121,23 @@ def scalar_decay(
     share, width = v.shape[2] // groups, v.shape[3]
     count, length = chunks(tokens)
     with full_precision(v):
-        q, k = (_chunked(t, count, length).transpose(2, 3).contiguous() for t in (q, k))  # (B, chunks, G, T, K)
-        v = _chunked(v, count, length)
-        by_head = v.transpose(2, 3)
-        by_group = v.unflatten(3, (groups, share)).transpose(2, 3)  # (B, chunks, G, T, H/G, V)
-        sums = [None if log is None else exact_sums(_chunked(log, count, length).mT) for log in (forward, backward)]
-        weights = _pair_sums(*sums).to(v.dtype).exp()
-        scores = (q @ k.mT)[:, :, :, None] * weights.unflatten(2, (groups, share))
-        y = (scores.flatten(2, 3) @ by_head).transpose(2, 3)  # (B, chunks, T, H, V)
-        for c, reverse in zip(sums, (False, True), strict=True):
+        q, k, v = (_by_head(t, count, length) for t in (q, k, v))  # (B, chunks, G or H, T, ·)
+        ahead, back = (
+            None if log is None else exact_sums(_chunked(log, count, length).mT) for log in (forward, backward)
+        )
+        y = weigh(q @ k.mT, ahead, None if back is None else _before(back)) @ v
+        for c, reverse in ((ahead, False), (back, True)):
             if c is not None and count > 1:
-                entering, leaving, whole = (
-                    w.to(v.dtype).exp().unflatten(2, (groups, share)).mT[..., None] for w in ends(c, reverse=reverse)
-                )
-                kept = whole.expand(-1, -1, -1, -1, -1, width).flatten(4)
-                read = _between(q, k, (by_group * leaving).flatten(4), kept, reverse=reverse)
-                y = y + (read.unflatten(4, (share, width)) * entering).transpose(2, 3).flatten(3, 4)
-        return _without_padding(y.flatten(1, 2), tokens)
+                entering, leaving, whole = (w.to(v.dtype).exp() for w in ends(c, reverse=reverse))
+                leaving_v = (v * leaving[..., None]).unflatten(2, (groups, share))
+                # One product for all heads of a group.
+                together = leaving_v.transpose(3, 4).flatten(4) if share > 1 else leaving_v.squeeze(3)
+                kept = whole.unflatten(2, (groups, share)).expand(-1, -1, -1, -1, width).flatten(3)[..., None, :]
+                read = _between(q, k, together, kept, reverse=reverse)
+                if share > 1:
+                    read = read.unflatten(4, (share, width)).transpose(3, 4).flatten(2, 3)
+                y = torch.addcmul(y, read, entering[..., None])
+        return _by_token(y, tokens)
 
 
 def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse: bool = False) -> Tensor:
@@ -154,17 +156,23 @@ def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse
     tokens = q.shape[1]
     count, length = channel_chunks(tokens)
     with full_precision(v):
-        # (B, chunks, H, blocks, T, ·) with blocks of one token
-        q, k, v, log_decay = (_chunked(t, count, length).transpose(2, 3).unsqueeze(4) for t in (q, k, v, log_decay))
-        y = (q * k).sum(-1, keepdim=True) * v
-        entering, leaving, whole = log_decay, torch.zeros_like(log_decay), log_decay
-        while y.shape[3] > 1:
-            y, entering, leaving, whole = _joined(q, k, v, y, entering, leaving, whole, reverse=reverse)
-            q, k, v = (t.unflatten(3, (-1, 2)).flatten(4, 5) for t in (q, k, v))
-        q, k, v, y, entering, leaving, whole = (t.squeeze(3) for t in (q, k, v, y, entering, leaving, whole))
+        q, k, v, log_decay = (_by_head(t, count, length) for t in (q, k, v, log_decay))
+        compared = compare(q.flatten(0, 2)[:, :, None], *(t.flatten(0, 2) for t in (k, log_decay)), reverse)
+        products, reading, leaving, total = (t.unflatten(0, q.shape[:3]) for t in compared)
+        y = products[..., 0, :] @ v
         if count > 1:
-            y = y + _between(q * entering.exp(), k * leaving.exp(), v, whole.exp().mT, reverse=reverse)
-        return _without_padding(y.transpose(2, 3).flatten(1, 2), tokens)
+            y = y + _between(reading[..., 0, :], leaving, v, total[..., None], reverse=reverse)
+        return _by_token(y, tokens)
+
+
+def _by_head(tensor: Tensor, count: int, length: int) -> Tensor:
+    """(B, N, H, d) as (B, chunks, H, T, d) in one piece."""
+    return _chunked(tensor, count, length).transpose(2, 3).contiguous()
+
+
+def _by_token(y: Tensor, tokens: int) -> Tensor:
+    """(B, chunks, H, T, d) as (B, N, H, d), without padding."""
+    return _without_padding(y.transpose(2, 3).flatten(1, 2), tokens)
 
 
 def _chunked(tensor: Tensor, count: int, length: int) -> Tensor:
@@ -214,53 +222,6 @@ def _before(c: Tensor) -> Tensor:
     return F.pad(c[..., :-1], (1, 0))
 
 
-def _pair_sums(forward: Tensor | None, backward: Tensor | None) -> Tensor:
-    """`pair_sums` of one direction, or of both: of that one in which t reads s."""
-    ahead = None if forward is None else pair_sums(forward, reverse=False)
-    back = None if backward is None else pair_sums(backward, reverse=True)
-    if ahead is None or back is None:
-        sums = back if ahead is None else ahead
-        assert sums is not None
-        return sums
-    return torch.maximum(ahead, back)  # where both read, at s = t, both are 0
-
-
-def _joined(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    y: Tensor,
-    entering: Tensor,
-    leaving: Tensor,
-    whole: Tensor,
-    *,
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Outputs and ends of blocks twice as long: what one block reads of its neighbour passes where the two meet.
-
-    Args:
-        q: (B, chunks, H, blocks, T, K).
-        k: like q.
-        v: (B, chunks, H, blocks, T, V).
-        y: what the tokens of each block read of it, like v.
-        entering: logarithms of what is kept from entering the block to each token, like q.
-        leaving: the same from each token to leaving the block.
-        whole: the same over the whole block.
-        reverse: whether the first block reads the second.
-    """
-    (q1, q2), (k1, k2), (v1, v2), (y1, y2), (in1, in2), (out1, out2), (whole1, whole2) = (
-        t.unflatten(3, (-1, 2)).unbind(4) for t in (q, k, v, y, entering, leaving, whole)
-    )
-    if reverse:
-        y1 = y1 + ((q1 * in1.exp()) @ (k2 * out2.exp()).mT) @ v2
-        in1, out2 = in1 + whole2, out2 + whole1
-    else:
-        y2 = y2 + ((q2 * in2.exp()) @ (k1 * out1.exp()).mT) @ v1
-        in2, out1 = in2 + whole1, out1 + whole2
-    y, entering, leaving = (torch.cat(pair, 4) for pair in ((y1, y2), (in1, in2), (out1, out2)))
-    return y, entering, leaving, whole1 + whole2
-
-
 def _between(q: Tensor, k: Tensor, v: Tensor, whole: Tensor, *, reverse: bool) -> Tensor:
     """What the tokens of each chunk read of the state that enters it, (B, chunks, G, T, V).
 
@@ -273,10 +234,6 @@ def _between(q: Tensor, k: Tensor, v: Tensor, whole: Tensor, *, reverse: bool) -
     """
     first, rest = slice(None, -1), slice(1, None)
     sources, readers = (rest, first) if reverse else (first, rest)
-    left = list((k[:, sources].mT @ v[:, sources]).unbind(1))  # a state (B, G, K, V) for every chunk but one
-    kept = whole[:, sources].unbind(1)
-    steps = range(len(left) - 2, -1, -1) if reverse else range(1, len(left))
-    for step in steps:
-        left[step] = torch.addcmul(left[step], kept[step], left[step + 1 if reverse else step - 1])
-    read = q[:, readers] @ torch.stack(left, 1)
-    return F.pad(read, (0, 0) * 3 + ((0, 1) if reverse else (1, 0)))
+    # A state (B, G, K, V) for every chunk but one.
+    held = states(k[:, sources].mT @ v[:, sources], whole[:, sources], reverse)
+    return F.pad(q[:, readers] @ held, (0, 0) * 3 + ((0, 1) if reverse else (1, 0)))

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from operators.linear.channels import compare
 from operators.precision import full_precision, wide
 
 CHUNK = 64
@@ -143,35 +144,12 @@ def _head_decay(q: Tensor, k: Tensor, log_decay: Tensor, writes: int) -> _Chunks
 
 
 def _channel_decay(q: Tensor, k: Tensor, log_decay: Tensor) -> _Chunks:
-    """All that depends on one decay per key channel, log_decay (chunks, B · H, T, K).
-
-    Blocks of 1, 2, 4, … tokens are compared in pairs. The decay between a token of the right block and one of the left
-    is the product of that since the right block's start and that until the left one's end.
-    """
-    decay = log_decay.exp()[..., None, None, :]  # (chunks, B · H, blocks, 1, 1, K)
-    rows = torch.stack([k, q], -2)[..., None, :] * decay  # (…, blocks, keys and queries, tokens of a block, K)
-    columns = k[..., None, None, :]
-    total = decay
-    products = F.pad((q * k).sum(-1)[..., None, None, None], (0, 0, 0, 0, 1, 0))  # a query reads its own token's write
-    while products.shape[2] > 1:
-        left, right = _pairs(products)
-        first, second = _pairs(total)
-        rows_left, rows_right = _pairs(rows)
-        columns_left, columns_right = _pairs(columns)
-        across = (rows_right.flatten(3, 4) @ columns_left[:, :, :, 0].mT).view(left.shape)
-        products = torch.cat([F.pad(left, (0, left.shape[-1])), torch.cat([across, right], -1)], -2)
-        rows = torch.cat([rows_left, rows_right * first], -2)
-        columns = torch.cat([columns_left * second, columns_right], -2)
-        total = first * second
-    erase, scores = products[:, :, 0].unbind(2)
-    entering, reading = rows[:, :, 0].unbind(2)
-    return _Chunks(erase, scores, entering, reading, columns[:, :, 0, 0], total[:, :, 0, 0].mT)
-
-
-def _pairs(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Left and right of neighbouring blocks (chunks, B · H, blocks, …)."""
-    left, right = blocks.unflatten(2, (-1, 2)).unbind(3)
-    return left, right
+    """All that depends on one decay per key channel, log_decay (chunks, B · H, T, K)."""
+    compared = compare(torch.stack([k, q], -2).flatten(0, 1), k.flatten(0, 1), log_decay.flatten(0, 1))
+    products, rows, leaving, total = (t.unflatten(0, q.shape[:2]) for t in compared)
+    erase, scores = products.unbind(3)
+    entering, reading = rows.unbind(3)
+    return _Chunks(erase, scores, entering, reading, leaving, total[..., None])
 
 
 def _outputs(terms: _Chunks, v: Tensor, beta: Tensor) -> Tensor:

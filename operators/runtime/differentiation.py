@@ -5,7 +5,11 @@ Custom operators and `autograd.Function`s know neither; the former drop forward-
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from operators.errors import InputError
 from operators.runtime import torch_private
@@ -34,3 +38,16 @@ def refuse_forward_mode(operation: str, instead: str) -> None:
     """Raise `InputError` in forward-mode differentiation; every custom operator asks, since torch does not say so."""
     if forward_mode():
         raise InputError(f"{operation} has no forward-mode derivative: {instead}")
+
+
+def through(
+    plain: Callable[..., Any], tensors: Sequence[Tensor | None], options: Sequence[Any], gradients: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of `tensors` that can be differentiated again, by autograd through `plain(*tensors, *options)`."""
+    with torch.enable_grad():
+        outputs = plain(*tensors, *options)
+    wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
+    made = iter(
+        torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True, materialize_grads=True)
+    )
+    return tuple(None if tensor is None or not tensor.requires_grad else next(made) for tensor in tensors)

@@ -93,7 +93,7 @@ class TrapezoidalBranch(Recurrence):
     def _sums(self, angles: Tensor) -> Tensor:
         """Angles θ (B, N, heads, pairs), summed up along the order in float64: over many tokens they grow large."""
         angles = angles.flip(1) if self.backwards else angles
-        total = exact_sums(angles.movedim(1, -1)).movedim(-1, 1).remainder(2 * math.pi).to(angles.dtype)
+        total = exact_sums(angles.movedim(1, -1)).movedim(-1, 1).remainder(2 * math.pi).to(angles.dtype).contiguous()
         return total.flip(1) if self.backwards else total
 
     def _turned(self, t: Tensor, angles: Tensor) -> Tensor:
