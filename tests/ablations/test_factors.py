@@ -20,13 +20,15 @@ from tasks.config.composition import compose
 def test_every_mixer_of_a_study_meets_its_budget(study: str) -> None:
     plan = plans.read(studyfile.load(study))
     fixed = [*plan.overrides, "data=fashion_mnist_mini"]
-    for mixer in plan.blocks[0].factors[0].levels:
-        match = compose([*fixed, f"mixer={mixer}"])["model"]["match"]
-        trunk = "dit_nano" if "task=generation" in fixed else "vit_nano"
-        shape = {"image_size": (28, 28), "in_channels": 1, "num_classes": 10, "dim": 48}
-        with torch.device("meta"):
-            model = models.create(trunk, mixers=models.MixerSpec(mixer), match=match, **shape)
-        assert abs(model.cost().parameters / 200_000 - 1) <= 0.02, mixer
+    trunk = "dit_nano" if "task=generation" in fixed else "vit_nano"
+    shape = {"image_size": (28, 28), "in_channels": 1, "num_classes": 10, "dim": 48}
+    for block in plan.blocks:
+        for mixer in block.factors[0].levels:
+            config = compose([*fixed, *block.overrides, f"mixer={mixer}"])
+            spec = models.MixerSpec(mixer, shell=config["shell"])
+            with torch.device("meta"):
+                model = models.create(trunk, mixers=spec, match=config["model"]["match"], **shape)
+            assert abs(model.cost().parameters / 200_000 - 1) <= 0.02, (block.name, mixer)
 
 
 @pytest.mark.parametrize(
