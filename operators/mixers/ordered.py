@@ -79,13 +79,14 @@ class Recurrence(nn.Module):
         return decayed(*terms, reverse=self.backwards, backend=self.backend, dtype=call_type(x))
 
     def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
-        """The weights (B, N, H) of all tokens at `token`, times what else scales them; for a subclass that does."""
+        """The weights (B, N, H) of all tokens at `token`, times the factors that a subclass gives to their values."""
         return weight
 
     def influence(self, v: Tensor, x: Tensor, token: int) -> tuple[Tensor, Tensor]:
         """Decays a averaged over heads, and how much each token counts at `token`, both (B, N).
 
-        The latter is |q_tᵀ diag(a_{s+1} ⋯ a_t) k_s|, averaged over heads; zero for tokens not yet read.
+        The latter is |q_tᵀ diag(a_{s+1} ⋯ a_t) k_s| times the factor of the token's value, such as its step, averaged
+        over heads; zero for tokens not yet read. A term of the token itself beside the recurrence does not count.
         """
         q, k, _, log_decay = self.terms(v, x)
         share = log_decay.shape[2] // q.shape[2]

@@ -88,12 +88,12 @@ class LevelBranch(DualityBranch):
         return y.flip(1) if self.backwards else y
 
     def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
-        """The weights (B, N, H) of all tokens at `token`, times their levels' scales."""
+        """The weights (B, N, H) of all tokens at `token`, times their steps and their levels' scales."""
         place, reader = torch.arange(x.shape[1], device=x.device), token
         if self.backwards:
             place, reader = place.flip(0), x.shape[1] - 1 - token
         level = pair_levels(place, torch.full_like(place, reader))
-        return weight * self.scales(x)[:, token][..., level].mT
+        return super().scaled(weight, x, token) * self.scales(x)[:, token][..., level].mT
 
     def cost(self, tokens: int) -> Cost:
         """As `DualityBranch.cost`, with a map for the scales, the levels' products, and a state for each level."""

@@ -107,6 +107,13 @@ class TrapezoidalBranch(Recurrence):
         share = (1 - blend) * step
         return F.pad(share[:, :-1], (0, 0, 1, 0)) if self.backwards else F.pad(share[:, 1:], (0, 0, 0, 1))
 
+    def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
+        """The weights (B, N, H) of all tokens at `token`, times their shares of two steps, its own of one."""
+        _, _, step, _, blend = self.maps(x)
+        share = self._successor(step, blend)
+        share[:, token] = 0
+        return weight * (blend * step + share)
+
     def terms(self, v: Tensor, x: Tensor) -> Terms:
         """The recurrence as SSD: its output counts each token's own term with its successor's share."""
         B, C, step, log_decay, blend = self.maps(x)

@@ -95,6 +95,11 @@ class DualityBranch(Recurrence):
         y = self.product(self._terms(values, B, C, step), x) + self.D.to(step.dtype)[:, None] * values
         return y.flatten(2)
 
+    def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
+        """The weights (B, N, H) of all tokens at `token`, times their steps."""
+        steps = wide_linear(x, self.project)[..., 2 * self.state_dim :]
+        return weight * F.softplus(steps + self.step_bias.to(steps.dtype))
+
     def cost(self, tokens: int) -> Cost:
         """Per token C (2 S + heads) for the maps and D + 2 S for each tap; the chunks' products."""
         taps = 0 if self.conv is None else self.conv.weight.numel()

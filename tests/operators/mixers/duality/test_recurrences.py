@@ -154,20 +154,23 @@ def test_starts_as_published():
     assert branch.scale.out_features == 2 * 15
 
 
-def test_log_linear_shows_how_scales_change_influence():
-    mixer, x = make("log_linear", state_dim=3, heads=1), image(4, 5)
-    centre = 2 * 5 + 2
-    for index, branch in enumerate(mixer.core.branches):
-        tokens = x.flatten(1, 2)
-        _, B, C, step = branch.maps(tokens, tokens)
-        kept = torch.zeros(2, 20, dtype=torch.float64)
-        for s in range(20):
-            between = step[:, s + 1 : centre + 1, 0] if index == 0 else step[:, centre:s, 0]
-            t, read = (centre, s) if index == 0 else (19 - centre, 19 - s)
-            if read <= t:
-                scale = branch.scales(tokens)[:, centre, 0, (t ^ read).bit_length()]
-                kept[:, s] = scale * torch.exp(-branch.A_log.exp() * between.sum(1)) * (C[:, centre] * B[:, s]).sum(1)
-        assert_close(mixer.inspect(x)["influence"][:, index].flatten(1), kept.abs(), EXACT, f"influence {index}")
+@pytest.mark.parametrize("name", ["gla", "log_linear", "mamba3", "ssd"])
+def test_influence_is_the_recurrence_seen_from_the_centre(name):
+    """The factor of each token's value in the output, the term D v apart, its size averaged over heads."""
+    mixer, x = make(name, state_dim=3, heads=2), image(4, 5)
+    with torch.no_grad():
+        for parameter_name, parameter in mixer.named_parameters():
+            if parameter_name.endswith(".D"):
+                parameter.zero_()
+    shown = mixer.inspect(x)["influence"].detach()
+    for index, (order, branch) in enumerate(zip(mixer.core.along, mixer.core.branches, strict=True)):
+        single = make(name, state_dim=3, heads=2, orders=[order])
+        single.core.branches[0].load_state_dict(branch.state_dict())
+        u = x.clone().requires_grad_()
+        first = single.core(u, x=x)[:, 2, 2].view(2, 2, 3)[..., 0].sum(0)  # one channel of each head
+        heads = [torch.autograd.grad(y, u, retain_graph=True)[0].view(2, 4, 5, 2, 3)[..., 0] for y in first]
+        factor = torch.stack([head[..., h] for h, head in enumerate(heads)]).abs().mean(0)
+        assert_close(shown[:, index], factor, EXACT, f"influence along {order}")
 
 
 def test_log_linear_refuses_grids_of_more_tokens_than_its_levels_reach():

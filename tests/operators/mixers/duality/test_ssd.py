@@ -87,7 +87,7 @@ def test_it_is_masked_attention():
     assert_close(run(mixer, x), expected.flatten(2).view(x.shape), EXACT, "y")
     centre = 2 * 7 + 3
     shown = mixer.inspect(x)["influence"][:, 0].flatten(1)
-    assert_close(shown, weights[:, :, centre].abs().mean(1), EXACT, "influence on the centre")
+    assert_close(shown, (weights[:, :, centre] * step.mT).abs().mean(1), EXACT, "influence on the centre")
 
 
 def test_without_memory_it_is_token_wise():
