@@ -56,7 +56,7 @@ def test_on_the_stand_in_outputs_and_gradients_are_those_of_the_reference(monkey
         assert_close(gradient.double(), wanted[key], 10 * tolerance, key)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["ssd", "hydra", "log_linear", "kda"])
 def test_under_autocast_kernels_multiply_in_its_type(monkeypatch, name):
     asked = installed(monkeypatch)
     params = {"state_dim": 64} if name == "log_linear" else {}
