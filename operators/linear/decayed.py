@@ -157,7 +157,7 @@ def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse
     count, length = channel_chunks(tokens)
     with full_precision(v):
         q, k, v, log_decay = (_by_head(t, count, length) for t in (q, k, v, log_decay))
-        compared = compare(q.flatten(0, 2)[:, :, None], *(t.flatten(0, 2) for t in (k, log_decay)), reverse)
+        compared = compare(q.flatten(0, 2)[:, :, None], k.flatten(0, 2), log_decay.flatten(0, 2), reverse)
         products, reading, leaving, total = (t.unflatten(0, q.shape[:3]) for t in compared)
         y = products[..., 0, :] @ v
         if count > 1:
