@@ -36,11 +36,11 @@ PLAIN: Mapping[str, str] = {
 EXPONENTIALS = frozenset(
     f"aten::{name}"
     for name in (
-        "exp", "exp2", "expm1", "sin", "cos", "sigmoid", "tanh", "elu", "gelu", "gelu_backward", "silu",
+        "exp", "exp2", "expm1", "log", "sin", "cos", "sigmoid", "tanh", "elu", "gelu", "gelu_backward", "silu",
         "silu_backward", "softplus", "softplus_backward", "log_sigmoid_forward", "log_sigmoid_backward", "_softmax",
     )
 )  # fmt: skip
-"""What evaluates an exponential, a sine or a cosine for each number; gradients are named where they do so again."""
+"""What evaluates an exponential, a logarithm, a sine or a cosine for each number, and gradients that do so again."""
 SCANS = ("operator_zoo::selective_scan_fwd", "operator_zoo::selective_scan_bwd")
 
 Call = Callable[[], object]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.runtime.differentiation import through, transformed
+from operators.runtime.differentiation import by_autograd, through
 
 Compared = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -31,7 +31,7 @@ def compare(rows: Tensor, columns: Tensor, log_decay: Tensor, reverse: bool = Fa
         log_decay: log a (M, T, K), at most 0 and finite.
         reverse: whether the last token comes first.
     """
-    if transformed():
+    if by_autograd():
         return compare_plain(rows, columns, log_decay, reverse)
     products, reading, leaving, total = _Compared.apply(rows, columns, log_decay, reverse)
     return products, reading, leaving, total
@@ -104,7 +104,7 @@ class _Compared(torch.autograd.Function):
             of_since = torch.linalg.vecdot(readers, before, dim=1).view_as(last) + last * until[:, :, 0]
             of_until = torch.linalg.vecdot(sources, left, dim=1).view_as(last) + last * since[:, :, 0]
             pair = (of_until, of_since) if ctx.reverse else (of_since, of_until)
-            across = _across(products, total.shape[1], ctx.reverse).reshape(len(before), before.shape[1], -1)
+            across = _across(products, total.shape[1], ctx.reverse).reshape(len(before), before.shape[1], left.shape[1])
             # In two pieces of memory: batched products take strided matrices one by one.
             readers.copy_((readers * since.flatten(0, 1)).baddbmm_(across, left))
             sources.copy_((sources * until.flatten(0, 1)).baddbmm_(across.mT, before))

@@ -11,55 +11,78 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.runtime.differentiation import through, transformed
+from operators.runtime.differentiation import by_autograd, through
 
 
-def states(added: Tensor, kept: Tensor, reverse: bool) -> Tensor:
-    """S_i = kept_i S_{i−1} + added_i over the second axis, from S = 0; in reverse from its end, S_{i+1} for S_{i−1}.
+def between(q: Tensor, k: Tensor, v: Tensor, kept: Tensor, reverse: bool = False) -> Tensor:
+    """What the tokens of each chunk read of the state that enters it, (chunks, …, T, V).
+
+    The state that leaves chunk i is S_i = kept_i S_{i−1} + k_iᵀ v_i, from S = 0.
 
     Args:
-        added: (B, chunks, …).
-        kept: broadcast to the same shape.
+        q: (chunks, …, T, K), times what is kept from entering the chunk (or that is left to the caller).
+        k: (chunks, …, T, K), or v (chunks, …, T, V), times what is kept until leaving the chunk.
+        v: see k.
+        kept: (chunks, …, K or 1, V or 1), what a chunk keeps of the state that enters it.
         reverse: whether the last chunk comes first.
     """
-    if transformed():
-        return states_plain(added, kept, reverse)
-    made: Tensor = _States.apply(added, kept, reverse)
-    return made
+    if by_autograd():
+        return between_plain(q, k, v, kept, reverse)
+    read: Tensor = _Between.apply(q, k, v, kept, reverse)
+    return read
 
 
-def states_plain(added: Tensor, kept: Tensor, reverse: bool) -> Tensor:
-    """As `states`, differentiated by autograd."""
-    made: list[Tensor] = []
-    for index in _in_order(added.shape[1], reverse):
-        made.append(torch.addcmul(added[:, index], kept[:, index], made[-1]) if made else added[:, index])
-    return torch.stack(made[::-1] if reverse else made, 1)
+def between_plain(q: Tensor, k: Tensor, v: Tensor, kept: Tensor, reverse: bool = False) -> Tensor:
+    """As `between`, differentiated by autograd."""
+    state: Tensor | None = None
+    read = []
+    for index in _in_order(len(q), reverse):
+        read.append(torch.zeros_like(q[index] @ v[index].mT @ v[index]) if state is None else q[index] @ state)
+        added = k[index].mT @ v[index]
+        state = added if state is None else torch.addcmul(added, kept[index], state)
+    return torch.stack(read[::-1] if reverse else read)
 
 
-class _States(torch.autograd.Function):
+class _Between(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, added: Tensor, kept: Tensor, reverse: bool) -> Tensor:
-        made = added.clone(memory_format=torch.contiguous_format)
-        order = _in_order(added.shape[1], reverse)
-        for before, index in pairwise(order):
-            made[:, index].addcmul_(kept[:, index], made[:, before])
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, kept: Tensor, reverse: bool) -> Tensor:
+        sources, readers = _neighbours(reverse)
+        states = k[sources].mT @ v[sources]
+        # States are numbered as the chunks that they leave.
+        passing = kept[sources]
+        for before, index in pairwise(_in_order(len(states), reverse)):
+            states[index].addcmul_(passing[index], states[before])
+        read = q.new_zeros(*q.shape[:-1], v.shape[-1])
+        read[readers] = q[readers] @ states
         ctx.reverse = reverse
-        ctx.save_for_backward(added, kept, made)
-        return made
+        ctx.save_for_backward(q, k, v, kept, states)
+        return read
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        added, kept, made = ctx.saved_tensors
+        q, k, v, kept, states = ctx.saved_tensors
         if torch.is_grad_enabled():  # for second derivatives
-            return *through(states_plain, (added, kept), (ctx.reverse,), (gradient,)), None
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        order = _in_order(added.shape[1], ctx.reverse)[::-1]
-        for after, index in pairwise(order):
-            total[:, index].addcmul_(kept[:, after], total[:, after])
-        later, earlier = (slice(1, None), slice(None, -1))[:: -1 if ctx.reverse else 1]
-        of_kept = torch.zeros_like(kept)
-        of_kept[:, later] = (total[:, later] * made[:, earlier]).sum_to_size(kept[:, later].shape)
-        return total, of_kept, None
+            return *through(between_plain, (q, k, v, kept), (ctx.reverse,), (gradient,)), None
+        sources, readers = _neighbours(ctx.reverse)
+        passing = kept[sources]
+        total = q[readers].mT @ gradient[readers]  # the gradients of the states
+        order = _in_order(len(states), ctx.reverse)
+        for after, index in pairwise(order[::-1]):
+            total[index].addcmul_(passing[after], total[after])
+        of_q, of_k, of_v, of_kept = (torch.zeros_like(t) for t in (q, k, v, kept))
+        of_q[readers] = gradient[readers] @ states.mT
+        of_k[sources] = v[sources] @ total.mT
+        of_v[sources] = k[sources] @ total
+        if len(states) > 1:
+            later, earlier = _neighbours(not ctx.reverse)
+            of_kept[sources][later] = (total[later] * states[earlier]).sum_to_size(passing[later].shape)
+        return of_q, of_k, of_v, of_kept, None
+
+
+def _neighbours(reverse: bool) -> tuple[slice, slice]:
+    """The chunks that others read, and those that read them."""
+    first, rest = slice(None, -1), slice(1, None)
+    return (rest, first) if reverse else (first, rest)
 
 
 def _in_order(count: int, reverse: bool) -> list[int]:
@@ -80,7 +103,7 @@ def weigh(scores: Tensor, ahead: Tensor | None, back: Tensor | None) -> Tensor:
     Returns:
         (…, H, T, T).
     """
-    if transformed():
+    if by_autograd():
         return weigh_plain(scores, ahead, back)
     made: Tensor = _Weighed.apply(scores, ahead, back)
     return made

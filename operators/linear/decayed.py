@@ -26,7 +26,7 @@ from torch import Tensor
 from operators.linear import decayed_reference, fla
 from operators.linear.channels import compare
 from operators.linear.choice import serving
-from operators.linear.chunks import states, weigh
+from operators.linear.chunks import between, weigh
 from operators.linear.fla import Problem
 from operators.precision import full_precision, wide
 
@@ -121,9 +121,10 @@ def scalar_decay(
     share, width = v.shape[2] // groups, v.shape[3]
     count, length = chunks(tokens)
     with full_precision(v):
-        q, k, v = (_by_head(t, count, length) for t in (q, k, v))  # (B, chunks, G or H, T, ·)
+        q, k, v = (_by_head(t, count, length) for t in (q, k, v))  # (chunks, B, G or H, T, ·)
         ahead, back = (
-            None if log is None else exact_sums(_chunked(log, count, length).mT) for log in (forward, backward)
+            None if log is None else exact_sums(_by_head(log[..., None], count, length)[..., 0])
+            for log in (forward, backward)
         )
         y = weigh(q @ k.mT, ahead, None if back is None else _before(back)) @ v
         for c, reverse in ((ahead, False), (back, True)):
@@ -133,7 +134,7 @@ def scalar_decay(
                 # One product for all heads of a group.
                 together = leaving_v.transpose(3, 4).flatten(4) if share > 1 else leaving_v.squeeze(3)
                 kept = whole.unflatten(2, (groups, share)).expand(-1, -1, -1, -1, width).flatten(3)[..., None, :]
-                read = _between(q, k, together, kept, reverse=reverse)
+                read = between(q, k, together, kept, reverse)
                 if share > 1:
                     read = read.unflatten(4, (share, width)).transpose(3, 4).flatten(2, 3)
                 y = torch.addcmul(y, read, entering[..., None])
@@ -161,32 +162,23 @@ def channel_decay(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, *, reverse
         products, reading, leaving, total = (t.unflatten(0, q.shape[:3]) for t in compared)
         y = products[..., 0, :] @ v
         if count > 1:
-            y = y + _between(reading[..., 0, :], leaving, v, total[..., None], reverse=reverse)
+            y = y + between(reading[..., 0, :], leaving, v, total[..., None], reverse)
         return _by_token(y, tokens)
 
 
 def _by_head(tensor: Tensor, count: int, length: int) -> Tensor:
-    """(B, N, H, d) as (B, chunks, H, T, d) in one piece."""
-    return _chunked(tensor, count, length).transpose(2, 3).contiguous()
-
-
-def _by_token(y: Tensor, tokens: int) -> Tensor:
-    """(B, chunks, H, T, d) as (B, N, H, d), without padding."""
-    return _without_padding(y.transpose(2, 3).flatten(1, 2), tokens)
-
-
-def _chunked(tensor: Tensor, count: int, length: int) -> Tensor:
-    """(B, N, …) as (B, chunks, T, …), padded with zeros: tokens without key and value, which decay nothing."""
+    """(B, N, H, d) as (chunks, B, H, T, d) in one piece, padded with zeros: tokens that add nothing, and keep all."""
     tensor = tensor.to(wide(tensor.dtype))
     missing = count * length - tensor.shape[1]
     if missing:
-        tensor = F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
-    return tensor.unflatten(1, (count, length))
+        tensor = F.pad(tensor, (0, 0, 0, 0, 0, missing))
+    return tensor.unflatten(1, (count, length)).permute(1, 0, 3, 2, 4).contiguous()
 
 
-def _without_padding(y: Tensor, tokens: int) -> Tensor:
-    """The first tokens of y; y itself where that is all, since the gradient of a slice is a copy."""
-    return y if y.shape[1] == tokens else y[:, :tokens]
+def _by_token(y: Tensor, tokens: int) -> Tensor:
+    """(chunks, B, H, T, d) as (B, N, H, d), without padding: y itself where there is none."""
+    y = y.permute(1, 0, 3, 2, 4).flatten(1, 2)
+    return y if y.shape[1] == tokens else y[:, :tokens]  # the gradient of a slice is a copy
 
 
 def exact_sums(log_decay: Tensor) -> Tensor:
@@ -220,20 +212,3 @@ def pair_sums(c: Tensor, *, reverse: bool) -> Tensor:
 def _before(c: Tensor) -> Tensor:
     """The sums (…, T) without each token's own logarithm."""
     return F.pad(c[..., :-1], (1, 0))
-
-
-def _between(q: Tensor, k: Tensor, v: Tensor, whole: Tensor, *, reverse: bool) -> Tensor:
-    """What the tokens of each chunk read of the state that enters it, (B, chunks, G, T, V).
-
-    Args:
-        q: (B, chunks, G, T, K), times what is kept from entering the chunk (or that is left to the caller).
-        k: (B, chunks, G, T, K), or v (B, chunks, G, T, V), times what is kept until leaving the chunk.
-        v: see k.
-        whole: (B, chunks, G, K or 1, V or 1), what a chunk keeps of the state that enters it.
-        reverse: whether the last chunk comes first.
-    """
-    first, rest = slice(None, -1), slice(1, None)
-    sources, readers = (rest, first) if reverse else (first, rest)
-    # A state (B, G, K, V) for every chunk but one.
-    held = states(k[:, sources].mT @ v[:, sources], whole[:, sources], reverse)
-    return F.pad(q[:, readers] @ held, (0, 0) * 3 + ((0, 1) if reverse else (1, 0)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from operators.errors import InputError, check_number
-from operators.mixers.positions import axial_angles
+from operators.mixers.positions import axial_angles, turn
 
 HEAD_WIDTH = 64
 ROPE_BASE = 100.0
@@ -46,6 +46,4 @@ def rope_angles(*grid: int, head_width: int, device: torch.device, dtype: torch.
 
 def rotate(q: Tensor, angles: Tensor) -> Tensor:
     """Turn channel pairs (i, i + d/2) of q (B, N, heads, d) by angles (N, d/2)."""
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-    first, second = q.to(angles.dtype).chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    return turn(q.to(angles.dtype), angles[:, None])

@@ -22,6 +22,14 @@ def transformed() -> bool:
     return torch_private.transforms_active() or forward_mode()
 
 
+def by_autograd() -> bool:
+    """Whether autograd should differentiate an operation that has a gradient of its own as well.
+
+    So under a transform, and in compiled code, where the compiler saves the passes over memory.
+    """
+    return torch.compiler.is_compiling() or transformed()
+
+
 def differentiated() -> bool:
     """As `transformed`, `torch.vmap` apart, for which torch calls an operator again and again."""
     if not transformed():

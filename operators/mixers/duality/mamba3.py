@@ -34,6 +34,7 @@ from operators.linear.decayed import exact_sums, scalar_macs
 from operators.linear.fla import Problem
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Recurrence, Terms, wide_linear
+from operators.mixers.positions import turn_together
 from operators.mixers.scan.branch import check_orders, step_bias_init
 from operators.registry import register
 from operators.scan import orders as scan_orders
@@ -84,10 +85,10 @@ class TrapezoidalBranch(Recurrence):
         rate = (rate.clamp(min=0) + 1 / (1 - rate.clamp(max=0))).clamp(min=SLOWEST)
         shared = shared.unflatten(-1, (2, self.state_dim))
         normed = F.rms_norm(shared, shared.shape[-1:], eps=EPS) * self.gain.to(shared.dtype)
-        both = normed[:, :, :, None] + self.bias.to(shared.dtype)  # (B, N, 2, heads, S)
+        # Each (B, N, heads, S).
+        B, C = (t[:, :, None] + bias for t, bias in zip(normed.unbind(2), self.bias.to(shared.dtype), strict=True))
         if self.pairs:
-            both = self._turned(both, self._sums(math.pi * angles.tanh()[:, :, None] * step[..., None])[:, :, None])
-        B, C = both.unbind(2)
+            B, C = turn_together(self._sums(math.pi * angles.tanh()[:, :, None] * step[..., None]), B, C)
         return B, C, step, -rate * step, blend.sigmoid()
 
     def _sums(self, angles: Tensor) -> Tensor:
@@ -95,12 +96,6 @@ class TrapezoidalBranch(Recurrence):
         angles = angles.flip(1) if self.backwards else angles
         total = exact_sums(angles.movedim(1, -1)).movedim(-1, 1).remainder(2 * math.pi).to(angles.dtype).contiguous()
         return total.flip(1) if self.backwards else total
-
-    def _turned(self, t: Tensor, angles: Tensor) -> Tensor:
-        """T (…, S) with its channel pairs (i, i + pairs) turned by the angles (…, pairs)."""
-        first, second, rest = t.split([self.pairs, self.pairs, self.state_dim - 2 * self.pairs], dim=-1)
-        cos, sin = angles.cos(), angles.sin()
-        return torch.cat([first * cos - second * sin, first * sin + second * cos, rest], dim=-1)
 
     def _successor(self, step: Tensor, blend: Tensor) -> Tensor:
         """(1 − λ) Δ of the token that is read next, (B, N, heads); zero after the last one."""
