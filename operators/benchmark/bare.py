@@ -29,6 +29,7 @@ from operators.testing.counter import FORMULAS, unaccounted
 PLAIN: Mapping[str, str] = {
     "compiled": "separable",
     "compiled_fft": "fft",
+    "fla": "chunked",
     "mamba_ssm": "chunked",
     "xformers": "sdpa",
 }

@@ -89,7 +89,7 @@ def _in_order(count: int, reverse: bool) -> list[int]:
     return list(range(count))[::-1] if reverse else list(range(count))
 
 
-def weigh(scores: Tensor, ahead: Tensor | None, back: Tensor | None) -> Tensor:
+def weigh(scores: Tensor, ahead: Tensor | None, back: Tensor | None, own: Tensor | None = None) -> Tensor:
     """Scores times what token t keeps of token s: exp(c_t − c_s) for s <= t ahead, exp(b_s − b_t) for s >= t back.
 
     With one of both, zero elsewhere. Differences are formed so that they keep the digits of the scores' type, however
@@ -99,17 +99,18 @@ def weigh(scores: Tensor, ahead: Tensor | None, back: Tensor | None) -> Tensor:
         scores: (…, G, T, T), of groups that serve several heads each.
         ahead: the sums c (…, H, T) in float64, each from its token's first to it; decreasing along T.
         back: the sums b (…, H, T), each of the tokens before it.
+        own: (…, H, T), in place of 1 what a token keeps of itself.
 
     Returns:
         (…, H, T, T).
     """
     if by_autograd():
-        return weigh_plain(scores, ahead, back)
-    made: Tensor = _Weighed.apply(scores, ahead, back)
+        return weigh_plain(scores, ahead, back, own)
+    made: Tensor = _Weighed.apply(scores, ahead, back, own)
     return made
 
 
-def weigh_plain(scores: Tensor, ahead: Tensor | None, back: Tensor | None) -> Tensor:
+def weigh_plain(scores: Tensor, ahead: Tensor | None, back: Tensor | None, own: Tensor | None = None) -> Tensor:
     """As `weigh`, differentiated by autograd."""
     unread = torch.full_like(scores[(0,) * (scores.ndim - 2)], -torch.inf)
     sums = []
@@ -119,13 +120,15 @@ def weigh_plain(scores: Tensor, ahead: Tensor | None, back: Tensor | None) -> Te
         sums.append(back[..., None, :] - back[..., :, None] + unread.tril(-1))
     # Where both read, at s = t, both are 0.
     kept = (sums[0] if len(sums) == 1 else torch.maximum(*sums)).to(scores.dtype).exp()
+    if own is not None:
+        kept = kept + torch.diag_embed(own - 1)
     share = kept.shape[-3] // scores.shape[-3]
     return (kept.unflatten(-3, (-1, share)) * scores[..., None, :, :]).flatten(-4, -3)
 
 
 class _Weighed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, ahead: Tensor | None, back: Tensor | None) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, ahead: Tensor | None, back: Tensor | None, own: Tensor | None) -> Tensor:
         kept = scores.new_zeros(())
         if ahead is not None:
             kept = _differences(ahead, scores.dtype).tril_()
@@ -136,14 +139,20 @@ class _Weighed(torch.autograd.Function):
             kept.tril_()
         elif ahead is None:
             kept.triu_()
-        ctx.save_for_backward(scores, ahead, back, kept)
+        if own is not None:
+            kept.diagonal(dim1=-2, dim2=-1).copy_(own)
+        ctx.save_for_backward(scores, ahead, back, own, kept)
         return _by_group(kept, scores).mul(scores[..., None, :, :]).flatten(-4, -3)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        scores, ahead, back, kept = ctx.saved_tensors
+        scores, ahead, back, own, kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # for second derivatives
-            return through(weigh_plain, (scores, ahead, back), (), (gradient,))
+            return through(weigh_plain, (scores, ahead, back, own), (), (gradient,))
+        of_own = None
+        if own is not None:
+            of_token = _by_group(gradient, scores).diagonal(dim1=-2, dim2=-1)
+            of_own = (of_token * scores.diagonal(dim1=-2, dim2=-1)[..., None, :]).flatten(-3, -2)
         of_scores = _by_group(gradient, scores) * _by_group(kept, scores)
         of_sums = (of_scores * scores[..., None, :, :]).flatten(-4, -3)
         of_sums.diagonal(dim1=-2, dim2=-1).zero_()  # exp(0)
@@ -154,7 +163,7 @@ class _Weighed(torch.autograd.Function):
         if back is not None and ctx.needs_input_grad[2]:
             upper = of_sums if ahead is None else of_sums.triu()
             of_back = (upper.sum(-2) - upper.sum(-1)).sum_to_size(back.shape).to(back.dtype)
-        return of_scores.sum(-3), of_ahead, of_back
+        return of_scores.sum(-3), of_ahead, of_back, of_own
 
 
 def _by_group(of_heads: Tensor, scores: Tensor) -> Tensor:

@@ -101,7 +101,13 @@ def decayed(
 
 
 def scalar_decay(
-    q: Tensor, k: Tensor, v: Tensor, *, forward: Tensor | None = None, backward: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    forward: Tensor | None = None,
+    backward: Tensor | None = None,
+    own: Tensor | None = None,
 ) -> Tensor:
     """The recurrence with one decay per head: from the first token, from the last, or the sum of both.
 
@@ -113,6 +119,7 @@ def scalar_decay(
         v: (B, N, H, V).
         forward: log a (B, N, H), finite and at most 0, of the recurrence S_t = a_t S_{t-1} + k_t v_tᵀ.
         backward: the same for S_t = a_t S_{t+1} + k_t v_tᵀ.
+        own: (B, N, H), factors of each token's own term; 1 unless given.
 
     Returns:
         y (B, N, H, V), in at least float32.
@@ -122,11 +129,11 @@ def scalar_decay(
     count, length = chunks(tokens)
     with full_precision(v):
         q, k, v = (_by_head(t, count, length) for t in (q, k, v))  # (chunks, B, G or H, T, ·)
-        ahead, back = (
-            None if log is None else exact_sums(_by_head(log[..., None], count, length)[..., 0])
-            for log in (forward, backward)
+        forward, backward, own = (
+            None if t is None else _by_head(t[..., None], count, length)[..., 0] for t in (forward, backward, own)
         )
-        y = weigh(q @ k.mT, ahead, None if back is None else _before(back)) @ v
+        ahead, back = (None if log is None else exact_sums(log) for log in (forward, backward))
+        y = weigh(q @ k.mT, ahead, None if back is None else _before(back), own) @ v
         for c, reverse in ((ahead, False), (back, True)):
             if c is not None and count > 1:
                 entering, leaving, whole = (w.to(v.dtype).exp() for w in ends(c, reverse=reverse))

@@ -30,12 +30,14 @@ from operators.card import MixerCard, Site
 from operators.cost import Cost
 from operators.errors import check_choice, check_number
 from operators.initialisation import linear_init
-from operators.linear.decayed import exact_sums, scalar_macs
+from operators.linear.choice import serving
+from operators.linear.decayed import exact_sums, scalar_decay, scalar_macs
 from operators.linear.fla import Problem
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Recurrence, Terms, wide_linear
 from operators.mixers.positions import turn_together
 from operators.mixers.scan.branch import check_orders, step_bias_init
+from operators.precision import call_type
 from operators.registry import register
 from operators.scan import orders as scan_orders
 from operators.shell.spec import ShellSpec
@@ -119,10 +121,15 @@ class TrapezoidalBranch(Recurrence):
         """Mixed sequence (B, N, D), in at least float32."""
         B, C, step, log_decay, blend = self.maps(x)
         values = v.to(B.dtype).unflatten(-1, (self.heads, -1))
-        share = self._successor(step, blend)
-        y = self.product(Terms(C, B, (blend * step + share)[..., None] * values, log_decay), x)
-        own = self.D.to(share.dtype) - share * (C * B).sum(-1)
-        return (y + own[..., None] * values).flatten(2)
+        mine, share = blend * step, self._successor(step, blend)
+        weight = mine + share
+        skip = self.D.to(share.dtype)[:, None] * values
+        if serving(self.backend, self.problem, v.device, call_type(x)) != "chunked":
+            y = self.product(Terms(C, B, weight[..., None] * values, log_decay), x)
+            return (y + skip - (share * (C * B).sum(-1))[..., None] * values).flatten(2)
+        own = mine / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        decays = {"backward" if self.backwards else "forward": log_decay}
+        return (scalar_decay(C, B, weight[..., None] * values, **decays, own=own) + skip).flatten(2)
 
     def cost(self, tokens: int) -> Cost:
         """Per token C (2 S + 3 heads + pairs) for the maps; the chunks' products."""

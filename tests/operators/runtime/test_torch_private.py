@@ -142,3 +142,14 @@ def test_file_writer_of_tensorboard(tmp_path: Path) -> None:
 )
 def test_attribute_is_there(owner: object, name: str) -> None:
     assert hasattr(owner, name), f"torch has no {type(owner).__name__}.{name} any more"
+
+
+def test_functional_operators_of_those_in_place() -> None:
+    add, exp = torch.ops.aten.add.Tensor, torch.ops.aten.exp_.default
+    assert torch_private.functional(add) is add
+    assert torch_private.functional(exp) is torch.ops.aten.exp.default
+    assert torch_private.writes_in_place(exp)
+
+
+def test_tree_map() -> None:
+    assert torch_private.tree_map(lambda value: 2 * value, ([1], {"a": 2})) == ([2], {"a": 4})
