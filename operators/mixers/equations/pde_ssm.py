@@ -99,8 +99,8 @@ class PdeSsm(Core):
         steps: steps of time in which that reaction is split from the linear equation.
         method: how the equation is solved, the same choice as `backend`: `auto`, `separable`, `fft`, `reference`; for
             coefficients that no image conditions, on the CPU, `compiled` and `compiled_fft`: products as in `separable`
-            and transforms as in `fft`, in one pass. Where no term mixes, each of them is `pointwise`. `fft` and
-            `reference` serve videos.
+            and transforms as in `fft`, in one pass. Videos are served by `fft` and `reference` alone. Where no term
+            mixes, each of them is `pointwise`.
 
     Raises:
         InputError: unknown names, and combinations that cannot mean anything.
