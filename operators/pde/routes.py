@@ -158,7 +158,7 @@ def _transfer_in_layout(call: Call, coefficients: Coefficients, weight: Tensor, 
 
 def _transferred(call: Call, prepared: Prepared, u: Tensor) -> Tensor:
     (response,) = prepared
-    field = u.to(response.dtype.to_real())
+    field = u.to(response.real.dtype)
     return apply_transfer(field, response, call.boundary, axes=call.axes, last=call.channels_last).to(u.dtype)
 
 

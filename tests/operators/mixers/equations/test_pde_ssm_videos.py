@@ -326,3 +326,19 @@ def test_inspect_shows_three_axes() -> None:
     assert shown["diffusion"].shape == (2, 4, 6)
     assert shown["velocity"].shape == (2, 4, 3)
     assert (shown["diffusion"][..., :3] > 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.parametrize("grid", [(2, 3, 4), (3, 4)], ids=str)
+def test_compiles_into_one_graph(grid: tuple[int, ...]) -> None:
+    torch.compiler.reset()
+    mixer = make(grid, method="fft", tensor="full")
+    x = torch.randn(2, *grid, 2, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")(x)
+    plain_output = mixer(x)
+    assert_close(compiled, plain_output, 1e-12, "output")
+    expected = gradients(plain_output, x, mixer)
+    for name, gradient in gradients(compiled, x, mixer).items():
+        assert_close(gradient, expected[name], 1e-11, f"gradient of {name}")
+    torch.compiler.reset()
