@@ -98,9 +98,10 @@ class QueryKeyCore(Core):
         self, u: Tensor, *, x: Tensor, context: Tensor, mask: Tensor | None = None, cond: Tensor | None = None
     ) -> Tensor:
         """What queries of x read from keys of the context and its values u, (B, H, W, D)."""
-        weight, bias, width = self.qk.weight, self.qk.bias, self.heads * self.key_width
-        (q,) = self._split(F.linear(x, weight[:width], bias[:width]), 1)
-        (k,) = self._split(F.linear(context, weight[width:], bias[width:]), 1)
+        weight_q, weight_k = self.qk.weight.chunk(2)
+        bias_q, bias_k = (None, None) if self.qk.bias is None else self.qk.bias.chunk(2)
+        (q,) = self._split(F.linear(x, weight_q, bias_q), 1)
+        (k,) = self._split(F.linear(context, weight_k, bias_k), 1)
         (v,) = self._split(u, 1)
         with full_precision(q):
             mixed = self.attend(q, k, v, None if mask is None else mask[:, None, :, None])

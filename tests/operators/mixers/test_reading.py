@@ -65,6 +65,16 @@ def test_gradients_with_a_mask_are_those_of_the_tokens_that_are_there(name: str)
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "shell"),
+    [(name, shell) for name in READERS for shell in operators.describe(name).shells if shell != "common"],
+)
+def test_presets_without_a_convolution_read_too(name: str, shell: str) -> None:
+    mixer, x = operators.create(name, 16, shell=shell).double(), noise(2, 3, 5, 16, dtype=torch.float64)
+    assert not mixer.shell.spec.conv
+    assert_close(mixer(x, context=x.flatten(1, 2)), mixer(x), 1e-10, "output of the own tokens as context")
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_autocast_and_meta(name: str) -> None:
     x, context = noise(2, 3, 5, 16), noise(2, 4, 16, seed=3)

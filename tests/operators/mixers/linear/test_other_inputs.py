@@ -24,8 +24,9 @@ LENGTHS = (5, 2)
 def heads(core: Any, x: Tensor, context: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """q of tokens x (N, C), k and v of tokens of a context (M, C), by heads; the shell is bare."""
     half = core.heads * core.key_width
-    q = x @ core.qk.weight[:half].T + core.qk.bias[:half]
-    k = context @ core.qk.weight[half:].T + core.qk.bias[half:]
+    bias = torch.zeros(2 * half, dtype=x.dtype) if core.qk.bias is None else core.qk.bias
+    q = x @ core.qk.weight[:half].T + bias[:half]
+    k = context @ core.qk.weight[half:].T + bias[half:]
     return q.chunk(core.heads, -1), k.chunk(core.heads, -1), context.chunk(core.heads, -1)
 
 
@@ -59,6 +60,7 @@ MIXERS: list[tuple[str, dict[str, Any], Definition]] = [
     ("linear_attention", {"heads": 2}, linear_attention),
     ("linear_attention", {"heads": 4, "feature_map": "relu"}, linear_attention),
     ("lightnet", {"heads": 2, "key_width": 3}, lightnet),
+    ("lightnet", {"heads": 4, "bias": False}, lightnet),
     ("homm", {"order": 1}, homm),
     ("homm", {"order": 4}, homm),
 ]
