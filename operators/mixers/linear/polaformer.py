@@ -135,22 +135,25 @@ class PolaFormer(QueryKeyCore):
         size = features.abs().clamp(min=torch.finfo(features.dtype).tiny)
         return torch.addcmul(-power * scale.log(), power, size.log())
 
-    def parts(self, features: Tensor) -> Tensor:
-        """[ReLU(x)^p | ReLU(−x)^p] of x = q or k over its scale, (B, heads, N, 2 d), from q or k (B, heads, N, d)."""
-        return _by_sign(features, self._logs(features).exp())
+    def parts(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[ReLU(x)^p | ReLU(−x)^p] of x = q and k over their scale, (B, heads, N, 2 d), and ε (B, heads, N, 1).
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        What is greater than 1 is divided by the greatest of a query and of all keys, and ε by both: high powers stay
+        within float32, and averages are as they were.
+        """
         log_q, log_k = self._logs(q), self._logs(k)
-        # Over the greatest of a query and of all keys, high powers stay within float32, and weights are as they were.
         most_q = log_q.detach().amax(-1, keepdim=True).clamp(min=0)
         most_k = log_k.detach().amax((-2, -1), keepdim=True).clamp(min=0)
-        q, k = _by_sign(q, (log_q - most_q).exp()), _by_sign(k, (log_k - most_k).exp())
+        eps = (EPS * (-most_q - most_k).exp()).clamp(min=LEAST)
+        return _by_sign(q, (log_q - most_q).exp()), _by_sign(k, (log_k - most_k).exp()), eps
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+        q, k, eps = self.parts(q, k)
         same, opposite = (k.mT @ v / k.shape[-2]).chunk(2, dim=-1)
         mean = k.mean(-2)[..., None]
         state = torch.cat([same, _exchanged(opposite), mean, _exchanged(mean)], dim=-1)
         y, mass = (q @ state).split([self.head_width, 2], dim=-1)
-        mass = mass + (EPS * (-most_q - most_k).exp()).clamp(min=LEAST)
-        return (y.unflatten(-1, (2, -1)) / mass[..., None]).flatten(-2)
+        return (y.unflatten(-1, (2, -1)) / (mass + eps)[..., None]).flatten(-2)
 
     def mix_cost(self, tokens: int) -> Cost:
         """State and reading, 2 N d² each, 4 N d for both mean weights; the state is 2 d² + 2 d numbers a head."""
@@ -164,11 +167,11 @@ class PolaFormer(QueryKeyCore):
         """`same` and `opposite` (B, heads, N, N), the maps of either half of a head's values, rows summing to one."""
         q, k = self.queries_keys(u, x)
         with full_precision(q):
-            q, k = self.parts(q), self.parts(k)
+            q, k, eps = self.parts(q, k)
             exchanged = _exchanged(k.mT).mT
             return {
-                "same": reference.averaging_map(q, k, EPS),
-                "opposite": reference.averaging_map(q, exchanged, EPS),
+                "same": reference.averaging_map(q, k, eps),
+                "opposite": reference.averaging_map(q, exchanged, eps),
             }
 
 

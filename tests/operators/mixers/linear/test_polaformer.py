@@ -60,15 +60,11 @@ def test_at_power_one_the_maps_are_parts_of_the_plain_products():
     """same − opposite is q · k, and same + opposite is |q| · |k|, before their rows are normalised."""
     mixer, x = bare(NAME, heads=2, alpha=0), image(3, 5)
     scale = F.softplus(mixer.core.scale).view(2, 1, 8)
-    q, k = mixer.core.queries_keys(x, x)
-    plus_minus = [mixer.core.parts(part) for part in (q, k, -k)]
-    same, opposite = (plus_minus[0] @ keys.mT for keys in plus_minus[1:])
-    q, k = q / scale, k / scale
-    assert_close(same - opposite, q @ k.mT, 1e-13, "difference")
-    assert_close(same + opposite, q.abs() @ k.abs().mT, 1e-13, "sum")
-    shown = mixer.inspect(x)
-    assert_close(shown["same"], same / same.sum(-1, keepdim=True), 1e-5, "map of the same sign")
-    assert_close(shown["opposite"], opposite / opposite.sum(-1, keepdim=True), 1e-5, "map of opposite sign")
+    q, k = (part / scale for part in mixer.core.queries_keys(x, x))
+    shown, absolute = mixer.inspect(x), q.abs() @ k.abs().mT
+    for name, sign in (("same", 1), ("opposite", -1)):
+        weights = (absolute + sign * q @ k.mT) / 2
+        assert_close(shown[name], weights / weights.sum(-1, keepdim=True), 1e-5, f"map of the {name} sign")
 
 
 def test_the_maps_of_inspect_give_the_output():
@@ -99,11 +95,10 @@ def test_starts_as_published():
     x = torch.tensor([-2.0, 0.5]).repeat(8)[None, None, None]
     with torch.no_grad():
         core.qk.weight.copy_(torch.eye(16).repeat(2, 1))
-        q, _ = core.queries_keys(x, x)
-        parts = core.parts(q)
+        parts, *_ = core.parts(*core.queries_keys(x, x))
     scaled = x[0, 0, 0, :8] / torch.tensor(2.0).log()
     expected = torch.cat([scaled.clamp(min=0) ** 3, (-scaled).clamp(min=0) ** 3])
-    assert_close(parts[0, 0, 0], expected, 1e-6, "parts of q")
+    assert_close(parts[0, 0, 0], expected / expected.max(), 1e-6, "parts of q")
     assert operators.create(NAME, 16).no_weight_decay() == {"core.scale", "core.power"}
 
 
@@ -115,6 +110,15 @@ def test_high_powers_of_huge_numbers_stay_finite():
         assert_finite(y, "y")
         for name, gradient in gradients.items():
             assert_finite(gradient, f"gradient of {name}")
+
+
+def test_maps_of_high_powers_are_those_that_give_the_output():
+    torch.manual_seed(0)
+    mixer, x = operators.create(NAME, 16, heads=1, shell=operators.BARE, alpha=16), 100 * tokens((3, 5))
+    with torch.no_grad():
+        shown, v = mixer.inspect(x), x.flatten(1, 2).chunk(2, dim=-1)
+        halves = [shown[name][:, 0] @ half for name, half in zip(("same", "opposite"), v, strict=True)]
+        assert_close(mixer(x).flatten(1, 2), torch.cat(halves, dim=-1), 1e-5, "y")
 
 
 def test_positions_are_added_to_the_keys_and_keep_the_mixer_to_its_grid():
