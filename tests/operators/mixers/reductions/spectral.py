@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import operators
-from operators.pde.propagators import axis_matrices, summed_transfer
+from operators.pde.propagators import axis_matrices
 from operators.spectral.monarch import multiply
 from operators.testing.cases import noise
 from operators.testing.checks import assert_close
@@ -29,11 +29,24 @@ def image(grid, *, batch=2):
 
 
 def propagator(pde, grid):
-    """The transfer function of a whole mixer `pde_ssm`, complex, (D, H, W // 2 + 1)."""
+    """The transfer function of a whole `pde_ssm`, (D, H, W // 2 + 1): exp(−k·K k − i v·k + r), summed over states.
+
+    At the highest wave of an even side, which is its own conjugate, the mean of both signs.
+    """
     core = pde.core
-    coefficients = core._in_pixels(core.solve_coefficients(image(grid), None), *grid)
-    response = summed_transfer(coefficients, core.readout[:, None], grid, "periodic", "initial")[:, 0]
-    return response + core.skip[:, None, None]
+    c = core._in_pixels(core.solve_coefficients(image(grid), None), *grid)
+
+    def along(length, diffusion, velocity, waves):
+        k = 2 * math.pi * torch.arange(waves, dtype=torch.float64) / length
+        k = torch.where(k > math.pi, k - 2 * math.pi, k)
+        phase = velocity[..., None] * k
+        sine = torch.where(2 * torch.arange(waves) == length, 0, phase.sin())
+        return (-diffusion[..., None] * k**2).exp() * torch.complex(phase.cos(), -sine)
+
+    height, width = grid
+    rows, columns = along(height, c.kyy, c.vy, height), along(width, c.kxx, c.vx, width // 2 + 1)
+    weight = core.readout * c.r.exp()
+    return torch.einsum("ds,dsk,dsm->dkm", weight.to(rows.dtype), rows, columns) + core.skip[:, None, None]
 
 
 # ---------------------------------------------------------------- filters
