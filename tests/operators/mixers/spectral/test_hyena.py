@@ -300,3 +300,25 @@ def test_wrong_parameters_are_refused_in_one_line(name, params, message):
     with pytest.raises(InputError, match=message) as caught:
         operators.create(name, 16, **params)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["hyena_nd", "hyena_siren", "hyena_pixel"])
+def test_what_is_kept_in_evaluation_follows_every_change(name):
+    mixer = make(name, grid=(3, 4))
+    x = noise(4, 3, 4, WIDTH, dtype=torch.float64)
+    states = set(mixer.state_dict())
+    with torch.no_grad():
+        assert torch.equal(mixer(x), mixer(x)), "from what is kept"
+        assert mixer.core._kept is not None
+        for parameter in mixer.core.parameters():
+            parameter.data.mul_(1.5)
+            assert_close(mixer(x), torch.enable_grad()(mixer)(x).detach(), 1e-12, "output after the change")
+        other = x.transpose(1, 2).contiguous()
+        assert_close(mixer(other), torch.enable_grad()(mixer)(other).detach(), 1e-12, "output on another grid")
+        assert mixer.core._kept.response.nbytes <= 2 * x.nbytes
+        mixer(x[:1])
+        assert mixer.core._kept is None
+    with torch.inference_mode():
+        mixer(x)
+    assert_close(mixer.float()(x.float()).double(), mixer.double()(x).detach(), 1e-4, "output in float32")
+    assert set(mixer.state_dict()) == states
