@@ -37,8 +37,8 @@ def between_plain(q: Tensor, k: Tensor, v: Tensor, kept: Tensor, reverse: bool =
     state: Tensor | None = None
     read = []
     for index in _in_order(len(q), reverse):
-        read.append(torch.zeros_like(q[index] @ v[index].mT @ v[index]) if state is None else q[index] @ state)
         added = k[index].mT @ v[index]
+        read.append(q[index] @ (torch.zeros_like(added) if state is None else state))
         state = added if state is None else torch.addcmul(added, kept[index], state)
     return torch.stack(read[::-1] if reverse else read)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +25,13 @@ from operators.pde.routes import ROUTES, Prepared
 from operators.pde.symbols import Coefficients
 from operators.precision import full_precision, wide
 from operators.registry import register
-from operators.runtime.differentiation import differentiated, transformed
-from operators.runtime.fakes import valueless
+from operators.runtime.differentiation import differentiated
+from operators.runtime.kept import Kept, keep, may_keep
 from operators.shell.spec import ShellSpec
 
 MOST_CHANGE = 3.0
 """Largest change of a raw coefficient by conditioning, so that no input, however large, makes it overflow."""
 DEFAULT_SIDE = 16
-
-
-class _Kept(NamedTuple):
-    """Propagators and what they were made from, in one record: threads that share a module swap it as a whole."""
-
-    key: tuple[Any, ...]
-    numbers: tuple[Tensor, ...]
-    prepared: Prepared
 
 
 @register(
@@ -141,7 +133,7 @@ class PdeSsm(Core):
         self.agreed, self.call, self.units, self.condition, self.steps = agreed, agreed.call, units, condition, steps
         self._refuse_the_place(groups)
 
-        self._kept: _Kept | None = None
+        self._kept: Kept | None = None
         self.groups = groups if condition != "none" else site.width
         frames = () if site.frames is None else (site.frames,)
         self.grid = (DEFAULT_SIDE,) * site.axes if site.grid is None else (*frames, *site.grid)
@@ -245,24 +237,20 @@ class PdeSsm(Core):
     def _prepared(self, name: str, call: Call, u: Tensor, x: Tensor, cond: Tensor | None) -> Prepared:
         """What the route applies to u; kept for the next call if nothing asks for a gradient, up to twice its size."""
         weight = self.readout.to(wide(self.readout.dtype)).unflatten(0, (self.groups, -1))
-        looked_into = torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed()
-        keep = not looked_into and u.device.type == "cpu" and not valueless(u) and not call.conditioned
-        if keep:
-            # By value, which takes microseconds: version counters miss what is written through `.data`.
-            key = (name, call, weight.dtype)
-            numbers = [weight, self.skip, *(getattr(self, raw) for raw in self.raw_sizes)]
+        key, numbers = (name, call), [weight, self.skip, *(getattr(self, raw) for raw in self.raw_sizes)]
+        keeping = may_keep(u) and not call.conditioned
+        if keeping:
             kept = self._kept
-            if kept is not None and kept.key == key and all(map(torch.equal, kept.numbers, numbers)):
-                return kept.prepared
+            if kept is not None and kept.serves(key, numbers):
+                return kept.made
         raw = self.raw_coefficients(x, cond)
         coefficients = self._in_pixels(physical(raw, self.agreed), *call.sides)
         if self.agreed.nonlinearity == "none":
             made = ROUTES[name].prepare(call, coefficients, weight, self.skip.to(weight.dtype))
         else:
             made = *self._solvers(name, call, coefficients, weight), self._rates(raw, weight.shape[1]), weight
-        if keep:
-            fits = sum(part.nbytes for part in made if part is not None) <= 2 * u.nbytes
-            self._kept = _Kept(key, tuple(number.clone() for number in numbers), made) if fits else None
+        if keeping:
+            self._kept = keep(key, numbers, made, u)
         return made
 
     def _solvers(self, name: str, call: Call, coefficients: Coefficients, weight: Tensor) -> Prepared:

@@ -7,8 +7,6 @@ K is a function of coordinates, made for the grid of the call; the skip s z is p
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -18,19 +16,10 @@ from operators.errors import check_choice
 from operators.initialisation import linear_init
 from operators.mixers.spectral.filtering import FilterCore
 from operators.precision import full_precision, wide
-from operators.runtime.differentiation import transformed
-from operators.runtime.fakes import valueless
+from operators.runtime.kept import Kept, keep, may_keep
 from operators.spectral.filters import filter_macs, respond, respond_centred
 
 CONVS = (None, 0, 3, 5, 7)
-
-
-class _Kept(NamedTuple):
-    """A response and what it was made from, in one record: threads that share a module swap it as a whole."""
-
-    key: tuple[int, int]
-    numbers: tuple[Tensor, ...]
-    response: Tensor
 
 
 class GatedConvolution(FilterCore):
@@ -50,7 +39,7 @@ class GatedConvolution(FilterCore):
     def __init__(self, site: Site, *, backend: str, conv: int | None, bias: bool) -> None:
         super().__init__(site, backend=backend)
         check_choice("mixer.conv", conv, CONVS)
-        self._kept: _Kept | None = None
+        self._kept: Kept | None = None
         self.maps = nn.Linear(site.dim, 2 * site.width, bias=bias)
         linear_init(self.maps)
         width = 3 * site.width
@@ -89,22 +78,16 @@ class GatedConvolution(FilterCore):
     def _served_response(self, u: Tensor) -> Tensor:
         """The response for u; kept for the next call if nothing asks for a gradient, up to twice the size of u."""
         height, width = u.shape[1:3]
-        looked_into = torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed()
-        if looked_into or u.device.type != "cpu" or valueless(u):
+        if not may_keep(u):
             return self.response(height, width)
         key = (height, width)
-        # By value: version counters miss what is written through `.data`.
         numbers = [*self.buffers(), *(p for name, p in self.named_parameters() if name.startswith(self.implicit))]
         kept = self._kept
-        if (
-            kept is not None
-            and kept.key == key
-            and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(kept.numbers, numbers, strict=True))
-        ):
-            return kept.response
-        made = self.response(height, width)
-        fits = made.nbytes <= 2 * u.nbytes
-        self._kept = _Kept(key, tuple(number.clone() for number in numbers), made) if fits else None
+        if kept is not None and kept.serves(key, numbers):
+            (made,) = kept.made
+        else:
+            made = self.response(height, width)
+            self._kept = keep(key, numbers, (made,), u)
         return made
 
     def fields(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

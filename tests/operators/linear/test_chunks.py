@@ -38,8 +38,11 @@ def test_tokens_compared_through_decays_of_channels(tokens, rows, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_states_between_chunks(reverse):
-    tensors = [leaf(4, 2, 3, 5, seed=seed) for seed in range(3)] + [leaf(4, 2, 5, 1, seed=3)]
+@pytest.mark.parametrize("values", [5, 7])
+def test_states_between_chunks(values, reverse):
+    """Values as wide as keys, and wider."""
+    tensors = [leaf(4, 2, 3, width, seed=seed) for seed, width in enumerate((5, 5, values))]
+    tensors.append(leaf(4, 2, 5, 1, seed=3))
     assert_alike(lambda *t: between(*t, reverse), lambda *t: between_plain(*t, reverse), tensors)
 
 
