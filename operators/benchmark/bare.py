@@ -90,7 +90,7 @@ class Recorder(TorchDispatchMode):
 def _operands(name: str, given: Any) -> Any:
     """What was given to an operator, with copies of tensors in the memory that suits it best.
 
-    That is row by row; axes to be transformed come last. For convolutions and pooling channels may be neighbours, as they are.
+    That is row by row; axes to be transformed come last. Convolutions and pooling may have channels as neighbours.
     """
     kept = torch.preserve_format if "conv" in name or "pool" in name else torch.contiguous_format
     copied = tree_map(lambda t: t.clone(memory_format=kept) if isinstance(t, Tensor) else t, given)
