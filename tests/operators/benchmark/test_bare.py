@@ -12,8 +12,8 @@ from tests.operators.benchmark.cases import CPU
 
 SHAPE = Shape(batch=2, height=5, width=6, dim=8)
 TWICE = torch.library.Library("operator_zoo", "FRAGMENT")
-TWICE.define("twice(Tensor x) -> Tensor")
-TWICE.impl("twice", lambda x: 2 * x, "CompositeExplicitAutograd")
+TWICE.define("twice_in_tests(Tensor x) -> Tensor")
+TWICE.impl("twice_in_tests", lambda x: 2 * x, "CompositeExplicitAutograd")
 
 
 def recorded(name, batch=2, **params):
@@ -91,8 +91,8 @@ def test_a_mixer_without_any_is_one_line():
 def test_an_operator_that_is_not_known_is_one_line(enter):
     class Custom(cases.Scale):
         def fast(self, u):
-            return torch.ops.operator_zoo.twice(u * self.weight)
+            return torch.ops.operator_zoo.twice_in_tests(u * self.weight)
 
     enter(Custom, "custom")
-    with pytest.raises(InputError, match="bare: operator_zoo::twice is not known; enter it in FORMULAS"):
+    with pytest.raises(InputError, match="bare: operator_zoo::twice_in_tests is not known; enter it in FORMULAS"):
         recorded("custom")
