@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0b62a8", "#c24a00", "#00805c", "#8a4b9c", "#8f6a00", "#c0326b", "#2d7f93", "#5a5f66", "#4f7a1f", "#3f3fbf")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
 MARKERS = "osD^v"
-GAP = 0.045
-"""Least distance of two labels, as a share of the panel's height."""
+LABEL, FRAME, LEAST = 0.19, 0.8, 5.0
+"""In inches: height of a label, what a panel needs around its axes, and the least height of a panel."""
 
 
 def unavailable() -> str | None:
@@ -30,15 +30,21 @@ def unavailable() -> str | None:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Four panels, time and memory of both works, one line for each arm of one section; a PNG file."""
+    """Four panels, time and memory of both works, one line for each arm of one section; a PNG file.
+
+    Bare operations, which are only read as ratios, are left out.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 10), dpi=100, layout="constrained", facecolor="white")
+    rows = [row for row in rows if row.kind != "bare"]
+    arms = list(dict.fromkeys(row.arm for row in rows))
+    height = max(LEAST, LABEL * len(arms) + FRAME)
+    figure = Figure(figsize=(15, 2 * height), dpi=100, layout="constrained", facecolor="white")
     axes = figure.subplots(2, len(WORKS), squeeze=False)
     first = rows[0]
     title = f"{first.hardware} ({first.device}), {first.threads} threads, level {first.level}, {first.dtype}"
     figure.suptitle(f"{title}, batch {first.batch}, {first.dim} channels", x=0.02, ha="left", fontweight="bold")
-    arms = list(dict.fromkeys(row.arm for row in rows))
+    gap = LABEL / (height - FRAME)
     for column, work in enumerate(WORKS):
         mine = [row for row in rows if row.work == work]
         times = {arm: [(row.tokens, 1e3 * row.seconds) for row in mine if row.arm == arm] for arm in arms}
@@ -46,15 +52,15 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             arm: [(row.tokens, row.peak_bytes / 2**20) for row in mine if row.arm == arm and row.peak_bytes]
             for arm in arms
         }
-        _panel(axes[0][column], times, f"{work}: ms per call (median)")
-        _panel(axes[1][column], memory, f"{work}: peak memory, MiB")
+        _panel(axes[0][column], times, f"{work}: ms per call (median)", gap)
+        _panel(axes[1][column], memory, f"{work}: peak memory, MiB", gap)
         for panel in axes[:, column]:
             _grid_ticks(panel, {row.tokens: row.grid for row in rows})
     figure.savefig(path)
 
 
-def _panel(axes: Axes, lines: dict[str, list[tuple[int, float]]], title: str) -> None:
-    """Lines on logarithmic axes, each with its name at the right, in its colour."""
+def _panel(axes: Axes, lines: dict[str, list[tuple[int, float]]], title: str, gap: float) -> None:
+    """Lines on logarithmic axes, each with its name at the right, in its colour, at least `gap` of the height apart."""
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -72,7 +78,7 @@ def _panel(axes: Axes, lines: dict[str, list[tuple[int, float]]], title: str) ->
     axes.get_ylim()  # settles the limits, which the next lines depend on
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = {arm: float(to_axes.transform(point)[1]) for arm, (point, _) in drawn.items()}
-    for arm, height in spread(heights, GAP).items():
+    for arm, height in spread(heights, gap).items():
         point, colour = drawn[arm]
         axes.annotate(
             arm,

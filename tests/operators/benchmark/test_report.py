@@ -3,6 +3,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from operators.benchmark import plots, report
 from operators.benchmark.workload import BOTH, FORWARD
@@ -114,3 +115,13 @@ def test_labels_are_kept_apart(heights, expected):
 def test_without_matplotlib_there_is_a_reason(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "operator-zoo[benchmark]" in plots.unavailable()
+
+
+def test_a_figure_of_many_mixers_has_room_for_every_name_and_leaves_bare_operations_out(tmp_path):
+    names = [f"mixer_{number}" for number in range(60)]
+    measured = [row for name in names for row in rows(name, 1e-4)]
+    for file, given in (("without.png", measured), ("with.png", [*measured, *rows("bare pom", 1e-4, kind="bare")])):
+        plots.draw(given, tmp_path / file)
+    assert (tmp_path / "with.png").read_bytes() == (tmp_path / "without.png").read_bytes()
+    with Image.open(tmp_path / "with.png") as picture:
+        assert picture.height > 60 * 2 * 15
