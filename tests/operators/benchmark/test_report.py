@@ -117,6 +117,7 @@ def test_without_matplotlib_there_is_a_reason(monkeypatch):
     assert "operator-zoo[benchmark]" in plots.unavailable()
 
 
+@pytest.mark.slow
 def test_a_figure_of_many_mixers_has_room_for_every_name_and_leaves_bare_operations_out(tmp_path):
     names = [f"mixer_{number}" for number in range(60)]
     measured = [row for name in names for row in rows(name, 1e-4)]
