@@ -121,7 +121,7 @@ def weigh_plain(scores: Tensor, ahead: Tensor | None, back: Tensor | None, own: 
     # Where both read, at s = t, both are 0.
     kept = (sums[0] if len(sums) == 1 else torch.maximum(*sums)).to(scores.dtype).exp()
     if own is not None:
-        kept = kept + torch.diag_embed(own - 1)
+        kept = kept + (own - 1)[..., None] * torch.eye(own.shape[-1], dtype=own.dtype, device=own.device)
     share = kept.shape[-3] // scores.shape[-3]
     return (kept.unflatten(-3, (-1, share)) * scores[..., None, :, :]).flatten(-4, -3)
 
