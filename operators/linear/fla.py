@@ -93,7 +93,7 @@ REFERENCES: dict[str, Callable[..., Tensor]] = {
     "delta": lambda **given: delta_reference.recurrence(**given)[0],
     "log_linear": levels_reference.log_linear,
 }
-"""By rule."""
+"""The plain recurrence of each rule."""
 LEVEL_KEY = 64
 """Of which the key channels of log-linear attention are a multiple; its value channels are a power of two."""
 

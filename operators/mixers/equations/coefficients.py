@@ -34,7 +34,7 @@ _TERMS = {
 }  # fmt: skip
 
 _ORDER = "yxt"
-"""Rows of L."""
+"""The axes of the rows of L, from the top."""
 
 
 def term_of(name: str) -> str:
