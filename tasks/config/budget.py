@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from models import targets
 from models.spec import MixerSpec
 from operators.errors import InputError
+from tasks.config.layers import mixer_specs
 from tasks.config.overrides import PDE_MIXER, parse
-from tasks.config.schema import RunConfig, mixer_specs
+from tasks.config.schema import RunConfig
 
 if TYPE_CHECKING:
     from tasks.config.images import Images
@@ -91,4 +92,6 @@ def _write(plain: dict[str, Any], mixer: str, key: str, value: int, overrides: S
     for override in parse(overrides):
         if override.key_or_group == f"{name}.{key}":
             raise InputError(f"{name}.{key} and model.match.state exclude each other: the budget decides it")
+    if key in (node.get("over_depth") or {}):
+        raise InputError(f"{name}.over_depth.{key} and model.match.state exclude each other: the budget decides it")
     node[key] = value

@@ -57,7 +57,8 @@ def check(arguments: Namespace) -> None:
 def normalise(overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra has to see them; done again, as the processes of a distributed run do, it changes nothing.
 
-    * `mixer.params.NAME.KEY=…` may create its key: which mixers have a place there depends on the pattern;
+    * `mixer.params.NAME.KEY=…` and `mixer.over_depth.KEY=…` may create their keys: what has a place there depends on
+      the pattern and the mixer;
     * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
     * with `ckpt=PATH`, `mode=sample` and what only generators have mean a generator, so that its nodes exist;
     * `ckpt=PATH` in mode fit continues in the directory of that run.
@@ -66,7 +67,7 @@ def normalise(overrides: Sequence[str]) -> list[str]:
         InputError: such a PATH lies in no run.
         hydra.errors.OverrideParseException: an override that cannot be read.
     """
-    result = [f"++{text}" if text.startswith("mixer.params.") else text for text in overrides]
+    result = [f"++{text}" if text.startswith(("mixer.params.", "mixer.over_depth.")) else text for text in overrides]
     given = {override.key_or_group: override for override in parse(result)}
     values = {key: override.value() for key, override in given.items() if not override.is_sweep_override()}
     pattern = values.get("mixer.pattern")

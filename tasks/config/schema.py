@@ -18,7 +18,7 @@ from operators.errors import InputError, check_choice, check_names, check_number
 from tasks.config import bounds, start
 from tasks.config.choices import DATA_SETS
 from tasks.config.images import Images
-from tasks.config.overrides import PDE_MIXER
+from tasks.config.layers import mixer_specs
 from tasks.config.task import TASKS, ClassificationConfig, GenerationConfig, SampleConfig, TaskConfig
 from tasks.config.training import LoggerConfig, OptimizerConfig, TrainerConfig
 
@@ -232,50 +232,6 @@ def check(run: RunConfig) -> None:
     run.logger.check_installed()
     if run.init is not None:
         start.check(run.init, run.task)
-
-
-def mixer_specs(
-    mixer: Mapping[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None
-) -> MixerSpec | list[MixerSpec]:
-    """The mixer of every layer, or of a hybrid (`mixer.pattern`) the pattern of them.
-
-    Args:
-        mixer: `{"name", "backend" (optional), …parameters}`, or
-            `{"name", "backend" (optional), "pattern", "params": {NAME: parameters}}`.
-        shell: preset's `name` and switches; serves every layer.
-        pde: parameters of the PDE layers, which exists if and only if there are any.
-
-    Raises:
-        InputError: a pattern that is none, or parameters for a mixer that is not in it.
-    """
-    params = dict(mixer)
-    name = params.pop("name")
-    if "pattern" not in params:
-        return _spec(name, params, shell, pde)
-    check_names("mixer", params, ["backend", "pattern", "params"])
-    pattern, each = params["pattern"], params.get("params") or {}
-    if not isinstance(pattern, (list, tuple)) or not pattern or not all(isinstance(entry, str) for entry in pattern):
-        raise InputError(f"mixer.pattern={pattern!r} must be a list of mixers, such as [{PDE_MIXER},attention]")
-    if not isinstance(each, Mapping):
-        raise InputError(f"mixer.params={each!r} must hold the parameters of each mixer: mixer.params.NAME.KEY=VALUE")
-    check_names("mixer.params", each, pattern)
-    for entry, values in each.items():
-        if not isinstance(values, Mapping):
-            raise InputError(f"mixer.params.{entry}={values!r} must be a mapping: mixer.params.{entry}.KEY=VALUE")
-    if pde is not None and PDE_MIXER not in pattern:
-        raise InputError(f"pde exists only with mixer={PDE_MIXER} or a hybrid that contains it")
-    common = {"backend": params.get("backend", "auto")}
-    return [_spec(entry, {**common, **each.get(entry, {})}, shell, pde) for entry in pattern]
-
-
-def _spec(name: str, params: dict[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None) -> MixerSpec:
-    backend = params.pop("backend", "auto")
-    if name == PDE_MIXER and pde is not None:
-        for key in params:
-            if key in pde:
-                raise InputError(f"{key} of {PDE_MIXER} is set by pde.{key}")
-        params |= pde
-    return MixerSpec(name=name, params=params, shell=dict(shell), backend=backend)
 
 
 def _build(cls: type[T], what: str, values: Mapping[str, Any], **more: Any) -> T:

@@ -13,7 +13,8 @@ import operators
 from operators import InputError
 from tasks.config import schema
 from tasks.config.composition import compose
-from tasks.config.schema import mixer_specs, parse
+from tasks.config.layers import mixer_specs
+from tasks.config.schema import parse
 from tasks.config.training import LoggerConfig, OptimizerConfig, TrainerConfig
 from tests.mixers import every_mixer
 
