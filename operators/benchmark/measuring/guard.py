@@ -11,8 +11,8 @@ from operators.benchmark.arms import Arm
 from operators.benchmark.measuring.clock import peak_bytes
 from operators.benchmark.workload import BOTH, FORWARD, Shape, Target, functions
 
-PROBES = ((8, 8), (16, 16))
-"""Grids at which memory is measured."""
+PROBES = ((24, 24), (32, 32))
+"""Grids at which memory is measured: of many chunks each, and large enough for what is quadratic to show."""
 MARGIN = 1.25
 """What is foretold is multiplied by this."""
 SHARE = 0.8
