@@ -29,6 +29,7 @@ TUNING, MAIN, SEARCH = "tuning", "main", "search"
 RESERVED = ("seed", "mode", "ckpt", "init", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 COSTS = "trainer.costs=true"
 """What a study asks of trials that do more than tune, unless it, or its owner, says otherwise."""
+RATE = "optimizer.lr="
 SELECTING = "trainer.test=false"
 """Trials that only select do not read the test split."""
 
@@ -133,14 +134,18 @@ def refuse_other(what: str, recorded: Mapping[str, str], sections: Mapping[str, 
 def check(plan: Plan, trials: Iterable[Trial]) -> None:
     """Find out whether the run of any arm would be refused, without weights and without training.
 
+    A learning rate that one arm may have, all may have: of the trials that differ in nothing else, one is looked at.
+
     Raises:
         InputError: the first that would be, in the words of the run, and which arm it is.
     """
     seen: set[tuple[str, ...]] = set()
     try:
         for trial in trials:
-            if trial.overrides not in seen:
-                seen.add(trial.overrides)
+            rate = tuple(text for text in trial.overrides if text.startswith(RATE))
+            parts = {rate, tuple(text for text in trial.overrides if text not in rate)}
+            if not parts <= seen:
+                seen |= parts
                 _check_trial(plan, trial)
     finally:
         _data.cache_clear()
