@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from operators.runtime.lazy import attributes
 
 if TYPE_CHECKING:
-    from models.dit import DiffusionTransformer
+    from models.isotropic.dit import DiffusionTransformer
     from models.factory import create
     from models.initialisation import seeded
     from models.spec import DiTSpec, MixerSpec, ModelCost, TrunkSpec, ViTSpec, names
     from models.trunk import Trunk
-    from models.vit import VisionTransformer
+    from models.isotropic.vit import VisionTransformer
 
 __all__ = [
     "DiTSpec",
@@ -40,10 +40,10 @@ __getattr__ = attributes(
     __name__,
     {
         **dict.fromkeys(("DiTSpec", "MixerSpec", "TrunkSpec", "ViTSpec", "names"), "models.spec"),
-        "DiffusionTransformer": "models.dit",
+        "DiffusionTransformer": "models.isotropic.dit",
         "ModelCost": "models.spec",
         "Trunk": "models.trunk",
-        "VisionTransformer": "models.vit",
+        "VisionTransformer": "models.isotropic.vit",
         "create": "models.factory",
         "seeded": "models.initialisation",
     },

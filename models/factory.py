@@ -8,10 +8,10 @@ from typing import Any
 
 from models import match as matching
 from models import targets
-from models.dit import DiffusionTransformer
+from models.isotropic.dit import DiffusionTransformer
 from models.spec import DiTSpec, MixerSpec, shaped
 from models.trunk import Trunk
-from models.vit import VisionTransformer
+from models.isotropic.vit import VisionTransformer
 
 
 def create(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.blocks import Block, PatchEmbedding, check_patch
-from models.conditioning import ModulatedBlock
+from models.isotropic.conditioning import ModulatedBlock
 from models.spec import ModelCost, TrunkSpec
 from operators import InputError, Mixer
 from operators.errors import check_number

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from models import DiffusionTransformer
-from models.conditioning import FREQUENCIES
+from models.isotropic.conditioning import FREQUENCIES
 from operators.errors import InputError
 from tasks.weights import state
 from tasks.weights.state import Weights

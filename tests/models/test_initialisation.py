@@ -50,7 +50,7 @@ def test_a_trunk_that_initialises_its_mixers_is_found(monkeypatch: pytest.Monkey
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter)
 
-    monkeypatch.setattr("models.vit.initialise", overwrite)
+    monkeypatch.setattr("models.isotropic.vit.initialise", overwrite)
     with pytest.raises(AssertionError, match="block 0: "):
         test_every_mixer_keeps_its_own_initialisation("pom", "common")
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import operators
-from models.conditioning import ModulatedBlock, ModulatedHead, Modulation, TimeEmbedding
+from models.isotropic.conditioning import ModulatedBlock, ModulatedHead, Modulation, TimeEmbedding
 from operators.testing.checks import assert_close, assert_differs
 
 DIM = 8

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models import positions
 from models.blocks import PatchEmbedding, unpatchify
-from models.conditioning import ModulatedBlock, ModulatedHead, TimeEmbedding
+from models.isotropic.conditioning import ModulatedBlock, ModulatedHead, TimeEmbedding
 from models.initialisation import initialise, seeded
 from models.mixing import build_mixers
 from models.spec import DiTSpec, MixerSpec

@@ -1,0 +1,1 @@
+"""Trunks of one width and one grid: the Vision Transformer and the Diffusion Transformer."""
