@@ -19,8 +19,9 @@ p[t]. A scan reads x[p], runs along it, and writes back through the inverse. Eve
     window_S                  row by row in windows of S × S, which are visited row by row (LocalMamba, arXiv
                               2403.09338), for any S ≥ 1; the last windows hold what the grid leaves them
     window_snake_S            the same along snakes, in the windows and from window to window
-    atrous_S                  one after another the S² grids of every S-th row and column (EfficientVMamba, arXiv
-                              2403.09977)
+    atrous_S                  one after another the S² grids of every S-th row and column
+    atrous_turned_S           the same, grids of an odd first row column by column (EfficientVMamba,
+                              arXiv 2403.09977)
     random_S                  tokens shuffled by seed S: a control without structure
 
 Successive tokens are neighbours on the grid in snakes, zig-zags and spirals of any size; in `gilbert` too, but for one
@@ -94,6 +95,12 @@ def _atrous(grid: Tensor, stride: int) -> Tensor:
     return _by(grid, row % stride, column % stride)
 
 
+def _atrous_turned(grid: Tensor, stride: int) -> Tensor:
+    row, column = _places(grid)
+    turned = row % stride % 2 == 1
+    return _by(grid, row % stride, column % stride, torch.where(turned, column, row))
+
+
 def _random(grid: Tensor, seed: int) -> Tensor:
     return grid.flatten()[torch.randperm(grid.numel(), generator=torch.Generator().manual_seed(seed))]
 
@@ -143,6 +150,7 @@ _NUMBERED: dict[str, tuple[Callable[[Tensor, int], Tensor], int, tuple[int, ...]
     "window": (_windows, 1, (2, 7)),
     "window_snake": (_window_snakes, 1, (3,)),
     "atrous": (_atrous, 1, (2,)),
+    "atrous_turned": (_atrous_turned, 1, (2,)),
     "random": (_random, 0, (0,)),
 }
 """What draws each order whose name ends in a number, the least such number, and those that `names()` lists."""

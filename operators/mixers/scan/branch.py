@@ -1,9 +1,9 @@
-"""One selective scan over the tokens of a grid with maps of its own: what `mamba` and `ss2d` are sums of."""
+"""One selective scan over the tokens of a grid with maps of its own: what `mamba`, `ss2d` and their kin are made of."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,8 @@ from operators.scan import orders
 
 STEP = (1e-3, 1e-1)
 """Least and greatest step size at the start."""
+FOURTH_DEGREE = "the scan is of fourth degree in u, and LayerNorm cannot square what a token of 1e6 becomes in float32"
+"""Why a mixer whose shell has a LayerNorm is exempt from extreme inputs."""
 
 
 @torch.no_grad()
@@ -146,8 +148,59 @@ class Branch(nn.Module):
         )
 
 
+def sum_of_scans(
+    u: Tensor, along: Sequence[str], branches: Sequence[Branch], after: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """The sum over orders of a branch's scan of the field u (B, H, W, D), the same shape.
+
+    Args:
+        u: the field.
+        along: names of the orders.
+        branches: one for each order; its `backwards` is that of the order.
+        after: what is done to each scanned sequence (B, N, D) before the sum.
+    """
+    height, width = u.shape[1:3]
+    sums: dict[str, Tensor] = {}
+    sequences: dict[str, Tensor] = {}
+    for name, branch in zip(along, branches, strict=True):
+        # A reversed order is read backwards, not copied; and orders that share a sequence share its way back.
+        base = orders.base(name)[0]
+        if base not in sequences:
+            sequences[base] = orders.gather(u, base)
+        scanned = branch(sequences[base])
+        if after is not None:
+            scanned = after(scanned)
+        sums[base] = sums[base] + scanned if base in sums else scanned
+    total: Tensor | None = None
+    for base, sequence in sums.items():
+        grid = orders.scatter(sequence, base, height, width)
+        total = grid if total is None else total + grid
+    assert total is not None
+    return total
+
+
+def seen_from(u: Tensor, name: str, branch: Branch, place: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """A branch's steps averaged over channels, and how much each token counts at a place, both (B, H, W).
+
+    Args:
+        u: the field (B, H, W, D).
+        name: the order.
+        branch: that scans the field along the order.
+        place: row and column; the grid's centre unless given.
+    """
+    height, width = u.shape[1:3]
+    row, column = (height // 2, width // 2) if place is None else place
+    base = orders.base(name)[0]
+    token = int(orders.inverse(base, height, width)[row * width + column])
+    steps, influence = branch.influence(orders.gather(u, base), token)
+    found = [
+        orders.scatter(sequence[..., None], base, height, width)[..., 0] for sequence in (steps.mean(-1), influence)
+    ]
+    return found[0], found[1]
+
+
 class ScanCore(Core):
-    """Base of cores that add up scans of one grid in several orders, each with maps of its own.
+    """Base of cores that scan one grid in several orders, each with maps of its own.
 
     Args:
         site: where the core stands.
@@ -156,6 +209,7 @@ class ScanCore(Core):
         state_dim: states S per channel.
         rank: rank of the step's map; None for a sixteenth of the mixer's width, rounded up.
         conv: width of a causal convolution along each order, in front of its scan; 0 or None for none.
+        channels: how many channels each branch scans; None for all of the site's.
 
     Raises:
         InputError: an unknown order, or a number out of range.
@@ -170,6 +224,7 @@ class ScanCore(Core):
         state_dim: int,
         rank: int | None,
         conv: int | None = None,
+        channels: int | None = None,
     ) -> None:
         super().__init__(site, backend=backend)
         check_number("mixer.state_dim", state_dim, least=1, most=1024, integer=True)
@@ -180,7 +235,7 @@ class ScanCore(Core):
         self.along = tuple(along)
         self.branches = nn.ModuleList(
             Branch(
-                site.width,
+                site.width if channels is None else channels,
                 state_dim=state_dim,
                 rank=math.ceil(site.dim / 16) if rank is None else rank,
                 conv=conv,
@@ -208,22 +263,7 @@ class ScanCore(Core):
 
     def scans(self, u: Tensor) -> Tensor:
         """The sum of all branches, (B, H, W, D), of the field u (B, H, W, D)."""
-        height, width = u.shape[1:3]
-        sums: dict[str, Tensor] = {}
-        sequences: dict[str, Tensor] = {}
-        for name, branch in zip(self.along, self.branches, strict=True):
-            # A reversed order is read backwards, not copied; and orders that share a sequence share its way back.
-            base = orders.base(name)[0]
-            if base not in sequences:
-                sequences[base] = orders.gather(u, base)
-            scanned = branch(sequences[base])
-            sums[base] = sums[base] + scanned if base in sums else scanned
-        total: Tensor | None = None
-        for base, sequence in sums.items():
-            grid = orders.scatter(sequence, base, height, width)
-            total = grid if total is None else total + grid
-        assert total is not None
-        return total
+        return sum_of_scans(u, self.along, self._branches())
 
     def core_cost(self, height: int, width: int) -> Cost:
         """The branches' costs, see `Branch.cost`."""
@@ -234,16 +274,9 @@ class ScanCore(Core):
 
         how much each token counts at the grid's centre (`Branch.influence`).
         """
-        height, width = u.shape[1:3]
-        centre = height // 2 * width + width // 2
-        parts: dict[str, list[Tensor]] = {"step": [], "influence": []}
-        for name, branch in zip(self.along, self._branches(), strict=True):
-            base = orders.base(name)[0]
-            token = int(orders.inverse(base, height, width)[centre])
-            steps, influence = branch.influence(orders.gather(u, base), token)
-            for key, sequence in (("step", steps.mean(-1)), ("influence", influence)):
-                parts[key].append(orders.scatter(sequence[..., None], base, height, width)[..., 0])
-        return {key: torch.stack(maps, dim=1) for key, maps in parts.items()}
+        seen = [seen_from(u, name, branch) for name, branch in zip(self.along, self._branches(), strict=True)]
+        steps, influences = zip(*seen, strict=True)
+        return {"step": torch.stack(steps, dim=1), "influence": torch.stack(influences, dim=1)}
 
     def _branches(self) -> list[Branch]:
         return [branch for branch in self.branches if isinstance(branch, Branch)]

@@ -89,6 +89,12 @@ def test_orders_that_are_drawn_here():
     }
     for name, picture in drawn.items():
         assert orders.inverse(name, 3, 4).view(3, 4).tolist() == picture, name
+    assert orders.inverse("atrous_turned_2", 4, 4).view(4, 4).tolist() == [
+        [0, 4, 1, 5],
+        [8, 12, 10, 14],
+        [2, 6, 3, 7],
+        [9, 13, 11, 15],
+    ]
     assert orders.inverse("hilbert", 4, 4).view(4, 4).tolist() == [
         [0, 1, 14, 15],
         [3, 2, 13, 12],

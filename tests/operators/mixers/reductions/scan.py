@@ -1,4 +1,4 @@
-"""Arrows from selective scans (S6): of `mamba`, which is Vim, and of `ss2d`."""
+"""Arrows from selective scans (S6): of `mamba`, which is Vim, of `ss2d`, and of mixers that scan parts of a grid."""
 
 from __future__ import annotations
 
@@ -103,10 +103,28 @@ def ss2d_of_one_direction_is_a_raster_scan():
         assert_same_function(mixer, along, image(*GRID))
 
 
+def es2d_of_dilation_1_is_a_raster_scan():
+    mixer = make("efficientvmamba", dilation=1, state_dim=2, backend=BACKEND)
+    assert_same_function(mixer, by_raster(s6(mixer.core.branches[0])), image(*GRID))
+
+
+def es2d_of_single_tokens_is_token_wise():
+    """As many sub-grids as tokens, each with maps of its own."""
+    mixer = make("efficientvmamba", dilation=5, state_dim=2, backend=BACKEND)
+
+    def by_token(x):
+        tokens = [x[:, index // 5, index % 5][:, None] for index in range(TOKENS)]
+        return torch.cat([s6(mixer.core.branches[i])(v) for i, v in enumerate(tokens)], 1).view_as(x)
+
+    assert_same_function(mixer, by_token, image(*GRID))
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("S6, constant dt, B, C -> LTI convolution", s6_with_constant_maps_is_a_convolution),
     ("S6, A -> -inf -> token-wise map", s6_that_forgets_at_once_is_token_wise),
     ("Vim, forward = backward -> 180-degree-equivariant", vim_with_tied_directions_commutes_with_half_turns),
     ("Vim, backward zero -> causal Mamba", vim_without_its_way_back_is_causal_mamba),
     ("SS2D, three directions' C and D = 0 -> raster S6", ss2d_of_one_direction_is_a_raster_scan),
+    ("ES2D, p = 1 -> raster S6", es2d_of_dilation_1_is_a_raster_scan),
+    ("ES2D, p = grid -> token-wise map", es2d_of_single_tokens_is_token_wise),
 ]

@@ -10,6 +10,7 @@ from operators.mixers.scan.branch import STEP, Branch
 from operators.scan import orders
 from operators.testing.cases import noise, run, run_with_gradients
 from operators.testing.checks import assert_close, assert_differs
+from tests.operators.mixers.scan.plain import plain
 
 GRIDS = [(5, 7), (4, 4), (1, 3), (3, 1), (1, 1)]
 WIDTH = 6
@@ -44,30 +45,6 @@ def sequences(height, width):
     rows = [(i, j) for i in range(height) for j in range(width)]
     columns = [(i, j) for j in range(width) for i in range(height)]
     return {"row": rows, "col": columns, "row_r": rows[::-1], "col_r": columns[::-1]}
-
-
-def plain(branch: Branch, tokens):
-    """One branch by loops over the tokens of one image, as the papers write it down, in the order of the scan."""
-    taps = 0 if branch.conv is None else branch.conv.weight.shape[-1]
-    read = list(tokens)
-    if taps:
-        read = []
-        for t in range(len(tokens)):
-            total = branch.conv.bias
-            for k in range(taps):  # the last tap meets the token itself
-                if t - (taps - 1 - k) >= 0:
-                    total = total + branch.conv.weight[:, 0, k] * tokens[t - (taps - 1 - k)]
-            read.append(total * torch.sigmoid(total))
-    rank, size = branch.rank, branch.state_dim
-    h = torch.zeros(len(tokens[0]), size, dtype=tokens[0].dtype)
-    outputs = []
-    for v in read:
-        made = branch.project.weight @ v
-        low, B, C = made[:rank], made[rank : rank + size], made[rank + size :]
-        dt = torch.log1p(torch.exp(branch.step.weight @ low + branch.step.bias))
-        h = torch.exp(dt[:, None] * -torch.exp(branch.A_log)) * h + (dt * v)[:, None] * B
-        outputs.append(h @ C + branch.D * v)
-    return outputs
 
 
 def by_loops(mixer, x, scale):
