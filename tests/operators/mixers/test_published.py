@@ -31,6 +31,7 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "kda": ({"orders": ["row"]}, 100_418 - WIDTH),
     "lightnet": ({}, 98_432),  # LightNetAttention(hidden_size=128, num_heads=2, expand_ratio=64)
     "efficientvmamba": ({}, 168_960),  # SS2D(d_model=128, step_size=2)
+    "vision_rwkv": ({}, 66_176),  # VRWKV_SpatialMix(n_embd=128, n_layer=12, layer_id=5)
     # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
     "vheat": ({"grid": GRID}, 67_584 + GRID[0] * GRID[1] * WIDTH),
 }

@@ -243,6 +243,27 @@ def focal_of_the_global_gate_alone_is_a_query_times_one_vector():
     assert_same_function(mixer, gated, image(), EXACT)
 
 
+def bi_wkv_without_distances_is_a_global_weighted_mean():
+    """The same for every token: w = b = 0 leave e^k alone."""
+    mixer = bare("vision_rwkv")
+    set_to(0.0, mixer.core.decay, mixer.core.own)
+
+    def average(x):
+        weights = mixer.core.keys(x).view_as(x).exp()
+        return ((weights * x).sum((1, 2), keepdim=True) / weights.sum((1, 2), keepdim=True)).expand_as(x)
+
+    assert_same_function(mixer, average, image(), EXACT)
+
+
+def bi_wkv_without_distances_is_lightnet():
+    """Of heads of one channel, whose queries are 1 behind SiLU: Bi-WKV has none."""
+    rwkv, lightnet = bare("vision_rwkv", shift=False), bare("lightnet", heads=WIDTH)
+    set_to(0.0, rwkv.core.decay, rwkv.core.own, lightnet.core.qk.weight[:WIDTH])
+    set_to(1.278464542761074, lightnet.core.qk.bias[:WIDTH])
+    set_to(lightnet.core.qk.weight[WIDTH:].detach(), rwkv.core.key.weight)
+    assert_same_function(rwkv, lightnet, image(), EXACT)
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("MLLA, no RoPE -> linear attention", mlla_without_positions_is_linear_attention),
     ("MLLA, phi constant -> global mean + LePE", mlla_of_constant_features_is_the_mean_and_its_convolution),
@@ -261,5 +282,7 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("LightNet, one key -> weighted mean", lightnet_of_one_key_is_a_global_weighted_mean),
     ("LightNet, equal keys -> linear attention", lightnet_to_equal_keys_is_linear_attention_times_a_gain),
     ("PolaFormer, power 1 -> signed products", polaformer_of_power_one_is_the_absolute_product_for_equal_halves),
+    ("Bi-WKV, w = u = 0 -> global weighted mean", bi_wkv_without_distances_is_a_global_weighted_mean),
+    ("Bi-WKV, w = u = 0 -> LightNet global", bi_wkv_without_distances_is_lightnet),
     ("focal, g_L only -> global mean gate", focal_of_the_global_gate_alone_is_a_query_times_one_vector),
 ]
