@@ -6,6 +6,9 @@ Everything constructs in plain Python:
     model = models.create("vit_nano", mixers=pde, image_size=(28, 28), in_channels=1, num_classes=10)
     logits = model(images)             # images (B, 1, H, W), logits (B, 10)
 
+    model = models.create("pyramid_nano", mixers=pde, image_size=(28, 28), in_channels=1, num_classes=10)
+    logits = model(images)             # three stages, 14 × 14, 7 × 7 and 4 × 4 tokens
+
     model = models.create("dit_nano", mixers=pde, image_size=(28, 28), in_channels=1, num_classes=10)
     output = model(x, time, label)     # x and output (B, 1, H, W), time (B,) in [0, 1], label (B,) in 0 … 10
 """
@@ -15,18 +18,24 @@ from typing import TYPE_CHECKING
 from operators.runtime.lazy import attributes
 
 if TYPE_CHECKING:
-    from models.isotropic.dit import DiffusionTransformer
     from models.factory import create
     from models.initialisation import seeded
-    from models.spec import DiTSpec, MixerSpec, ModelCost, TrunkSpec, ViTSpec, names
-    from models.trunk import Trunk
+    from models.isotropic.dit import DiffusionTransformer
     from models.isotropic.vit import VisionTransformer
+    from models.presets import names
+    from models.pyramid.pyramid import Pyramid
+    from models.pyramid.spec import PyramidSpec
+    from models.spec import DiTSpec, MixerSpec, ModelCost, StageMixers, TrunkSpec, ViTSpec
+    from models.trunk import Trunk
 
 __all__ = [
     "DiTSpec",
     "DiffusionTransformer",
     "MixerSpec",
     "ModelCost",
+    "Pyramid",
+    "PyramidSpec",
+    "StageMixers",
     "Trunk",
     "TrunkSpec",
     "ViTSpec",
@@ -39,12 +48,14 @@ __all__ = [
 __getattr__ = attributes(
     __name__,
     {
-        **dict.fromkeys(("DiTSpec", "MixerSpec", "TrunkSpec", "ViTSpec", "names"), "models.spec"),
+        **dict.fromkeys(("DiTSpec", "MixerSpec", "ModelCost", "StageMixers", "TrunkSpec", "ViTSpec"), "models.spec"),
         "DiffusionTransformer": "models.isotropic.dit",
-        "ModelCost": "models.spec",
+        "Pyramid": "models.pyramid.pyramid",
+        "PyramidSpec": "models.pyramid.spec",
         "Trunk": "models.trunk",
         "VisionTransformer": "models.isotropic.vit",
         "create": "models.factory",
+        "names": "models.presets",
         "seeded": "models.initialisation",
     },
 )

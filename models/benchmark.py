@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.spec import PRESETS
+from models.presets import PRESETS
 from operators.benchmark import options
 from operators.errors import InputError, check_choice
 
@@ -51,7 +51,7 @@ def read(argv: Sequence[str]) -> tuple[str, list[str]]:
     for option in rest:
         if option.partition("=")[0] in REFUSED:
             raise InputError(f"{option}: not an option of this benchmark, whose arms are whole models")
-    further = [*rest, "--level", "mixer", "--dim", str(preset.dim), "--rivals", "none"]
+    further = [*rest, "--level", "mixer", "--dim", str(preset.dims[0]), "--rivals", "none"]
     if options.read(further).bare:
         raise InputError("bare: models have no bare operations; ask python -m operators.benchmark about their mixers")
     return chosen.model, further

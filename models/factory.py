@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from models import match as matching
 from models import targets
 from models.isotropic.dit import DiffusionTransformer
-from models.spec import DiTSpec, MixerSpec, shaped
-from models.trunk import Trunk
 from models.isotropic.vit import VisionTransformer
+from models.presets import shaped
+from models.pyramid.pyramid import Pyramid
+from models.pyramid.spec import PyramidSpec
+from models.spec import DiTSpec, Mixers, ViTSpec, like, listed
+from models.trunk import Trunk
 
 
 def create(
     name: str,
     *,
-    mixers: MixerSpec | Sequence[MixerSpec],
+    mixers: Mixers,
     image_size: tuple[int, int],
     in_channels: int,
     num_classes: int,
     seed: int = 0,
     **overrides: Any,
 ) -> Trunk:
-    """Make the model `name`: a `VisionTransformer` for `vit_…`, a `DiffusionTransformer` for `dit_…`.
+    """Make the model `name`: a `VisionTransformer`, a `Pyramid` or a `DiffusionTransformer`.
 
     Args:
         name: one of `names()`.
-        mixers: the mixer of every block, or a pattern cycled over depth.
+        mixers: the mixer of every block, a pattern cycled over depth, or a pattern for each stage of a pyramid.
         image_size: nominal (height, width) in pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
         seed: of the run; keys the initialisation.
-        overrides: fields of `ViTSpec` or `DiTSpec` that differ from the preset's; None keeps the preset's. And `match`,
-            a budget (see `models.match`) of parameters, MACs or state: it decides `hidden`, or the parameter that
-            scales a mixer's state; where that is given, it has to meet the budget. A time is refused: a run measures.
+        overrides: fields of `ViTSpec`, `PyramidSpec` or `DiTSpec` that differ from the preset's; None keeps the
+            preset's. And `match`, a budget (see `models.match`) of parameters, MACs or state: it decides `hidden`, or
+            the parameter that scales a mixer's state; where that is given, it has to meet the budget. A time is
+            refused: a run measures.
 
     Raises:
         InputError: an unknown name or field (with the nearest), a value that cannot be, a budget that no width meets.
@@ -43,17 +46,22 @@ def create(
     spec = shaped(name, overrides)
     match = overrides.pop("match", None)
 
-    def build(hidden: int | None, mixers: MixerSpec | Sequence[MixerSpec] = mixers) -> Trunk:
+    def build(hidden: int | None, mixers: Mixers = mixers) -> Trunk:
         shape: dict[str, Any] = {"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes}
-        if isinstance(spec, DiTSpec):
-            return DiffusionTransformer(replace(spec, hidden=hidden), mixers=mixers, seed=seed, **shape)
-        return VisionTransformer(replace(spec, hidden=hidden), mixers=mixers, seed=seed, **shape)
+        wide = replace(spec, hidden=hidden)
+        if isinstance(wide, DiTSpec):
+            return DiffusionTransformer(wide, mixers=mixers, seed=seed, **shape)
+        if isinstance(wide, PyramidSpec):
+            return Pyramid(wide, mixers=mixers, seed=seed, **shape)
+        assert isinstance(wide, ViTSpec)
+        return VisionTransformer(wide, mixers=mixers, seed=seed, **shape)
 
     if match is None:
         return build(spec.hidden)
     budget, _ = targets.asked(targets.parse(match))
     if budget == targets.STATE:
-        model = build(spec.hidden, matching.solve_state(match, mixers, lambda solved: build(spec.hidden, solved)))
+        solved = matching.solve_state(match, listed(mixers), lambda specs: build(spec.hidden, like(mixers, specs)))
+        model = build(spec.hidden, like(mixers, solved))
     elif budget != targets.TIME and spec.hidden is None:
         model = build(matching.solve(match, build))
     else:

@@ -18,6 +18,8 @@ from operators import Mixer
 from operators.errors import check_number
 from operators.initialisation import STD, linear_std, truncated_normal_
 
+_NORMS = (nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d, nn.GroupNorm)
+
 _turn = threading.RLock()
 """Of the threads that build models: torch's global generator is one for all."""
 
@@ -63,13 +65,25 @@ class FixedLinear(nn.Linear):
         self.std = std
 
 
+class Constant(nn.Module):
+    """Holds one parameter, `value`, all of whose numbers start as `start`."""
+
+    def __init__(self, shape: tuple[int, ...], start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.value = nn.Parameter(torch.full(shape, start))
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.value.shape)}, start={self.start:g}"
+
+
 def initialise(model: nn.Module, seed: int) -> None:
     """Draw every parameter of `model` outside its mixers, each from the stream (seed, its full name).
 
-    Norm weights are one, biases zero, everything else cut normal: linear layers (stem and head too) with the deviation
-    of `operators.initialisation.linear_std` (a `FixedLinear` with its own, 0 for zeros), learned positions and label
-    embeddings with 0.02. Draws are made in float32 on the CPU, so they are the same on every device. Parameters on the
-    meta device stay as they are.
+    Norm weights are one, biases zero, a `Constant` is what it says, everything else cut normal: linear layers (stem and
+    head too) and convolutions with the deviation of `operators.initialisation.linear_std` (a `FixedLinear` with its
+    own, 0 for zeros), learned positions and label embeddings with 0.02. Draws are made in float32 on the CPU, so they
+    are the same on every device. Parameters on the meta device stay as they are.
     """
     mixing = {id(part) for mixer in model.modules() if isinstance(mixer, Mixer) for part in mixer.modules()}
     for prefix, module in model.named_modules():
@@ -82,14 +96,23 @@ def initialise(model: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def _draw(module: nn.Module, name: str, parameter: nn.Parameter, seed: int) -> None:
-    std = (
-        module.std if isinstance(module, FixedLinear) else linear_std(module) if isinstance(module, nn.Linear) else STD
-    )
-    if name.endswith("bias") or std == 0:
+    std = _std(module)
+    if isinstance(module, Constant):
+        parameter.fill_(module.start)
+    elif name.endswith("bias") or std == 0:
         parameter.zero_()
-    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+    elif isinstance(module, _NORMS):
         parameter.fill_(1)
     else:
         generator = torch.Generator("cpu").manual_seed(stream(seed, name))
         values = torch.empty(parameter.shape, device="cpu", dtype=torch.float32)
         parameter.copy_(truncated_normal_(values, std, generator=generator))
+
+
+def _std(module: nn.Module) -> float:
+    """Deviation of the weights of a module."""
+    if isinstance(module, FixedLinear):
+        return module.std
+    if isinstance(module, nn.Linear):
+        return linear_std(module)
+    return (3 * module.weight[0].numel()) ** -0.5 if isinstance(module, nn.Conv2d) else STD

@@ -1,12 +1,14 @@
 """Budget matching: what gives a model a wanted size, or a mixer a wanted state.
 
-For `params` and `macs` it is the width of the feed-forward networks: `dim`, `depth` and everything else stay, so that
+For `params` and `macs` it is the width of the feed-forward networks (of the first stage of a pyramid; those of the
+others are in proportion): `dim`, `depth` and everything else stay, so that
 arms with different mixers keep the shape and, initialisation being keyed by (seed, name), the very bits of all that is
 neither mixer nor feed-forward network. Both are affine in the width, which two models without storage determine and a
 third verifies.
 
 For `state`, the numbers that the mixer of one layer holds for an image of the nominal size, it is the parameter that
-the mixer's card names (`state_param`), in which its state is affine. Nothing outside the mixer changes it.
+the mixer's card names (`state_param`), in which its state is affine. Nothing outside the mixer changes it. Where a
+mixer stands in several stages of a pyramid, it is the state in the first of them.
 
 For `time` it is the width again, found by measuring training steps: see `tasks.costs.match`.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -84,13 +87,14 @@ def solve(match: Any, build: Callable[[int], Trunk]) -> int:
             return build(hidden)
 
     first = model(1)
-    least = _size(first.cost(), budget)
-    slope = _size(model(2).cost(), budget) - least
+    most, step = WIDEST * first.spec.dims[0], first.spec.hidden_step
+    base = _size((first if step == 1 else model(step)).cost(), budget)
+    slope = Fraction(_size(model(2 * step).cost(), budget) - base, step)
 
     def size(hidden: int) -> int:
-        return least + (hidden - 1) * slope
+        return round(base + (hidden - step) * slope)
 
-    most = WIDEST * first.spec.dim
+    least = size(1)
     exact = 1 + (target - least) / slope
     low = min(max(math.floor(exact), 1), most)
     around = (low, min(low + 1, most))
@@ -106,21 +110,18 @@ def solve(match: Any, build: Callable[[int], Trunk]) -> int:
     return hidden
 
 
-def solve_state(
-    match: Any, mixers: MixerSpec | Sequence[MixerSpec], build: Callable[[list[MixerSpec]], Trunk]
-) -> list[MixerSpec]:
+def solve_state(match: Any, pattern: Sequence[MixerSpec], build: Callable[[list[MixerSpec]], Trunk]) -> list[MixerSpec]:
     """The mixers, with a state that meets the budget. A parameter that a spec gives is left as it is.
 
     Args:
         match: see `parse`.
-        mixers: of every block, or the pattern of a hybrid.
+        pattern: the mixers that there are, in the order of `models.spec.listed`.
         build: the model with these mixers; called where tensors have no storage.
 
     Raises:
         InputError: a mixer whose state no parameter scales, or in too large steps; names what can be met.
     """
     _, target = asked(parse(match))
-    pattern = [mixers] if isinstance(mixers, MixerSpec) else list(mixers)
 
     def at(size: int) -> list[int]:
         with torch.device("meta"):
@@ -203,9 +204,10 @@ def _size(cost: ModelCost, budget: str) -> int:
 
 
 def _states(model: Trunk) -> list[int]:
-    """State elements of the mixer of each layer, for an image of the nominal size."""
-    grid = model.mixed_grid(*model.grid)
-    return [mixer.cost(*grid).state_elements for mixer in model.mixers]
+    """State elements of a layer of each spec, the first in which it stands, for an image of the nominal size."""
+    grids = model.mixed_grids(*model.image_size)
+    first = {number: index for index, number in reversed(list(enumerate(model.assigned)))}
+    return [model.mixers[first[number]].cost(*grids[first[number]]).state_elements for number in sorted(first)]
 
 
 def _scaled(spec: MixerSpec, size: int) -> MixerSpec:

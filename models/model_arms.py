@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 import models
-from models.spec import PRESETS
+from models.presets import PRESETS
+from models.pyramid.spec import PyramidSpec
+from models.spec import DiTSpec, IsotropicSpec
 from operators.benchmark.arms import MixerArm
 from operators.benchmark.workload import Shape, Target, Workload, noise
 
@@ -44,8 +46,9 @@ class ModelArm:
 
     def build(self, shape: Shape, place: Target) -> Workload:
         preset, own = PRESETS[self.model], dict(self.judged.params)
-        generates = self.model.startswith("dit")
-        size = (shape.height * preset.patch, shape.width * preset.patch)
+        generates = isinstance(preset, DiTSpec)
+        patch = preset.patch if isinstance(preset, PyramidSpec | IsotropicSpec) else 1
+        size = (shape.height * patch, shape.width * patch)
         channels = LATENT if generates else COLOURS
         spec = models.MixerSpec(
             self.judged.name, backend=own.pop("backend", "auto"), shell=own.pop("shell", "common"), params=own

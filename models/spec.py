@@ -1,12 +1,12 @@
-"""The shapes of models, what they cost, and the published ones by name: data that needs no torch."""
+"""The shapes of models and what they cost: data that needs no torch. The models by name are in `models.presets`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from operators.errors import check_choice, check_names, check_number
+from operators.errors import InputError, check_choice, check_number
 from operators.shell.spec import ShellSpec
 
 NORMS = ("layer", "rms")
@@ -49,18 +49,102 @@ class MixerSpec:
     backend: str = "auto"
 
 
+@dataclass(frozen=True)
+class StageMixers:
+    """Mixers stage by stage: `stages[s]` is the pattern that is cycled over the blocks of stage s.
+
+    A trunk of one width has one stage.
+
+    Raises:
+        InputError: not a pattern of `MixerSpec` for each stage.
+    """
+
+    stages: tuple[tuple[MixerSpec, ...], ...]
+
+    def __post_init__(self) -> None:
+        for stage in self.stages:
+            if not isinstance(stage, tuple) or not stage or not all(isinstance(spec, MixerSpec) for spec in stage):
+                raise InputError(f"StageMixers.stages: {stage!r} must be a tuple of one MixerSpec or more")
+
+
+Mixers: TypeAlias = MixerSpec | Sequence[MixerSpec] | StageMixers
+"""The mixer of every block, a pattern that is cycled over all blocks, or a pattern for each stage."""
+
+
+def listed(mixers: Mixers) -> list[MixerSpec]:
+    """Every `MixerSpec` of `mixers`, in the order in which they are written."""
+    if isinstance(mixers, StageMixers):
+        return [spec for stage in mixers.stages for spec in stage]
+    return [mixers] if isinstance(mixers, MixerSpec) else list(mixers)
+
+
+def like(mixers: Mixers, specs: Sequence[MixerSpec]) -> Mixers:
+    """Mixers of the form of `mixers` with other specs, in the order of `listed`."""
+    if isinstance(mixers, StageMixers):
+        rest = iter(specs)
+        return StageMixers(tuple(tuple(next(rest) for _ in stage) for stage in mixers.stages))
+    return specs[0] if isinstance(mixers, MixerSpec) else list(specs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrunkSpec:
-    """The shape of a trunk.
+    """What the shapes of all trunks say.
+
+    Attributes:
+        hidden: inner width of the feed-forward networks; None means a multiple of the width, 0 leaves them out.
+        gelu: of the feed-forward networks: `exact`, or the `tanh` approximation that DiT was trained with.
+        checkpointing: recompute blocks in the backward pass: less memory for about a third more time.
+
+    Raises:
+        InputError: a value out of range, with what is allowed.
+    """
+
+    hidden: int | None = None
+    gelu: str = "exact"
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hidden is not None:
+            check_number("model.hidden", self.hidden, least=0, integer=True)
+        check_choice("model.gelu", self.gelu, GELUS)
+        check_choice("model.checkpointing", self.checkpointing, (True, False))
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        raise NotImplementedError
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        raise NotImplementedError
+
+    @property
+    def hiddens(self) -> tuple[int, ...]:
+        """Inner widths of the feed-forward networks of each stage, 0 without them."""
+        raise NotImplementedError
+
+    @property
+    def ffn_width(self) -> int:
+        """Inner width of the feed-forward networks (of the first stage), 0 without them."""
+        return self.hiddens[0]
+
+    @property
+    def hidden_step(self) -> int:
+        """The smallest `hidden` of which the widths of all stages are whole multiples."""
+        return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class IsotropicSpec(TrunkSpec):
+    """The shape of a trunk of one width and one grid.
 
     Attributes:
         dim: channels C.
         depth: number of blocks.
         patch: side of a patch in pixels.
-        hidden: inner width of the feed-forward networks; None means 4 C, 0 leaves them out.
+        hidden: as of all trunks; None means 4 C.
         positions: `learned`, `sincos` or `none` (see `models.positions`).
-        gelu: of the feed-forward networks: `exact`, or the `tanh` approximation that DiT was trained with.
-        checkpointing: recompute blocks in the backward pass: less memory for about a third more time.
 
     Raises:
         InputError: a value out of range, with what is allowed.
@@ -69,28 +153,29 @@ class TrunkSpec:
     dim: int
     depth: int
     patch: int
-    hidden: int | None = None
     positions: str = "learned"
-    gelu: str = "exact"
-    checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name, most in (("dim", None), ("depth", MOST_BLOCKS), ("patch", None)):
             check_number(f"model.{name}", getattr(self, name), least=1, most=most, integer=True)
-        if self.hidden is not None:
-            check_number("model.hidden", self.hidden, least=0, integer=True)
+        super().__post_init__()
         check_choice("model.positions", self.positions, POSITIONS)
-        check_choice("model.gelu", self.gelu, GELUS)
-        check_choice("model.checkpointing", self.checkpointing, (True, False))
 
     @property
-    def ffn_width(self) -> int:
-        """Inner width of the feed-forward networks, 0 without them."""
-        return 4 * self.dim if self.hidden is None else self.hidden
+    def dims(self) -> tuple[int, ...]:
+        return (self.dim,)
+
+    @property
+    def stage_depths(self) -> tuple[int, ...]:
+        return (self.depth,)
+
+    @property
+    def hiddens(self) -> tuple[int, ...]:
+        return (4 * self.dim if self.hidden is None else self.hidden,)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTSpec(TrunkSpec):
+class ViTSpec(IsotropicSpec):
     """The shape of a `VisionTransformer`.
 
     Attributes:
@@ -115,8 +200,8 @@ class ViTSpec(TrunkSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiTSpec(TrunkSpec):
-    """The shape of a `DiffusionTransformer`: the fields of `TrunkSpec`, with patches of 2 and fixed positions.
+class DiTSpec(IsotropicSpec):
+    """The shape of a `DiffusionTransformer`: the fields of `IsotropicSpec`, with patches of 2 and fixed positions.
 
     Attributes:
         time_scale: what the time in [0, 1] is multiplied by before its embedding: 1000 (DiT's number of steps) or 1
@@ -130,35 +215,3 @@ class DiTSpec(TrunkSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("model.time_scale", self.time_scale, least=1e-3, most=1e6)
-
-
-PRESETS: dict[str, ViTSpec | DiTSpec] = {
-    # The three sizes of DeiT (arXiv 2012.12877, table 1), and one for small images and small machines.
-    "vit_nano": ViTSpec(dim=64, depth=4, patch=4),
-    "vit_tiny": ViTSpec(dim=192, depth=12, patch=16, drop_path=0.1),
-    "vit_small": ViTSpec(dim=384, depth=12, patch=16, drop_path=0.1),
-    "vit_base": ViTSpec(dim=768, depth=12, patch=16, drop_path=0.1),
-    # The four sizes of DiT (arXiv 2212.09748, table 1), and one for small images and small machines. Attention's heads
-    # are 64 wide by default, as in DiT-S, B and L; for the paper's 16 heads of 72 in DiT-XL give it heads=16.
-    "dit_nano": DiTSpec(dim=96, depth=4, patch=4),
-    "dit_s": DiTSpec(dim=384, depth=12),
-    "dit_b": DiTSpec(dim=768, depth=12),
-    "dit_l": DiTSpec(dim=1024, depth=24),
-    "dit_xl": DiTSpec(dim=1152, depth=28),
-}
-
-
-def names() -> list[str]:
-    """Names of all models."""
-    return list(PRESETS)
-
-
-def shaped(name: str, overrides: Mapping[str, Any]) -> ViTSpec | DiTSpec:
-    """The preset `name` with those of its fields that `overrides` gives; None keeps the preset's. `match` is left out.
-
-    Raises:
-        InputError: an unknown name or field (with the nearest), or a value that cannot be.
-    """
-    preset = PRESETS[check_choice("model", name, PRESETS)]
-    check_names(f"model {name}", overrides, [*(field.name for field in fields(preset)), "match"])
-    return replace(preset, **{key: value for key, value in overrides.items() if key != "match" and value is not None})

@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.blocks import Block, PatchEmbedding, check_patch
-from models.isotropic.conditioning import ModulatedBlock
-from models.spec import ModelCost, TrunkSpec
+from models.blocks import check_patch
+from models.mixing import MixerPlace, assign, build_mixers
+from models.spec import IsotropicSpec, Mixers, ModelCost, TrunkSpec, listed
 from operators import InputError, Mixer
 from operators.errors import check_number
 
 
-class Trunk(nn.Module):
-    """Base class of the trunks: patches, positions, blocks with a mixer in each, and whatever a subclass puts after.
+class CountedStem(Protocol):
+    """What a trunk asks of its stem, a module from images to tokens (B, h, w, C)."""
 
-    A subclass builds `stem`, `positions` and `blocks`, and counts the rest of itself in `outer_macs`.
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+    def macs(self, height: int, width: int) -> int: ...
+
+
+class MixingBlock(Protocol):
+    """What a trunk asks of its blocks, modules from tokens to tokens."""
+
+    mixer: Mixer
+
+    def __call__(self, x: Tensor, *cond: Tensor) -> Tensor: ...
+
+    def macs(self, tokens: int) -> int: ...
+
+
+class Trunk(nn.Module):
+    """Base class of the trunks: stem, positions, blocks with a mixer in each, and whatever a subclass puts after.
+
+    A subclass builds `stem`, `positions` and `blocks`, and counts the rest of itself in `outer_macs`. Its spec is an
+    `IsotropicSpec`, whose blocks all see the grid of patches, unless it says otherwise in `token_grid` and `grids`.
+
+    Attributes:
+        grid: the tokens (h, w) that the stem makes of an image of the nominal size.
+        assigned: for each block, the number of its mixer's spec among those that the model was made of.
 
     Raises:
         InputError: sizes that do not fit.
     """
 
-    stem: PatchEmbedding
+    stem: CountedStem
     positions: nn.Module
     blocks: nn.ModuleList
 
@@ -37,22 +61,57 @@ class Trunk(nn.Module):
             check_number(name, value, least=1, integer=True)
         check_number("in_channels", in_channels, least=1, integer=True)
         check_number("num_classes", num_classes, least=1, integer=True)
-        check_patch(spec.patch, image_size)
         self.spec = spec
         self.image_size = (image_size[0], image_size[1])
         self.num_classes = num_classes
-        self.grid = (image_size[0] // spec.patch, image_size[1] // spec.patch)
+        self.grid = self.token_grid(*self.image_size)
+        self.assigned: list[int] = []
 
     @abstractmethod
-    def outer_macs(self, tokens: int) -> int:
-        """Multiply-accumulates outside stem and blocks, for one image of `tokens` tokens."""
+    def outer_macs(self, height: int, width: int) -> int:
+        """Multiply-accumulates outside stem and blocks, for one image of height × width pixels."""
 
-    def mixed_grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """The grid that the mixers see of an image of rows × columns patches."""
-        return rows, columns
+    def token_grid(self, height: int, width: int) -> tuple[int, int]:
+        """The tokens (h, w) that the stem makes of an image of height × width pixels.
+
+        Raises:
+            InputError: a size that the patch does not divide.
+        """
+        patch = cast(IsotropicSpec, self.spec).patch
+        check_patch(patch, (height, width))
+        return height // patch, width // patch
+
+    def grids(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The tokens (h, w) of each block of an image of height × width pixels.
+
+        Raises:
+            InputError: a size that the trunk does not serve.
+        """
+        return [self.token_grid(height, width)] * sum(self.spec.stage_depths)
+
+    def mixed_grids(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The grid that the mixer of each block sees: its tokens, unless a subclass adds others. Raises as `grids`."""
+        return self.grids(height, width)
+
+    @property
+    def block_dims(self) -> list[int]:
+        """Channels of each block."""
+        shape = zip(self.spec.dims, self.spec.stage_depths, strict=True)
+        return [dim for dim, depth in shape for _ in range(depth)]
+
+    def build_mixers(self, mixers: Mixers, *, seed: int, cond_dim: int | None = None) -> list[Mixer]:
+        """A mixer for each block, made for its width and its nominal grid; remembers which spec each is of.
+
+        Raises:
+            InputError: mixers that do not fit the trunk, or that cannot be made.
+        """
+        self.assigned = assign(mixers, self.spec.stage_depths)
+        grids = self.grids(*self.image_size)
+        places = [MixerPlace(dim, grid) for dim, grid in zip(self.block_dims, grids, strict=True)]
+        return build_mixers(listed(mixers), self.assigned, places, cond_dim=cond_dim, seed=seed)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Patches with their positions (B, h, w, C) of images (B, in_channels, H, W), h = H / patch, w = W / patch.
+        """Tokens with their positions (B, h, w, C) of images (B, in_channels, H, W), on the grid of `token_grid`.
 
         Raises:
             InputError: images of a wrong shape.
@@ -65,7 +124,10 @@ class Trunk(nn.Module):
         Raises:
             InputError: a grid that a mixer cannot serve.
         """
-        for block in self.blocks:
+        return self._run(self._blocks, x, *cond)
+
+    def _run(self, blocks: Sequence[MixingBlock], x: Tensor, *cond: Tensor) -> Tensor:
+        for block in blocks:
             if self.spec.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, *cond, use_reentrant=False)
             else:
@@ -102,16 +164,15 @@ class Trunk(nn.Module):
         size = (self.image_size[0] if height is None else height, self.image_size[1] if width is None else width)
         for name, value in zip(("height", "width"), size, strict=True):
             check_number(name, value, least=1, integer=True)
-        check_patch(self.spec.patch, size)
-        rows, columns = self.mixed_grid(size[0] // self.spec.patch, size[1] // self.spec.patch)
-        mixing = sum(mixer.cost(rows, columns).macs for mixer in self.mixers)
-        outside = sum(block.macs(rows * columns) for block in self._blocks)
+        grids = self.mixed_grids(*size)
+        mixing = sum(mixer.cost(*grid).macs for mixer, grid in zip(self.mixers, grids, strict=True))
+        outside = sum(block.macs(rows * columns) for block, (rows, columns) in zip(self._blocks, grids, strict=True))
         return ModelCost(
             parameters=sum(parameter.numel() for parameter in self.parameters()),
-            macs=self.stem.macs(*size) + outside + self.outer_macs(rows * columns) + mixing,
+            macs=self.stem.macs(*size) + outside + self.outer_macs(*size) + mixing,
             mixer_macs=mixing,
         )
 
     @property
-    def _blocks(self) -> list[Block | ModulatedBlock]:
-        return [cast(Block | ModulatedBlock, block) for block in self.blocks]
+    def _blocks(self) -> list[MixingBlock]:
+        return [cast(MixingBlock, block) for block in self.blocks]

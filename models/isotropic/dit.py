@@ -12,17 +12,14 @@ its tanh approximation; the trunk's projections start as everywhere here (see `m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from models import positions
 from models.blocks import PatchEmbedding, unpatchify
-from models.isotropic.conditioning import ModulatedBlock, ModulatedHead, TimeEmbedding
 from models.initialisation import initialise, seeded
-from models.mixing import build_mixers
-from models.spec import DiTSpec, MixerSpec
+from models.isotropic.conditioning import ModulatedBlock, ModulatedHead, TimeEmbedding
+from models.spec import DiTSpec, Mixers
 from models.trunk import Trunk
 from operators import InputError
 from operators.precision import full_precision
@@ -55,16 +52,17 @@ class DiffusionTransformer(Trunk):
         self,
         spec: DiTSpec,
         *,
-        mixers: MixerSpec | Sequence[MixerSpec],
+        mixers: Mixers,
         image_size: tuple[int, int],
         in_channels: int,
         num_classes: int,
         seed: int = 0,
     ) -> None:
         super().__init__(spec, image_size=image_size, in_channels=in_channels, num_classes=num_classes)
+        self.spec: DiTSpec = spec
         # Torch's layers draw their weights when made; `initialise` replaces them, the fork keeps the global state.
         with seeded(seed, "trunk"):
-            built = build_mixers(mixers, depth=spec.depth, dim=spec.dim, grid=self.grid, cond_dim=spec.dim, seed=seed)
+            built = self.build_mixers(mixers, cond_dim=spec.dim, seed=seed)
             self.stem = PatchEmbedding(in_channels, spec.dim, spec.patch)
             self.positions = positions.create(spec.positions, spec.dim, self.grid)
             self.time = TimeEmbedding(spec.dim, spec.time_scale)
@@ -115,8 +113,9 @@ class DiffusionTransformer(Trunk):
         """Full names of the parameters that an optimiser must not decay: mixers' wishes, learned positions, labels."""
         return super().no_weight_decay() | {"label.weight"}
 
-    def outer_macs(self, tokens: int) -> int:
-        return self.time.macs() + self.head.macs(tokens)
+    def outer_macs(self, height: int, width: int) -> int:
+        rows, columns = self.token_grid(height, width)
+        return self.time.macs() + self.head.macs(rows * columns)
 
 
 def _check_vector(what: str, value: Tensor, kind: str, right_type: bool) -> None:

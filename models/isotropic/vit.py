@@ -11,16 +11,13 @@ there is no place for it, so the head reads the mean. Mixers for which all token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from models import positions
 from models.blocks import Block, PatchEmbedding, norm_layer
 from models.initialisation import initialise, seeded
-from models.mixing import build_mixers
-from models.spec import MixerSpec, ViTSpec
+from models.spec import Mixers, ViTSpec
 from models.trunk import Trunk
 from operators.errors import InputError
 
@@ -32,7 +29,7 @@ class VisionTransformer(Trunk):
 
     Args:
         spec: the trunk.
-        mixers: the mixer of every block, or a pattern cycled over depth.
+        mixers: the mixer of every block, or a pattern cycled over depth (see `models.spec.Mixers`).
         image_size: nominal (height, width) in pixels: it scales positions and the mixers' initialisation.
         in_channels: channels of the images.
         num_classes: number of logits.
@@ -46,7 +43,7 @@ class VisionTransformer(Trunk):
         self,
         spec: ViTSpec,
         *,
-        mixers: MixerSpec | Sequence[MixerSpec],
+        mixers: Mixers,
         image_size: tuple[int, int],
         in_channels: int,
         num_classes: int,
@@ -57,7 +54,7 @@ class VisionTransformer(Trunk):
         rates = torch.linspace(0, spec.drop_path, spec.depth, device="cpu").tolist()
         # Torch's layers draw their weights when made; `initialise` replaces them, the fork keeps the global state.
         with seeded(seed, "trunk"):
-            built = build_mixers(mixers, depth=spec.depth, dim=spec.dim, grid=self.grid, seed=seed)
+            built = self.build_mixers(mixers, seed=seed)
             self.stem = PatchEmbedding(in_channels, spec.dim, spec.patch)
             self.positions = positions.create(spec.positions, spec.dim, self.grid)
             self.blocks = nn.ModuleList(
@@ -97,9 +94,10 @@ class VisionTransformer(Trunk):
             tokens = torch.cat((first, tokens.flatten(1, 2)[:, None]), dim=2)
         return self.norm(self.run_blocks(tokens))
 
-    def mixed_grid(self, rows: int, columns: int) -> tuple[int, int]:
+    def mixed_grids(self, height: int, width: int) -> list[tuple[int, int]]:
         """As in `Trunk`; with a class token one row of all tokens and it."""
-        return (rows, columns) if self.spec.pooling == "mean" else (1, 1 + rows * columns)
+        grids = self.grids(height, width)
+        return grids if self.class_token is None else [(1, 1 + rows * columns) for rows, columns in grids]
 
-    def outer_macs(self, tokens: int) -> int:
+    def outer_macs(self, height: int, width: int) -> int:
         return self.head.weight.numel()

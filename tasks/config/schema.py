@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import models
-from models.spec import MixerSpec, ViTSpec, shaped
+from models.presets import shaped
+from models.spec import DiTSpec, MixerSpec
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
 from tasks.config import bounds, start
@@ -126,8 +127,8 @@ class RunConfig:
     def check_purpose(self) -> None:
         """Raise `InputError` unless the model is made for the task."""
         shape = shaped(self.model["name"], {key: value for key, value in self.model.items() if key != "name"})
-        if isinstance(shape, ViTSpec) != isinstance(self.task, ClassificationConfig):
-            fitting = "vit_*" if isinstance(self.task, ClassificationConfig) else "dit_*"
+        if isinstance(shape, DiTSpec) == isinstance(self.task, ClassificationConfig):
+            fitting = "vit_* or pyramid_*" if isinstance(self.task, ClassificationConfig) else "dit_*"
             raise InputError(f"model={self.model['name']} is not made for task={self.task.name}: take {fitting}")
 
     def changed(self, key: str, value: Any) -> RunConfig:

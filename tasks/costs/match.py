@@ -173,7 +173,7 @@ class WidthLanes:
                 enable_model_summary=False,
             )
         self._precision, self._device = trainer.precision_plugin, trainer.strategy.root_device
-        self.dim = self._run.build(self._images, device="meta").spec.dim
+        self.dim = self._run.build(self._images, device="meta").spec.dims[0]
         self.device_name = _name(self._device)
         self._benches: dict[int, StepBench] = {}
 

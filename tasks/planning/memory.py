@@ -6,14 +6,14 @@ What is added up is certain to be needed; that it fits is no promise. The plan s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 import models
-from models import MixerSpec
-from models.spec import PRESETS
+from models.presets import PRESETS
+from models.spec import IsotropicSpec, StageMixers, listed
 from operators.benchmark.measuring.guard import available_bytes
 from operators.errors import InputError, check_choice
 from tasks.config.images import Images
@@ -63,11 +63,10 @@ def _check(run: RunConfig, images: Images, batch: int, device: str) -> None:
     training = run.mode == "fit" and not run.trainer.strategy.startswith(_SHARED)
     copies = 4 + bool(run.trainer.ema) if training else 1  # gradients, two moments, an average
     pixels = images.channels * math.prod(images.image_size)
-    tokens = math.prod(images.input[1:]) // model.spec.patch**2
-    kept = model_depth(run, model) if training and not model.spec.checkpointing else 1
+    kept = _stream(run, model, images, every=training and not model.spec.checkpointing)
     parts = {
         "model.dim, model.depth, model.hidden or what the mixer stores": item * weights * copies,
-        "data.batch_size, data.resolution or model.dim": batch * (4 * pixels + item * tokens * model.spec.dim * kept),
+        "data.batch_size, data.resolution or model.dim": batch * (4 * pixels + item * kept),
     }
     host = {"model.dim, model.depth, model.hidden or what the mixer stores": item * weights}
     if run.sample is not None and (run.mode != "fit" or run.trainer.test):
@@ -78,18 +77,38 @@ def _check(run: RunConfig, images: Images, batch: int, device: str) -> None:
         _refuse(host, "cpu")
 
 
-def model_depth(run: RunConfig, model: models.Trunk) -> int:
-    """Blocks of the run's model, of which `model` may be a shorter one."""
-    given = run.model.get("depth")
-    return model.spec.depth if given is None else int(given)
+def _stream(run: RunConfig, model: models.Trunk, images: Images, *, every: bool) -> int:
+    """How many numbers the tokens of one image are, in front of every block of the run's model or of the first alone.
+
+    Args:
+        run: what is asked for.
+        model: the run's, of which a trunk of one width may be shorter than asked for.
+        images: that the model is made for.
+        every: whether the tokens of every block count.
+    """
+    height, width = images.input[1:]
+    grids = model.grids(height, width)
+    sizes = [dim * rows * columns for dim, (rows, columns) in zip(model.block_dims, grids, strict=True)]
+    if not every:
+        return sizes[0]
+    return sum(sizes) if len(model.spec.dims) > 1 else sizes[0] * (_depth(run) or len(sizes))
+
+
+def _depth(run: RunConfig) -> int:
+    """Blocks of the run's model, where it has one width; else 0."""
+    spec = PRESETS.get(run.model["name"])
+    depth = run.model.get("depth") or (spec.depth if isinstance(spec, IsotropicSpec) else 0)
+    return depth if isinstance(spec, IsotropicSpec) and isinstance(depth, int) else 0
 
 
 def _weights(run: RunConfig, images: Images) -> tuple[int, models.Trunk]:
-    """How many numbers parameters and buffers are, from one period of the pattern, and that model without storage."""
-    pattern: Sequence[MixerSpec] = [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers
-    spec = PRESETS.get(run.model["name"])
-    depth = run.model.get("depth") or (spec.depth if spec is not None else 0)
-    if not isinstance(depth, int) or depth < len(pattern):
+    """How many numbers parameters and buffers are, and the model without storage.
+
+    A trunk of one width is made as deep as the pattern is long, and its blocks are counted as often as they come.
+    """
+    pattern = listed(run.mixers)
+    depth = _depth(run)
+    if depth < len(pattern) or isinstance(run.mixers, StageMixers):
         model = run.build(images, device="meta", match=None)
         return _numbers(model), model
     short = run.build(images, device="meta", match=None, depth=len(pattern))

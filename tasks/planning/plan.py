@@ -184,7 +184,7 @@ def _rates(
     if device is None:
         return None
     tokens = batch * model.grid[0] * model.grid[1]
-    shape = (tokens, model.spec.dim, model.spec.ffn_width or model.spec.dim)
+    shape = (tokens, model.spec.dims[0], model.spec.ffn_width or model.spec.dims[0])
     return measure(device, dtypes(run.trainer.precision)[1], shape)
 
 

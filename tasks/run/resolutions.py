@@ -7,6 +7,7 @@ size, so that a resolution above it shows nothing new.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,11 @@ def sides(given: Sequence[Any]) -> list[int]:
 def check_size(model: models.Trunk, size: tuple[int, int]) -> None:
     """Raise `InputError` unless the model serves images of `size` pixels; says which part of it does not."""
     model.cost(*size)  # refuses what the patch does not divide
-    grid = (size[0] // model.spec.patch, size[1] // model.spec.patch)
-    pixels, tokens = ("×".join(map(str, pair)) for pair in (size, grid))
-    for mixer in model.mixers:
-        card = mixer.card
+    pixels = "×".join(map(str, size))
+    for mixer, grid in zip(model.mixers, model.mixed_grids(*size), strict=True):
+        card, tokens = mixer.card, "×".join(map(str, grid))
         if card.fixed_grid and grid != mixer.grid:
-            made = "×".join(map(str, model.grid))
+            made = "×".join(map(str, mixer.grid or ()))
             raise InputError(
                 f"{pixels} pixels make {tokens} tokens, but mixer {card.name} was made for {made} and serves no others"
             )
@@ -55,8 +55,7 @@ def check_size(model: models.Trunk, size: tuple[int, int]) -> None:
 def row(model: models.Trunk, size: tuple[int, int], scores: Mapping[str, float]) -> dict[str, Any]:
     """What one resolution costs and scores; a row of `resolutions.csv`."""
     cost = model.cost(*size)
-    patch = model.spec.patch
-    facts: dict[str, Any] = {"resolution": size[0], "tokens": size[0] // patch * (size[1] // patch)}
+    facts: dict[str, Any] = {"resolution": size[0], "tokens": math.prod(model.token_grid(*size))}
     facts |= {"macs": cost.macs, "mixer_macs": cost.mixer_macs}
     return facts | {name: scores[f"test/{name}"] for name in SCORES if f"test/{name}" in scores}
 

@@ -31,7 +31,7 @@ def test_every_mixer_meets_a_budget_by_the_width_alone(preset: str, mixer: str) 
     # Counted here, and not by what solved it.
     value = sum(p.numel() for p in model.parameters()) if budget == "params" else model.cost().macs
     assert abs(value / target - 1) <= 0.01
-    assert model.spec.dim == models.spec.PRESETS[preset].dim
+    assert model.spec.dim == models.presets.PRESETS[preset].dim
     assert model.cost() == again.cost()
 
 
@@ -151,7 +151,7 @@ def states(model: models.Trunk) -> set[int]:
 @pytest.mark.parametrize("preset", ["vit_nano", "dit_nano"])
 @pytest.mark.parametrize("mixer", STATEFUL)
 def test_state_is_met_by_the_parameter_on_the_card_alone(preset: str, mixer: str) -> None:
-    target = 2 * 49 * models.spec.PRESETS[preset].dim  # what attention holds
+    target = 2 * 49 * models.presets.PRESETS[preset].dim  # what attention holds
     with torch.device("meta"):
         matched = create(preset, mixer, match={"state": target}, depth=2)
         usual = create(preset, mixer, depth=2)

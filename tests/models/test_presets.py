@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import models
 from models import MixerSpec
-from models.spec import PRESETS
+from models.presets import PRESETS
 from operators import InputError
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -135,7 +135,8 @@ def test_vims_size_in_a_mixer_only_trunk(name: str) -> None:
 
 def test_names() -> None:
     vits = ["vit_nano", "vit_tiny", "vit_small", "vit_base"]
-    assert models.names() == [*vits, "dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl"]
+    pyramids = ["pyramid_nano", "pyramid_tiny"]
+    assert models.names() == [*vits, "dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl", *pyramids]
     with pytest.raises(InputError, match=r"model='vit_smal' is not known: .*; did you mean 'vit_small'"):
         models.create("vit_smal", mixers=MixerSpec("identity"), image_size=(8, 8), in_channels=1, num_classes=2)
 

@@ -1,0 +1,45 @@
+"""The models by name: data that needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from models.pyramid.spec import PyramidSpec
+from models.spec import DiTSpec, TrunkSpec, ViTSpec
+from operators.errors import check_choice, check_names
+
+PRESETS: dict[str, TrunkSpec] = {
+    # The three sizes of DeiT (arXiv 2012.12877, table 1), and one for small images and small machines.
+    "vit_nano": ViTSpec(dim=64, depth=4, patch=4),
+    "vit_tiny": ViTSpec(dim=192, depth=12, patch=16, drop_path=0.1),
+    "vit_small": ViTSpec(dim=384, depth=12, patch=16, drop_path=0.1),
+    "vit_base": ViTSpec(dim=768, depth=12, patch=16, drop_path=0.1),
+    # The four sizes of DiT (arXiv 2212.09748, table 1), and one for small images and small machines. Attention's heads
+    # are 64 wide by default, as in DiT-S, B and L; for the paper's 16 heads of 72 in DiT-XL give it heads=16.
+    "dit_nano": DiTSpec(dim=96, depth=4, patch=4),
+    "dit_s": DiTSpec(dim=384, depth=12),
+    "dit_b": DiTSpec(dim=768, depth=12),
+    "dit_l": DiTSpec(dim=1024, depth=24),
+    "dit_xl": DiTSpec(dim=1152, depth=28),
+    # Pyramids: one of the shape of VMamba, vHeat and GSPN for 224 pixels, and one for small images and small machines.
+    "pyramid_nano": PyramidSpec(dim=32, widths=(1, 2, 4), depths=(1, 2, 1), patch=2),
+    "pyramid_tiny": PyramidSpec(dim=96, widths=(1, 2, 4, 8), depths=(2, 2, 6, 2), drop_path=0.1),
+}
+
+
+def names() -> list[str]:
+    """Names of all models."""
+    return list(PRESETS)
+
+
+def shaped(name: str, overrides: Mapping[str, Any]) -> TrunkSpec:
+    """The preset `name` with those of its fields that `overrides` gives; None keeps the preset's. `match` is left out.
+
+    Raises:
+        InputError: an unknown name or field (with the nearest), or a value that cannot be.
+    """
+    preset = PRESETS[check_choice("model", name, PRESETS)]
+    check_names(f"model {name}", overrides, [*(field.name for field in fields(preset)), "match"])
+    return replace(preset, **{key: value for key, value in overrides.items() if key != "match" and value is not None})
