@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import operators
-from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, scan, spectral
+from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, scan, spectral, statespace
 from tests.operators.mixers.reductions.graph import GRAPH
 
-FAMILIES = (attention, delta, duality, equations, linear, scan, spectral)
+FAMILIES = (attention, delta, duality, equations, linear, scan, spectral, statespace)
 ARROWS = [arrow for family in FAMILIES for arrow in family.ARROWS]
 
 

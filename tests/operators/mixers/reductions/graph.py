@@ -110,6 +110,7 @@ GRAPH: Mapping[str, tuple[str, ...]] = {
     "Hyena-ND, product filter, no gates -> separable convolution": ("hyena_nd",),
     "Monarch, DFT blocks with twiddles -> N-point DFT": ("monarch",),
     "Monarch, DFT blocks -> 2-D DFT": ("monarch",),
+    "S4, P = 0 -> S4D, bilinear": ("s4", "s4d"),
     "GFNet, zero-padded input -> S4ND": ("gfnet", "s4nd"),
     "S4ND, k_bwd[l - 1] = k_fwd[l] -> mirror-symmetric convolution": ("s4nd",),
     "DCNv3, offset = mask = 0 -> 3 x 3 box mean": ("dcn",),
