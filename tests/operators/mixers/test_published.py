@@ -32,6 +32,7 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "lightnet": ({}, 98_432),  # LightNetAttention(hidden_size=128, num_heads=2, expand_ratio=64)
     "efficientvmamba": ({}, 168_960),  # SS2D(d_model=128, step_size=2)
     "vision_rwkv": ({}, 66_176),  # VRWKV_SpatialMix(n_embd=128, n_layer=12, layer_id=5)
+    "vil": ({}, 112_264),  # ViLLayer(128, SequenceTraversal.ROWWISE_FROM_TOP_LEFT, conv_kernel_size=3)
     # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
     "vheat": ({"grid": GRID}, 67_584 + GRID[0] * GRID[1] * WIDTH),
 }

@@ -264,6 +264,24 @@ def bi_wkv_without_distances_is_lightnet():
     assert_same_function(rwkv, lightnet, image(), EXACT)
 
 
+def mlstm_that_forgets_nothing_is_causal_linear_attention():
+    """Without gates, over max(|n · q|, 1) and the ε of its frame, in which the greatest weight is 1."""
+    mixer = bare("vil", heads=2)
+    core = mixer.core
+    set_to(0.0, core.gates.weight, core.gates.bias[:2])
+    set_to(1e4, core.gates.bias[2:])
+
+    def attention(x):
+        u = x.flatten(1, 2)
+        (q, k), (v,) = core.query_key(u), core.value(u)
+        q, k, v = (t.unflatten(-1, (2, 4)).transpose(1, 2) for t in (q, k, v))
+        weights = (q @ k.mT / 2).tril()
+        y = weights @ v / (weights.sum(-1, keepdim=True).abs().clamp(min=1) + 1e-6)
+        return y.transpose(1, 2).reshape(x.shape)
+
+    assert_same_function(mixer, attention, image(), 1e-12)
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("MLLA, no RoPE -> linear attention", mlla_without_positions_is_linear_attention),
     ("MLLA, phi constant -> global mean + LePE", mlla_of_constant_features_is_the_mean_and_its_convolution),
@@ -284,5 +302,9 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("PolaFormer, power 1 -> signed products", polaformer_of_power_one_is_the_absolute_product_for_equal_halves),
     ("Bi-WKV, w = u = 0 -> global weighted mean", bi_wkv_without_distances_is_a_global_weighted_mean),
     ("Bi-WKV, w = u = 0 -> LightNet global", bi_wkv_without_distances_is_lightnet),
+    (
+        "mLSTM, i = 0, f -> inf -> causal linear attention / max(|n q|, 1)",
+        mlstm_that_forgets_nothing_is_causal_linear_attention,
+    ),
     ("focal, g_L only -> global mean gate", focal_of_the_global_gate_alone_is_a_query_times_one_vector),
 ]
