@@ -71,6 +71,7 @@ def build_mixers(
     built = []
     for index, (number, place) in enumerate(zip(assigned, places, strict=True)):
         spec = specs[number]
+        before = sum(specs[assigned[i]].name == spec.name and places[i] == place for i in range(index))
         try:
             with seeded(seed, f"blocks.{index}.mixer"):
                 mixer = operators.create(
@@ -80,6 +81,7 @@ def build_mixers(
                     cond_dim=cond_dim,
                     shell=spec.shell,
                     backend=spec.backend,
+                    block=before,
                     **spec.params,
                 )
             if cond_dim is None and mixer.core.needs_cond:

@@ -182,6 +182,7 @@ def create(
     cond_dim: int | None = None,
     shell: str | ShellSpec | Mapping[str, Any] = "common",
     backend: str = "auto",
+    block: int = 0,
     **params: Any,
 ) -> Mixer:
     """Make a mixer: a core in a shell.
@@ -195,6 +196,7 @@ def create(
         cond_dim: width of the conditioning vector `cond`, for mixers that take one.
         shell: a preset's name (`common`, or one on the card), a `ShellSpec`, or `{"name": preset, switch: value, …}`.
         backend: `auto`, or one of the card's backends.
+        block: how many blocks with this mixer come before in its stage of a trunk, for mixers that alternate over depth.
         params: the mixer's own parameters (`describe(name).defaults`).
 
     Raises:
@@ -204,6 +206,7 @@ def create(
 
     core = core_class(name)
     check_number("dim", dim, least=1, integer=True)
+    check_number("block", block, least=0, integer=True)
     check_names(f"mixer {name}", params, core.card.defaults)
     check_choice(f"backend of {name}", backend, ("auto", *core.card.backends))
     if grid is not None:
@@ -227,7 +230,17 @@ def create(
     signature = inspect.signature(core).parameters
     params = {key: value_types.as_annotated(value, signature[key].annotation) for key, value in params.items()}
     try:
-        mixer = Mixer(core, spec, dim=dim, grid=grid, axes=axes, cond_dim=cond_dim, backend=backend, params=params)
+        mixer = Mixer(
+            core,
+            spec,
+            dim=dim,
+            grid=grid,
+            axes=axes,
+            cond_dim=cond_dim,
+            backend=backend,
+            params=params,
+            block=block,
+        )
     except InputError:
         raise  # the constructor's own words say more
     except Exception:
