@@ -29,6 +29,7 @@ class TestOtherParameters(MixerContract):
         Case("pom", params={"degree": 3, "clamp": None, "heads": 4, "rope": True}),
         Case("linear_attention", params={"feature_map": "relu"}),
         Case("retention_2d", params={"form": "decomposed"}),
+        Case("window", params={"window": 3, "shift": 1, "padding": "masked", "position_bias": False}),
         Case("pde_ssm", params={"order": 2, "initial_velocity": "learned", "boundary": ["neumann", "periodic"]}),
         Case("pde_ssm", params={"nonlinearity": "allen_cahn", "steps": 2, "state": 1}),
         Case("deltaproduct", params={"orders": ["hilbert_r"], "key_width": 3, "conv": 2, "gated": False}),

@@ -10,9 +10,9 @@ GRAPH: Mapping[str, tuple[str, ...]] = {
     "RMT, q = k = 0, both forms -> separable exponential blur": ("retention_2d",),
     "RMT, gamma = 1 -> softmax attention": ("retention_2d", "attention"),
     "RMT decomposed, gamma = 1 -> axial attention": ("retention_2d", "attention"),
-    "NATTEN, k = n -> softmax attention": ("natten", "attention"),
-    "NATTEN, dilation d -> d^2 plain problems": ("natten",),
-    "Swin, w = grid, bias 0 -> softmax attention": ("swin", "attention"),
+    "NATTEN, k = n -> softmax attention": ("neighbourhood", "attention"),
+    "NATTEN, dilation d -> d^2 plain problems": ("neighbourhood",),
+    "Swin, w = grid, bias 0 -> softmax attention": ("window", "attention"),
     # linear attention, pooling
     "MLLA, no RoPE -> linear attention": ("mlla", "linear_attention"),
     "MLLA, phi constant -> global mean + LePE": ("mlla",),

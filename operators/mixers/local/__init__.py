@@ -1,0 +1,1 @@
+"""Mixers whose tokens meet their neighbours only."""
