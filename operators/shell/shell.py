@@ -4,7 +4,7 @@
     z    = W_z z           only with gate_rank, the channels of W_in's z
     u    = SiLU(DW_k u)    only with conv = k
     y    = norm(core(u))   of each head by itself with norm_heads
-    y    = y * SiLU(z)     only with a gate; y * σ(z) with a sigmoid, y * z with a linear one
+    y    = y * SiLU(z)     only with a gate; y * GELU(z), y * σ(z) or y * z with another one
     out  = W_out y
 
 With norm_after_gate, y is first multiplied and then normalised.
@@ -30,6 +30,7 @@ from operators.shell.spec import ShellSpec
 EPS = 1e-6
 OPENINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
+    "gelu": F.gelu,
     "sigmoid": torch.sigmoid,
     "linear": lambda z: z,
 }
@@ -48,7 +49,7 @@ class Shell(nn.Module):
         super().__init__()
         self.spec = spec
         self.dim = dim
-        self.width = round(dim * spec.expand)
+        self.width = max(1, int(dim * spec.expand)) if spec.round_down else round(dim * spec.expand)
         self.heads = 1
         gated = spec.gate != "none"
         if spec.project:

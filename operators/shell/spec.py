@@ -8,7 +8,7 @@ from typing import Any
 
 from operators.errors import InputError, check_choice, check_names, check_number
 
-GATES = ("silu", "sigmoid", "linear", "none")
+GATES = ("silu", "gelu", "sigmoid", "linear", "none")
 NORMS = ("rms", "layer", "none")
 CONVS = (0, 3, 5, 7)
 
@@ -20,9 +20,10 @@ class ShellSpec:
     What is said of a gate, a convolution or a norm means nothing where there is none.
 
     Attributes:
-        expand: inner width D over the model width C.
-        gate: `silu` multiplies the core's output by SiLU(z), z a second projection of the input, `sigmoid` by σ(z),
-            `linear` by z itself; `none` does not.
+        expand: inner width D over the model width C; D is the nearest whole number.
+        round_down: whether D is the next lower whole number instead.
+        gate: `silu` multiplies the core's output by SiLU(z), z a second projection of the input, `gelu` by GELU(z),
+            `sigmoid` by σ(z), `linear` by z itself; `none` does not.
         gate_rank: rank of z's projection, which then is the product of two maps; 0 for one map.
         conv: side of a depthwise convolution before the core, zero-padded and followed by SiLU; 0 for none.
         conv_bias: whether that convolution has a bias.
@@ -36,6 +37,7 @@ class ShellSpec:
     """
 
     expand: float = 1
+    round_down: bool = False
     gate: str = "silu"
     gate_rank: int = 0
     conv: int = 0
@@ -53,7 +55,7 @@ class ShellSpec:
         check_number("shell.gate_rank", self.gate_rank, least=0, most=4096, integer=True)
         check_choice("shell.conv", self.conv, CONVS)
         check_choice("shell.norm", self.norm, NORMS)
-        for name in ("conv_bias", "conv_first", "norm_heads", "norm_after_gate", "bias", "project"):
+        for name in ("round_down", "conv_bias", "conv_first", "norm_heads", "norm_after_gate", "bias", "project"):
             check_choice(f"shell.{name}", getattr(self, name), (True, False))
         if not self.project and (self.gate != "none" or self.expand != 1):
             raise InputError("shell.project=False needs shell.gate='none' and shell.expand=1: there is no W_in")

@@ -68,7 +68,7 @@ WORDS: Mapping[str, Sequence[Any]] = {
     "pde.units": ("image", "pixel"),
     "pde.condition": ("none", "input", "cond"),
     "pde.method": ("auto", "separable", "fft", "compiled", "compiled_fft", "reference"),
-    "shell.gate": ("silu", "sigmoid", "linear", "none"),
+    "shell.gate": ("silu", "gelu", "sigmoid", "linear", "none"),
     "shell.norm": ("rms", "layer", "none"),
     "mixer.order": ("row", "col", "hilbert"),
     "mixer.orders": (["row"], ["row", "col"], [], ["row", "row"]),

@@ -86,7 +86,8 @@ def plain_shell(mixer, x):
         u = u * torch.sigmoid(u)
     if spec.gate_rank:
         z = z @ shell.gate_proj.weight.T + (shell.gate_proj.bias if spec.bias else 0)
-    factor = {"none": 1, "linear": z, "sigmoid": torch.sigmoid(z), "silu": z * torch.sigmoid(z)}[spec.gate]
+    factors = {"none": 1, "linear": z, "sigmoid": torch.sigmoid(z), "silu": z * torch.sigmoid(z)}
+    factor = z * (1 + torch.erf(z / 2**0.5)) / 2 if spec.gate == "gelu" else factors[spec.gate]
     heads = mixer.core.heads if spec.norm_heads else 1
     y = mixer.core(u, x=x)
     y = plain_norm(shell, y * factor, heads) if spec.norm_after_gate else plain_norm(shell, y, heads) * factor
@@ -102,6 +103,7 @@ SPECS = [
     ShellSpec(expand=2, conv=5, bias=True),
     ShellSpec(gate="linear"),
     ShellSpec(gate="linear", norm="none", bias=True),
+    ShellSpec(expand=8 / 3, round_down=True, gate="gelu", bias=True),
     ShellSpec(gate="sigmoid", gate_rank=3, bias=True),
     ShellSpec(gate="sigmoid", norm="layer", norm_after_gate=True),
     ShellSpec(expand=2, gate_rank=5, norm_after_gate=True),
@@ -157,6 +159,14 @@ def test_a_field_large_enough_for_compiled_code_is_normalised_by_heads_too():
         assert_close(got, expected, 1e-12, "gradient")
 
 
+@pytest.mark.parametrize(
+    ("expand", "nearest", "lower"), [(8 / 3, 43, 42), (1.5, 24, 24), (0.0625, 1, 1), (1.99, 32, 31)]
+)
+def test_the_inner_width_is_the_nearest_whole_number_or_the_next_lower_one(expand, nearest, lower):
+    widths = [Shell(16, ShellSpec(expand=expand, round_down=down)).width for down in (False, True)]
+    assert widths == [nearest, lower]
+
+
 def test_heads_of_a_core_without_any_are_refused():
     with pytest.raises(operators.InputError, match=r"shell.norm_heads=True needs a core with heads: mixer pool has"):
         operators.create("pool", 8, shell={"norm_heads": True})
@@ -188,7 +198,7 @@ def test_what_is_said_of_a_part_that_is_not_there_means_nothing(switches, withou
 @pytest.mark.parametrize(
     "switch",
     [
-        *({"gate": gate} for gate in ("none", "sigmoid", "linear")),
+        *({"gate": gate} for gate in ("none", "gelu", "sigmoid", "linear")),
         *({"norm": norm} for norm in ("none", "layer")),
         *({switch: True} for switch in ("bias", "norm_heads", "norm_after_gate")),
         {"gate_rank": 3},
