@@ -36,6 +36,9 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "window": ({"heads": 4}, 66_724),  # WindowAttention(128, (7, 7), num_heads=4)
     # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
     "vheat": ({"grid": GRID}, 67_584 + GRID[0] * GRID[1] * WIDTH),
+    "sepconv": ({}, 78_082),  # SepConv(128)
+    "gated_cnn": ({}, 138_154),  # GatedCNNBlock(128) without its norm
+    "dico": ({}, 50_816),  # conv1, conv2, conv3 and ca of DiCoBlock(128)
 }
 
 

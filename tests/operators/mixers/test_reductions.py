@@ -16,6 +16,10 @@ from tests.operators.mixers.reductions import attention, delta, duality, equatio
 from tests.operators.mixers.reductions.graph import GRAPH
 
 FAMILIES = (attention, delta, duality, equations, linear, local, scan, spectral)
+from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, scan, spectral, static
+from tests.operators.mixers.reductions.graph import GRAPH
+
+FAMILIES = (attention, delta, duality, equations, linear, scan, spectral, static)
 ARROWS = [arrow for family in FAMILIES for arrow in family.ARROWS]
 
 

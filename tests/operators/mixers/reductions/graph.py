@@ -96,6 +96,11 @@ GRAPH: Mapping[str, tuple[str, ...]] = {
     "reaction-diffusion, R linear -> PDE-SSM with r": ("pde_ssm",),
     "reaction-diffusion, D = 0 -> pointwise flow": ("pde_ssm",),
     "reaction-diffusion, constant image -> pointwise flow": ("pde_ssm",),
+    # short convolutions
+    "separable convolution, K = delta -> StarReLU": ("sepconv",),
+    "gated CNN, K = delta -> gated feed-forward network": ("gated_cnn",),
+    "gated CNN, all channels -> depthwise convolution": ("gated_cnn", "conv"),
+    "DiCo, W_c = 0 -> GELU of a depthwise convolution": ("dico", "conv"),
     # filters, long convolutions, Monarch
     "PDE-SSM, K_GF = G(k) -> GFNet": ("pde_ssm", "gfnet"),
     "PDE-SSM, one state, K diagonal -> Monarch": ("pde_ssm", "monarch"),

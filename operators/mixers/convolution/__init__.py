@@ -1,0 +1,1 @@
+"""Mixers by short convolutions, with what their papers put around them: activations, parts of the channels, a gate."""
