@@ -196,7 +196,7 @@ def create(
         cond_dim: width of the conditioning vector `cond`, for mixers that take one.
         shell: a preset's name (`common`, or one on the card), a `ShellSpec`, or `{"name": preset, switch: value, …}`.
         backend: `auto`, or one of the card's backends.
-        block: how many blocks with this mixer come before in its stage of a trunk, for mixers that alternate over depth.
+        block: how many blocks with this mixer come before in its stage of a trunk; some mixers alternate over depth.
         params: the mixer's own parameters (`describe(name).defaults`).
 
     Raises:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 import torch
 
 import operators
-from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, scan, spectral, statespace
+from tests.operators.mixers import reductions
 from tests.operators.mixers.reductions.graph import GRAPH
 
-FAMILIES = (attention, delta, duality, equations, linear, scan, spectral, statespace)
-from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, local, scan, spectral
-from tests.operators.mixers.reductions.graph import GRAPH
-
-FAMILIES = (attention, delta, duality, equations, linear, local, scan, spectral)
-from tests.operators.mixers.reductions import attention, delta, duality, equations, linear, scan, spectral, static
-from tests.operators.mixers.reductions.graph import GRAPH
-
-FAMILIES = (attention, delta, duality, equations, linear, scan, spectral, static)
+FAMILIES = [
+    import_module(f"{reductions.__name__}.{module.name}")
+    for module in pkgutil.iter_modules(reductions.__path__)
+    if module.name != "graph"
+]
 ARROWS = [arrow for family in FAMILIES for arrow in family.ARROWS]
 
 
