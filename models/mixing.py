@@ -81,7 +81,7 @@ def build_mixers(
                     cond_dim=cond_dim,
                     shell=spec.shell,
                     backend=spec.backend,
-                    block=before,
+                    block_index=before,
                     **spec.params,
                 )
             if cond_dim is None and mixer.core.needs_cond:

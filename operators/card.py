@@ -95,7 +95,7 @@ class Site:
         cond_dim: width of the conditioning vector, or None.
         axes: 2 for images, 3 for videos.
         frames: nominal number of frames of a video, or None.
-        block: how many blocks with this mixer come before that of the core in its stage of a trunk; 0 elsewhere.
+        block_index: how many blocks with this mixer come before that of the core in its stage of a trunk; 0 elsewhere.
     """
 
     dim: int
@@ -104,4 +104,4 @@ class Site:
     cond_dim: int | None = None
     axes: int = 2
     frames: int | None = None
-    block: int = 0
+    block_index: int = 0

@@ -109,7 +109,7 @@ class Mixer(nn.Module):
         cond_dim: int | None,
         backend: str,
         params: Mapping[str, Any],
-        block: int = 0,
+        block_index: int = 0,
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -120,7 +120,8 @@ class Mixer(nn.Module):
         self.shell = Shell(dim, spec, axes)
         plane = None if grid is None else (grid[-2], grid[-1])
         frames = grid[0] if grid is not None and axes == 3 else None
-        site = Site(dim, self.shell.width, grid=plane, cond_dim=cond_dim, axes=axes, frames=frames, block=block)
+        width = self.shell.width
+        site = Site(dim, width, grid=plane, cond_dim=cond_dim, axes=axes, frames=frames, block_index=block_index)
         self.core = core(site, backend=backend, **params)
         if spec.norm_heads:
             if self.core.value_heads is None:

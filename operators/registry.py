@@ -182,7 +182,7 @@ def create(
     cond_dim: int | None = None,
     shell: str | ShellSpec | Mapping[str, Any] = "common",
     backend: str = "auto",
-    block: int = 0,
+    block_index: int = 0,
     **params: Any,
 ) -> Mixer:
     """Make a mixer: a core in a shell.
@@ -196,7 +196,7 @@ def create(
         cond_dim: width of the conditioning vector `cond`, for mixers that take one.
         shell: a preset's name (`common`, or one on the card), a `ShellSpec`, or `{"name": preset, switch: value, …}`.
         backend: `auto`, or one of the card's backends.
-        block: how many blocks with this mixer come before in its stage of a trunk; some mixers alternate over depth.
+        block_index: how many blocks with this mixer come before in its stage of a trunk; for those that alternate.
         params: the mixer's own parameters (`describe(name).defaults`).
 
     Raises:
@@ -206,7 +206,7 @@ def create(
 
     core = core_class(name)
     check_number("dim", dim, least=1, integer=True)
-    check_number("block", block, least=0, integer=True)
+    check_number("block_index", block_index, least=0, integer=True)
     check_names(f"mixer {name}", params, core.card.defaults)
     check_choice(f"backend of {name}", backend, ("auto", *core.card.backends))
     if grid is not None:
@@ -239,7 +239,7 @@ def create(
             cond_dim=cond_dim,
             backend=backend,
             params=params,
-            block=block,
+            block_index=block_index,
         )
     except InputError:
         raise  # the constructor's own words say more

@@ -15,8 +15,7 @@ With F_t the sum of log σ(f) up to t, m_t − F_t is the running maximum M_t of
 frame then is one of decays e^{M_{t-1} − M_t} ≤ 1 and keys times e^{i_t − F_t − M_t} ≤ 1: the scalar decay of
 `operators.linear.decayed`, in chunks, where nothing overflows.
 
-ViL's blocks read the image in turn from the top left and from the bottom right: `order` is `row` in one and `row_r` in
-the next.
+ViL's blocks read the image in turn from the top left and from the bottom right.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ class ViL(RecurrentCore):
         site: where the core stands.
         backend: `fla` (CUDA only), `chunked`, `reference` (a loop over tokens), or `auto`: fla where it serves the
             call, `chunked` otherwise.
-        order: the order (`operators.scan.orders`).
+        order: the order (`operators.scan.orders`); None for `row` and `row_r` in turn over the blocks of a trunk.
         heads: number of heads; None for four, or the greatest number below that divides the width.
         block: channels that the maps of q, k and v take at a time; None for four, or the greatest divisor below.
         conv: side of a depthwise convolution with SiLU in front of q and k; 0 for none; None for 3 in the published
@@ -131,14 +130,16 @@ class ViL(RecurrentCore):
         site: Site,
         *,
         backend: str = "auto",
-        order: str = "row",
+        order: str | None = None,
         heads: int | None = None,
         block: int | None = None,
         conv: int | None = None,
         skip: bool | None = None,
     ) -> None:
         super().__init__(site, backend=backend)
-        self.order, self.backwards = orders.base(str(order))
+        self.order, self.backwards = orders.base(
+            ("row", "row_r")[site.block_index % 2] if order is None else str(order)
+        )
         width = site.width
         few = max(divisor for divisor in divisors(width) if divisor <= MOST)
         self.heads = self.value_heads = few if heads is None else heads

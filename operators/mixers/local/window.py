@@ -168,7 +168,7 @@ class ShiftedWindow(WindowedAttention):
             check_number("mixer.shift", shift, least=0, integer=True)
             if shift >= window:
                 raise InputError(f"mixer.shift={shift} must be less than mixer.window={window}")
-        self.shift = (window // 2) * (site.block % 2) if shift is None else shift
+        self.shift = (window // 2) * (site.block_index % 2) if shift is None else shift
         self.padding = check_choice("mixer.padding", padding, PADDINGS)
 
     def windows(self, height: int, width: int) -> Windows:

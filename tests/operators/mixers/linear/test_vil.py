@@ -120,6 +120,12 @@ def test_no_gate_overflows_in_single_precision(by):
         assert_finite(gradient, name)
 
 
+def test_blocks_of_a_trunk_read_from_both_ends_in_turn():
+    made = [make(NAME, block_index=index).core for index in range(3)]
+    assert [(core.order, core.backwards) for core in made] == [("row", False), ("row", True), ("row", False)]
+    assert not make(NAME, order="row", block_index=1).core.backwards
+
+
 def test_a_reversed_order_is_the_order_on_the_turned_image():
     x = image(4, 5)
     back, ahead = make(NAME, order="row_r"), make(NAME)

@@ -115,17 +115,19 @@ def test_it_commutes_with_shifts_by_windows_alone():
 
 def test_blocks_of_a_trunk_alternate():
     import models
-    from models.mixing import build_mixers
 
     spec, other = models.MixerSpec(NAME), models.MixerSpec("identity")
+    images = {"image_size": (32, 32), "in_channels": 1, "num_classes": 2}
 
-    def shifts(pattern, depth):
-        mixers = build_mixers(pattern, depth=depth, dim=16, grid=(8, 8))
+    def shifts(pattern, name="vit_nano", **shape):
+        with torch.device("meta"):
+            mixers = models.create(name, mixers=pattern, dim=16, **shape, **images).mixers
         return [mixer.core.shift for mixer in mixers if mixer.card.name == NAME]
 
-    assert shifts(spec, 4) == [0, 3, 0, 3]
-    assert shifts([spec, other], 6) == [0, 3, 0]  # among those with windows
-    assert shifts(models.MixerSpec(NAME, params={"shift": 2}), 2) == [2, 2]
+    assert shifts(spec, depth=4) == [0, 3, 0, 3]
+    assert shifts([spec, other], depth=6) == [0, 3, 0]  # among those with windows
+    assert shifts(spec, "pyramid_nano", widths=[1, 2], depths=[3, 2]) == [0, 3, 0, 0, 3]  # anew in each stage
+    assert shifts(models.MixerSpec(NAME, params={"shift": 2}), depth=2) == [2, 2]
     assert operators.create(NAME, 16).core.shift == 0
 
 
