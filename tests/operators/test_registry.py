@@ -63,11 +63,12 @@ def test_names_are_sorted_and_described_under_their_name():
 
 
 def test_names_are_chosen_by_what_cards_say(clean):
-    assert operators.names(family="scan") == ["mamba", "ss2d"]
+    scans = operators.names(family="scan")
+    assert {"mamba", "ss2d"} <= set(scans)
     assert operators.names(linear=True, family="controls") == ["conv", "identity", "pool", "random"]
     assert operators.names(causal_along="nothing") == []
     registry.register(card("doubling", family="scan"))(Doubling)
-    assert operators.names(family="scan") == ["doubling", "mamba", "ss2d"]
+    assert operators.names(family="scan") == sorted(["doubling", *scans])
     with pytest.raises(InputError, match=r"a mixer's card has no 'famly': .*; did you mean 'family'\?"):
         operators.names(famly="scan")
 
