@@ -53,8 +53,8 @@ _TOP1 = "ImageNet-1k top-1 %, 224 px"
             Published("CAFormer-S18 (attention in the last two of four stages)", _TOP1, 83.6, _METAFORMER),
         ),
         exempt={
-            "compile_inductor[common]": "the norm undoes a factor of all channels: of the gradient of s, at first a "
-            "factor, rounding and the norm's ε are left"
+            "compile_inductor[common]": "the norm undoes a factor of all channels: of the gradient of s, at first such "
+            "a factor, the norm's ε leaves a small difference of large numbers"
         },
     )
 )

@@ -39,6 +39,9 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "sepconv": ({}, 78_082),  # SepConv(128)
     "gated_cnn": ({}, 138_154),  # GatedCNNBlock(128) without its norm
     "dico": ({}, 50_816),  # conv1, conv2, conv3 and ca of DiCoBlock(128)
+    "mlp_mixer": ({"grid": GRID}, 5_869),  # mlp_tokens of MixerBlock(128, 45)
+    "resmlp": ({"grid": GRID}, 2_070),  # attn of layers_scale_mlp_blocks(128, num_patches=45)
+    "gmlp": ({"grid": GRID}, 151_190),  # mlp_channels of SpatialGatingBlock(128, 45, mlp_ratio=6)
 }
 
 

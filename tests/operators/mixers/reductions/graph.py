@@ -101,6 +101,14 @@ GRAPH: Mapping[str, tuple[str, ...]] = {
     "gated CNN, K = delta -> gated feed-forward network": ("gated_cnn",),
     "gated CNN, all channels -> depthwise convolution": ("gated_cnn", "conv"),
     "DiCo, W_c = 0 -> GELU of a depthwise convolution": ("dico", "conv"),
+    # matrices over tokens
+    "ResMLP, W = 1 -> identity": ("resmlp",),
+    "ResMLP, stochastic W -> random matrix": ("resmlp", "random"),
+    "ResMLP, circulant W -> GFNet": ("resmlp", "gfnet"),
+    "MLP-Mixer, W_1 = W_2 = 1 -> token-wise GELU": ("mlp_mixer",),
+    "MLP-Mixer, b_1 -> inf -> ResMLP of W_2 W_1": ("mlp_mixer", "resmlp"),
+    "gMLP, W = 0, b = 1 -> feed-forward network": ("gmlp",),
+    "gMLP, W = 1, b = 0 -> bilinear feed-forward network": ("gmlp",),
     # filters, long convolutions, Monarch
     "PDE-SSM, K_GF = G(k) -> GFNet": ("pde_ssm", "gfnet"),
     "PDE-SSM, one state, K diagonal -> Monarch": ("pde_ssm", "monarch"),

@@ -1,0 +1,1 @@
+"""Mixers by learned matrices over the tokens of one grid."""
