@@ -10,7 +10,8 @@ p[t]. A scan reads x[p], runs along it, and writes back through the inverse. Eve
                               numbers) or columns (odd ones): the schedule of ZigMa (arXiv 2403.13802). Numbers 0 and 1
                               are snake_row and snake_col
     diag, diag_mirror         antidiagonals i + j = const in turn up and down (JPEG); from the top right corner
-    spiral, spiral_mirror     clockwise inwards from the top left corner; counter-clockwise from the top right one
+    spiral, spiral_mirror,    clockwise inwards from the top left corner; counter-clockwise from the top right one, and
+    spiral_flip               from the bottom left one
     hilbert                   Hilbert's curve from the top left to the top right corner of the smallest square of side
                               2^k around the grid, without what lies outside the grid
     gilbert                   a curve like Hilbert's that fills any rectangle, first along its longer side
@@ -140,6 +141,7 @@ _ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
     "diag_mirror": lambda grid: _diagonals(grid.flip(1)),
     "spiral": _spiral,
     "spiral_mirror": lambda grid: _spiral(grid.flip(1)),
+    "spiral_flip": lambda grid: _spiral(grid.flip(0)),
     "hilbert": _along(curves.hilbert),
     "gilbert": _along(curves.gilbert),
     "peano": _along(curves.peano),
@@ -200,6 +202,33 @@ def _tokens(name: str, height: int, width: int, device: torch.device) -> tuple[T
         order = _ORDERS[forward](grid) if kind is None else _NUMBERED[kind][0](grid, number)
         order = (order.flip(0) if backwards else order).contiguous()
         return order.to(device), order.argsort().to(device)
+
+
+DIRECTIONS = ("start", "right", "left", "up", "down")
+"""What `directions` numbers, from 0 on."""
+
+
+@untraced
+@lru_cache(maxsize=512)
+def _moves(name: str, height: int, width: int, device: torch.device) -> Tensor:
+    with ordinary_tensors():
+        visited = _tokens(name, height, width, torch.device("cpu"))[0]
+        down, right = (visited // width).diff(), (visited % width).diff()
+        if ((down.abs() + right.abs()) > 1).any():
+            raise InputError(f"scan order {name!r} jumps on a grid of {height} × {width}: its steps have no directions")
+        moved = torch.where(down == 0, torch.where(right > 0, 1, 2), torch.where(down < 0, 3, 4))
+        return torch.cat([moved.new_zeros(1), moved]).to(device)
+
+
+@constant
+def directions(name: str, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """For each step (N,) of an order, int64, in which of `DIRECTIONS` it came from the token before. Cached and shared.
+
+    Raises:
+        InputError: no such order (names the nearest), a side below 1, or an order whose steps are not all to a
+            neighbour beside, above or below.
+    """
+    return _moves(name, height, width, torch.device(device))
 
 
 @constant

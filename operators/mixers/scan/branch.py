@@ -20,8 +20,6 @@ from operators.scan import orders
 
 STEP = (1e-3, 1e-1)
 """Least and greatest step size at the start."""
-FOURTH_DEGREE = "the scan is of fourth degree in u, and LayerNorm cannot square what a token of 1e6 becomes in float32"
-"""Why a mixer whose shell has a LayerNorm is exempt from extreme inputs."""
 
 
 @torch.no_grad()
@@ -105,13 +103,16 @@ class Branch(nn.Module):
         """Scan v (B, N, D); the same shape, in the type of what is scanned."""
         v = self.convolve(v)
         dtype, v = v.dtype, v.to(wide(v.dtype))
-        step, B, C = self.maps(v)
+        return self.recur(v, *self.maps(v), reverse=self.backwards).to(dtype)
+
+    def recur(self, v: Tensor, step: Tensor, B: Tensor, C: Tensor, *, reverse: bool) -> Tensor:
+        """The recurrence of v (B, N, D) with maps such as `maps` makes, read from its end with `reverse`."""
         y = scan.selective_scan(
             v.mT, step.mT, self._decay(), B.mT, C.mT, self.D,
-            delta_bias=self.step.bias, delta_softplus=True, backend=self.backend, reverse=self.backwards,
+            delta_bias=self.step.bias, delta_softplus=True, backend=self.backend, reverse=reverse,
         )  # fmt: skip
         assert isinstance(y, Tensor)
-        return y.mT.to(dtype)
+        return y.mT
 
     def _decay(self) -> Tensor:
         with full_precision(self.A_log):
@@ -123,18 +124,19 @@ class Branch(nn.Module):
         The latter is the masked-attention form of the scan, Σ_n C_t[n] exp(A_n Σ_{s<r≤t} dt_r) B_s[n] dt_s, its
         absolute value averaged over channels; zero after `token`. Takes memory for N·D·S numbers per image.
         """
-        v = self.convolve(v)
-        step, B, C = self.maps(v)
-        with full_precision(v):
-            dtype = wide(v.dtype)
-            steps = F.softplus(step.to(dtype) + self.step.bias.to(dtype))
-            in_order = steps.flip(1) if self.backwards else steps
-            elapsed = in_order.cumsum(1).flip(1) if self.backwards else in_order.cumsum(1)
+        return self.influence_of(*self.maps(self.convolve(v)), token, reverse=self.backwards)
+
+    def influence_of(self, step: Tensor, B: Tensor, C: Tensor, token: int, *, reverse: bool) -> tuple[Tensor, Tensor]:
+        """As `influence`, of a recurrence with these maps."""
+        with full_precision(step):
+            steps = F.softplus(step + self.step.bias.to(step.dtype))
+            in_order = steps.flip(1) if reverse else steps
+            elapsed = in_order.cumsum(1).flip(1) if reverse else in_order.cumsum(1)
             gap = elapsed[:, token, None] - elapsed
-            fade = torch.exp(gap.clamp(min=0)[..., None] * self._decay().to(dtype))
-            weight = torch.einsum("bn,bsdn,bsn,bsd->bsd", C[:, token].to(dtype), fade, B.to(dtype), steps)
-            index = torch.arange(v.shape[1], device=v.device)
-            seen = index >= token if self.backwards else index <= token
+            fade = torch.exp(gap.clamp(min=0)[..., None] * self._decay().to(step.dtype))
+            weight = torch.einsum("bn,bsdn,bsn,bsd->bsd", C[:, token], fade, B, steps)
+            index = torch.arange(step.shape[1], device=step.device)
+            seen = index >= token if reverse else index <= token
             return steps, weight.abs().mean(-1) * seen
 
     def cost(self, tokens: int) -> Cost:

@@ -16,7 +16,8 @@ from torch import Tensor
 from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
 from operators.errors import check_number
-from operators.mixers.scan.branch import FOURTH_DEGREE, ScanCore, seen_from, sum_of_scans
+from operators.mixers.scan import FOURTH_DEGREE
+from operators.mixers.scan.branch import ScanCore, seen_from, sum_of_scans
 from operators.registry import register
 from operators.shell.spec import ShellSpec
 

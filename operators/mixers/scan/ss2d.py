@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from operators.card import MixerCard, Published, Site
-from operators.mixers.scan.branch import FOURTH_DEGREE, ScanCore, check_orders
+from operators.mixers.scan import FOURTH_DEGREE
+from operators.mixers.scan.branch import ScanCore, check_orders
 from operators.registry import register
 from operators.shell.spec import ShellSpec
 

@@ -80,6 +80,7 @@ def test_orders_that_are_drawn_here():
         "diag_mirror": [[6, 5, 1, 0], [10, 7, 4, 2], [11, 9, 8, 3]],
         "spiral": [[0, 1, 2, 3], [9, 10, 11, 4], [8, 7, 6, 5]],
         "spiral_mirror": [[3, 2, 1, 0], [4, 11, 10, 9], [5, 6, 7, 8]],
+        "spiral_flip": [[8, 7, 6, 5], [9, 10, 11, 4], [0, 1, 2, 3]],
         "window_2": [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 10, 11]],
         "window_3": [[0, 1, 2, 9], [3, 4, 5, 10], [6, 7, 8, 11]],
         "window_snake_2": [[0, 1, 4, 5], [3, 2, 7, 6], [10, 11, 8, 9]],
@@ -103,10 +104,27 @@ def test_orders_that_are_drawn_here():
     ]
 
 
-@pytest.mark.parametrize("name", ["snake_row", "snake_col", *orders.ZIGZAG8, "spiral", "spiral_mirror"])
+@pytest.mark.parametrize("name", ["snake_row", "snake_col", *orders.ZIGZAG8, "spiral", "spiral_mirror", "spiral_flip"])
 def test_successive_tokens_are_neighbours(name):
     for grid in [(4, 4), (5, 7), (8, 3), (1, 5), (5, 1)]:
         assert (steps(name, *grid) == 1).all(), grid
+
+
+@pytest.mark.parametrize("name", ["snake_row", "snake_col_r", "spiral"])
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5), (1, 5), (5, 1), (1, 1)], ids=str)
+def test_directions_lead_from_one_token_to_the_next(name, grid):
+    moves = {"start": (0, 0), "right": (0, 1), "left": (0, -1), "up": (-1, 0), "down": (1, 0)}
+    visited = [divmod(token, grid[1]) for token in order(name, *grid).tolist()]
+    taken = [orders.DIRECTIONS[number] for number in orders.directions(name, *grid).tolist()]
+    assert [index for index, direction in enumerate(taken) if direction == "start"] == [0]
+    for before, after, direction in zip(visited, visited[1:], taken[1:], strict=False):
+        assert after == (before[0] + moves[direction][0], before[1] + moves[direction][1])
+
+
+def test_an_order_that_jumps_has_no_directions():
+    with pytest.raises(InputError, match=r"scan order 'row' jumps on a grid of 2 × 3: its steps have no directions"):
+        orders.directions("row", 2, 3)
+    assert orders.directions("row", 1, 3).tolist() == [0, 1, 1]
 
 
 def test_successive_tokens_of_hilberts_curve_are_neighbours_on_squares_of_powers_of_two():
