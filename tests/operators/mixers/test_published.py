@@ -34,6 +34,11 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "vision_rwkv": ({}, 66_176),  # VRWKV_SpatialMix(n_embd=128, n_layer=12, layer_id=5)
     "vil": ({}, 112_264),  # ViLLayer(128, SequenceTraversal.ROWWISE_FROM_TOP_LEFT, conv_kernel_size=3)
     "window": ({"heads": 4}, 66_724),  # WindowAttention(128, (7, 7), num_heads=4)
+    "msvmamba": ({}, 141_312),  # SS2D(128, d_state=1, ssm_ratio=2, sscore_type="multiscale_4scan_12", add_se=True)
+    "groupmamba": ({}, 33_929),  # GroupMambaLayer(128, 128), whose two LayerNorms are one
+    "plainmamba": ({}, 128_080),  # PlainMamba2D(128)
+    "localmamba": ({}, 186_144),  # SS2D(128, directions=["h", "h_flip", "w7", "w7_flip"]) of LocalVMamba
+    "zigma": ({}, 116_480),  # Mamba(128, scan_type="zigzagN8")
     # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
     "vheat": ({"grid": GRID}, 67_584 + GRID[0] * GRID[1] * WIDTH),
     "sepconv": ({}, 78_082),  # SepConv(128)
@@ -56,6 +61,7 @@ def test_which_mixers_have_no_published_shell() -> None:
     without = [name for name in operators.names() if "published" not in operators.describe(name).shells]
     # Layers that no switches say, and one, of pde_ssm, that is not public.
     assert without == ["gspn", "pde_ssm", "s4", "s4d"]
+    assert without == ["gspn", "mhs", "pde_ssm"]  # layers that no switches say, and one that is not public
 
 
 @pytest.mark.parametrize(

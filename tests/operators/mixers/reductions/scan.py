@@ -119,6 +119,75 @@ def es2d_of_single_tokens_is_token_wise():
     assert_same_function(mixer, by_token, image(*GRID))
 
 
+def ms2d_of_stride_1_is_the_cross_scan():
+    """Of what the convolutions, the same in both fields, make of the image."""
+    mixer = make("msvmamba", stride=1, conv=3, coarse_conv=3, state_dim=2, backend=BACKEND)
+    cross = make("ss2d", orders=["row", "row_r", "col", "col_r"], state_dim=2, backend=BACKEND)
+    core = mixer.core
+    core.coarse_conv.load_state_dict(core.conv.state_dict())
+    cross.core.branches.load_state_dict(core.branches.state_dict())
+    convolved = lambda x: F.silu(core.conv(x.movedim(-1, 1)).movedim(1, -1))  # noqa: E731
+    assert_same_function(mixer, lambda x: cross(convolved(x)), image(*GRID))
+
+
+def groupmamba_with_affinity_1_is_a_cross_scan_of_split_channels():
+    mixer = make("groupmamba", 8, state_dim=2, backend=BACKEND)
+    set_to(0.0, mixer.core.affinity.select.weight)
+    set_to(50.0, mixer.core.affinity.select.bias)
+    crosses = [make("ss2d", 2, orders=[name], state_dim=2, backend=BACKEND) for name in mixer.core.along]
+    for cross, branch in zip(crosses, mixer.core.branches, strict=True):
+        cross.core.branches[0].load_state_dict(branch.state_dict())
+
+    def split(x):
+        return torch.cat([cross(part) for cross, part in zip(crosses, x.chunk(4, -1), strict=True)], -1)
+
+    assert_same_function(mixer, split, image(*GRID, width=8))
+
+
+def plainmamba_without_directions_sums_tied_snakes():
+    mixer = make("plainmamba", state_dim=2, backend=BACKEND)
+    set_to(0.0, mixer.core.directions)
+    snakes = ["snake_row", "snake_row_r", "snake_col", "snake_col_r"]
+    tied = make("ss2d", orders=snakes, state_dim=2, backend=BACKEND)
+    for branch in tied.core.branches:
+        branch.load_state_dict(mixer.core.branches[0].state_dict())
+    assert_same_function(mixer, tied, image(*GRID))
+
+
+def localmamba_of_one_window_is_a_sum_of_row_scans():
+    mixer = make("localmamba", window=5, merge="sum", state_dim=2, backend=BACKEND)
+    rows = make("ss2d", orders=["row", "row_r"] * 2, state_dim=2, backend=BACKEND)
+    rows.core.branches.load_state_dict(mixer.core.branches.state_dict())
+    assert_same_function(mixer, rows, image(*GRID))
+
+
+def vim_without_its_way_back_is_half_of_zigma():
+    for order in ("zigzag_0", "zigzag_6"):
+        both = make("mamba", order=order, conv=3, backend=BACKEND)
+        one = make("zigma", order=order, conv=3, backend=BACKEND)
+        ahead, back = both.core.branches
+        silence(back)
+        one.core.branches[0].load_state_dict(ahead.state_dict())
+        assert_same_function(lambda x, both=both: 2 * both(x), one, image(*GRID))
+
+
+def mhs_of_equal_routes_is_zero():
+    """One token, one set of maps: nothing varies, and nothing passes the attention."""
+    mixer = make("mhs", patterns=["snake"], project=False, backend=BACKEND)
+    first, *others = mixer.core.branches
+    for branch in others:
+        branch.load_state_dict(first.state_dict())
+    assert_same_function(mixer, lambda x: 0 * x, image(1, 1))
+
+
+def mhs_without_attention_is_a_cross_scan_of_a_projection():
+    mixer = make("mhs", patterns=["raster"], project=False, state_dim=2, backend=BACKEND)
+    mixer.core.fused = lambda routes: routes.sum(0)
+    cross = make("ss2d", orders=["row", "row_r", "col", "col_r"], state_dim=2, backend=BACKEND)
+    cross.core.branches.load_state_dict(mixer.core.branches.state_dict())
+    assert_same_function(mixer, lambda x: cross(mixer.core.subspaces(x)), image(*GRID))
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("S6, constant dt, B, C -> LTI convolution", s6_with_constant_maps_is_a_convolution),
     ("S6, A -> -inf -> token-wise map", s6_that_forgets_at_once_is_token_wise),
@@ -127,4 +196,14 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("SS2D, three directions' C and D = 0 -> raster S6", ss2d_of_one_direction_is_a_raster_scan),
     ("ES2D, p = 1 -> raster S6", es2d_of_dilation_1_is_a_raster_scan),
     ("ES2D, p = grid -> token-wise map", es2d_of_single_tokens_is_token_wise),
+    ("MS2D, stride 1 -> SS2D", ms2d_of_stride_1_is_the_cross_scan),
+    (
+        "GroupMamba, affinity 1 -> cross-scan of split channels",
+        groupmamba_with_affinity_1_is_a_cross_scan_of_split_channels,
+    ),
+    ("PlainMamba, no directions -> tied snakes", plainmamba_without_directions_sums_tied_snakes),
+    ("LocalMamba, merge = sum, window = grid -> SS2D", localmamba_of_one_window_is_a_sum_of_row_scans),
+    ("Vim, backward zero -> ZigMa", vim_without_its_way_back_is_half_of_zigma),
+    ("MHS-VM, equal routes -> 0", mhs_of_equal_routes_is_zero),
+    ("MHS-VM, one head, no attention -> SS2D", mhs_without_attention_is_a_cross_scan_of_a_projection),
 ]
