@@ -188,6 +188,13 @@ def mhs_without_attention_is_a_cross_scan_of_a_projection():
     assert_same_function(mixer, lambda x: cross(mixer.core.subspaces(x)), image(*GRID))
 
 
+def fastvim_of_one_column_is_vim():
+    for name, grid in (("row", (7, 1)), ("col", (1, 7))):
+        fastvim, vim = (make(kind, order=name, conv=3, backend=BACKEND) for kind in ("fastvim", "mamba"))
+        vim.load_state_dict(fastvim.state_dict())
+        assert_same_function(fastvim, vim, image(*grid))
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("S6, constant dt, B, C -> LTI convolution", s6_with_constant_maps_is_a_convolution),
     ("S6, A -> -inf -> token-wise map", s6_that_forgets_at_once_is_token_wise),
@@ -206,4 +213,5 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("Vim, backward zero -> ZigMa", vim_without_its_way_back_is_half_of_zigma),
     ("MHS-VM, equal routes -> 0", mhs_of_equal_routes_is_zero),
     ("MHS-VM, one head, no attention -> SS2D", mhs_without_attention_is_a_cross_scan_of_a_projection),
+    ("FastVim, W = 1 -> Vim", fastvim_of_one_column_is_vim),
 ]
