@@ -195,6 +195,15 @@ def fastvim_of_one_column_is_vim():
         assert_same_function(fastvim, vim, image(*grid))
 
 
+def spatial_mamba_without_fusion_is_a_raster_scan():
+    """One centre tap alone, whichever convolution has it."""
+    for index in range(3):
+        mixer = make("spatial_mamba", state_dim=2, backend=BACKEND)
+        set_to(0.0, mixer.core.fusion.kernels)
+        set_to(1.0, mixer.core.fusion.kernels[index, :, :, 1, 1], mixer.core.fusion.alpha[index])
+        assert_same_function(mixer, by_raster(s6(mixer.core.branches[0])), image(*GRID))
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("S6, constant dt, B, C -> LTI convolution", s6_with_constant_maps_is_a_convolution),
     ("S6, A -> -inf -> token-wise map", s6_that_forgets_at_once_is_token_wise),
@@ -214,4 +223,5 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("MHS-VM, equal routes -> 0", mhs_of_equal_routes_is_zero),
     ("MHS-VM, one head, no attention -> SS2D", mhs_without_attention_is_a_cross_scan_of_a_projection),
     ("FastVim, W = 1 -> Vim", fastvim_of_one_column_is_vim),
+    ("Spatial-Mamba, fusion = identity -> raster S6", spatial_mamba_without_fusion_is_a_raster_scan),
 ]
