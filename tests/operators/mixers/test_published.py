@@ -41,6 +41,7 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "zigma": ({}, 116_480),  # Mamba(128, scan_type="zigzagN8")
     "fastvim": ({}, 135_168),  # Mamba(128, token_size=(5, 9))
     "spatial_mamba": ({}, 113_667),  # StructureAwareSSM(128, d_state=1)
+    "mambavision": ({}, 35_840),  # MambaVisionMixer(128, d_state=8, d_conv=3, expand=1)
     # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
     "vheat": ({"grid": GRID}, 67_584 + GRID[0] * GRID[1] * WIDTH),
     "sepconv": ({}, 78_082),  # SepConv(128)

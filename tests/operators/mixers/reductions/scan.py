@@ -204,6 +204,21 @@ def spatial_mamba_without_fusion_is_a_raster_scan():
         assert_same_function(mixer, by_raster(s6(mixer.core.branches[0])), image(*GRID))
 
 
+def mambavision_that_forgets_at_once_is_two_depthwise_convolutions():
+    """A → −∞: behind them the first half is weighted token by token."""
+    mixer = make("mambavision", backend=BACKEND)
+    (branch,) = mixer.core.branches
+    set_to(12.0, branch.A_log)
+
+    def convolved(x):
+        v = F.silu(F.conv1d(x.flatten(1, 2).mT, mixer.core.conv.weight, padding=1, groups=6)).mT
+        step, B, C = branch.maps(v[..., :3])
+        gain = F.softplus(step + branch.step.bias) * (B * C).sum(-1, keepdim=True) + branch.D
+        return torch.cat([gain * v[..., :3], v[..., 3:]], -1).view_as(x)
+
+    assert_same_function(mixer, convolved, image(*GRID))
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("S6, constant dt, B, C -> LTI convolution", s6_with_constant_maps_is_a_convolution),
     ("S6, A -> -inf -> token-wise map", s6_that_forgets_at_once_is_token_wise),
@@ -224,4 +239,8 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("MHS-VM, one head, no attention -> SS2D", mhs_without_attention_is_a_cross_scan_of_a_projection),
     ("FastVim, W = 1 -> Vim", fastvim_of_one_column_is_vim),
     ("Spatial-Mamba, fusion = identity -> raster S6", spatial_mamba_without_fusion_is_a_raster_scan),
+    (
+        "MambaVision, A -> -inf -> two depthwise convolutions",
+        mambavision_that_forgets_at_once_is_two_depthwise_convolutions,
+    ),
 ]
