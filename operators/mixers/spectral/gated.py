@@ -14,15 +14,14 @@ from operators.card import Site
 from operators.cost import Cost
 from operators.errors import check_choice
 from operators.initialisation import linear_init
-from operators.mixers.spectral.filtering import FilterCore
+from operators.mixers.spectral.filtering import MadeFilterCore
 from operators.precision import full_precision, wide
-from operators.runtime.kept import Kept, keep, may_keep
 from operators.spectral.filters import filter_macs, respond, respond_centred
 
 CONVS = (None, 0, 3, 5, 7)
 
 
-class GatedConvolution(FilterCore):
+class GatedConvolution(MadeFilterCore):
     """Base of cores with a long convolution between two gates.
 
     Args:
@@ -39,7 +38,6 @@ class GatedConvolution(FilterCore):
     def __init__(self, site: Site, *, backend: str, conv: int | None, bias: bool) -> None:
         super().__init__(site, backend=backend)
         check_choice("mixer.conv", conv, CONVS)
-        self._kept: Kept | None = None
         self.maps = nn.Linear(site.dim, 2 * site.width, bias=bias)
         linear_init(self.maps)
         width = 3 * site.width
@@ -75,20 +73,8 @@ class GatedConvolution(FilterCore):
         )
         return torch.stack([made[0] + self.skip().to(kernel.dtype), made[1]])
 
-    def _served_response(self, u: Tensor) -> Tensor:
-        """The response for u; kept for the next call if nothing asks for a gradient, up to twice the size of u."""
-        height, width = u.shape[1:3]
-        if not may_keep(u):
-            return self.response(height, width)
-        key = (height, width)
-        numbers = [*self.buffers(), *(p for name, p in self.named_parameters() if name.startswith(self.implicit))]
-        kept = self._kept
-        if kept is not None and kept.serves(key, numbers):
-            (made,) = kept.made
-        else:
-            made = self.response(height, width)
-            self._kept = keep(key, numbers, (made,), u)
-        return made
+    def made_of(self) -> list[Tensor]:
+        return [*self.buffers(), *(p for name, p in self.named_parameters() if name.startswith(self.implicit))]
 
     def fields(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Fields u, a and b (B, H, W, D), convolved where asked for, in at least float32."""
@@ -101,7 +87,7 @@ class GatedConvolution(FilterCore):
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         field, a, b = self.fields(u, x)
         with full_precision(u):
-            filtered = self.apply_filter(self.enter(field, a), self._served_response(u))
+            filtered = self.apply_filter(self.enter(field, a), self.served_response(u))
             return self.leave(filtered, b).to(u.dtype)
 
     def core_cost(self, height: int, width: int) -> Cost:

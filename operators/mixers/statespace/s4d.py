@@ -25,9 +25,6 @@ from operators.mixers.statespace.sequence import SequenceCore, System
 from operators.precision import wide
 from operators.registry import register
 
-STEPS = (1e-3, 1e-1)
-"""Least and greatest step at the start."""
-
 
 class DiagonalSystem(System):
     """A diagonal system for each channel, with R readouts.
@@ -40,6 +37,8 @@ class DiagonalSystem(System):
         rule: one of `operators.lti.discretisation.RULES`.
         n_ssm: channels share so many matrices A, in turn; None for one each.
         steps: least and greatest step at the start, spread evenly in logarithm.
+        bandlimit: states are silent whose frequency, as a share of the highest that tokens can show, is not below this;
+            None: none is.
     """
 
     no_weight_decay = ("A_log", "A_imag", "log_step")
@@ -53,7 +52,8 @@ class DiagonalSystem(System):
         start: str,
         rule: str,
         n_ssm: int | None = None,
-        steps: Sequence[float] = STEPS,
+        steps: Sequence[float],
+        bandlimit: float | None = None,
     ) -> None:
         super().__init__()
         check_number("mixer.state_dim", state_dim, least=1, most=1024, integer=True)
@@ -63,7 +63,9 @@ class DiagonalSystem(System):
         check_number("mixer.n_ssm", own, least=1, most=width, integer=True)
         if width % own:
             raise InputError(f"mixer.n_ssm={own} must divide the width {width}")
-        self.width, self.rule, self.state_size = width, rule, 2 * state_dim
+        if bandlimit is not None:
+            check_number("mixer.bandlimit", bandlimit, least=0)
+        self.width, self.rule, self.state_size, self.bandlimit = width, rule, 2 * state_dim, bandlimit
         self.log_step = nn.Parameter(torch.empty(width).uniform_(*map(math.log, check_steps(steps))))
         self.A_log, self.A_imag = (nn.Parameter(torch.empty(own, state_dim)) for _ in range(2))
         begin = hippo.start(start, state_dim)
@@ -77,8 +79,11 @@ class DiagonalSystem(System):
         dtype = wide(self.C.dtype)
         decay, frequency = self.A_log.to(dtype).exp(), self.A_imag.to(dtype)
         copies = self.width // len(decay)
-        step = self.log_step.to(dtype).exp()[:, None]
-        return discretise(decay.repeat(copies, 1), frequency.repeat(copies, 1), step, self.rule), self.C.to(dtype)
+        decay, frequency = decay.repeat(copies, 1), frequency.repeat(copies, 1)
+        step, readout = self.log_step.to(dtype).exp()[:, None], self.C.to(dtype)
+        if self.bandlimit is not None:
+            readout = readout * (step * frequency.abs() < self.bandlimit * math.pi)[..., None]
+        return discretise(decay, frequency, step, self.rule), readout
 
     def kernels(self, length: int) -> Tensor:
         return diagonal.kernel(*self.discrete(), length)

@@ -43,6 +43,12 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "spatial_mamba": ({}, 113_667),  # StructureAwareSSM(128, d_state=1)
     "mambavision": ({}, 35_840),  # MambaVisionMixer(128, d_state=8, d_conv=3, expand=1)
     # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
+    # S4ND(128, d_state=64, mode="diag", n_ssm=1), less B, which is part of C here
+    "s4nd": ({}, 33_408 - 2 * 2 * 32),
+    # TwoDimensionalSSM(128) with ndim=16, n_ssm=2, directions_amount=2 and normalize, less the residual it does not use
+    "ssm2d": ({"directions": 2, "n_ssm": 2}, 8_960 - WIDTH),
+    # CompanionSSM(model_dim=128, n_kernels=128, kernel_dim=64, skip_connection=True)
+    "spacetime": ({"bidirectional": False}, 24_704),
     "vheat": ({"grid": GRID}, 67_584 + GRID[0] * GRID[1] * WIDTH),
     "sepconv": ({}, 78_082),  # SepConv(128)
     "gated_cnn": ({}, 138_154),  # GatedCNNBlock(128) without its norm
