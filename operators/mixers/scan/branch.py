@@ -108,13 +108,14 @@ class Branch(nn.Module):
     def recur(self, v: Tensor, step: Tensor, B: Tensor, C: Tensor, *, reverse: bool) -> Tensor:
         """The recurrence of v (B, N, D) with maps such as `maps` makes, read from its end with `reverse`."""
         y = scan.selective_scan(
-            v.mT, step.mT, self._decay(), B.mT, C.mT, self.D,
+            v.mT, step.mT, self.rates(), B.mT, C.mT, self.D,
             delta_bias=self.step.bias, delta_softplus=True, backend=self.backend, reverse=reverse,
         )  # fmt: skip
         assert isinstance(y, Tensor)
         return y.mT
 
-    def _decay(self) -> Tensor:
+    def rates(self) -> Tensor:
+        """A (D, S), negative, in at least float32."""
         with full_precision(self.A_log):
             return -torch.exp(self.A_log.to(wide(self.A_log.dtype)))
 
@@ -133,7 +134,7 @@ class Branch(nn.Module):
             in_order = steps.flip(1) if reverse else steps
             elapsed = in_order.cumsum(1).flip(1) if reverse else in_order.cumsum(1)
             gap = elapsed[:, token, None] - elapsed
-            fade = torch.exp(gap.clamp(min=0)[..., None] * self._decay().to(step.dtype))
+            fade = torch.exp(gap.clamp(min=0)[..., None] * self.rates().to(step.dtype))
             weight = torch.einsum("bn,bsdn,bsn,bsd->bsd", C[:, token], fade, B, steps)
             index = torch.arange(step.shape[1], device=step.device)
             seen = index >= token if reverse else index <= token

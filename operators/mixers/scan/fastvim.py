@@ -6,7 +6,7 @@ numbers, v̄_i over each row i
     y_ij = (S6_f(v̄)_i + D_f v_ij + S6_b(v̄)_i + D_b v_ij) / 2
 
 where S6 has no term D of its own, and its steps, B and C are made of v̄. A scan takes as many steps as there are rows.
-Blocks alternate: with `order=col` columns are pooled and the scans run from column to column. One layer alone cannot
+Blocks alternate: in every second one columns are pooled and the scans run from column to column. One layer alone cannot
 tell where in a line a token stands, but for its convolution.
 
 In the `published` shell this is `Mamba` of insitro/FastVim at db10205 (`mamba-1p1p1/mamba_ssm/modules/
@@ -22,7 +22,8 @@ from operators import scan
 from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
 from operators.errors import check_choice
-from operators.mixers.scan.branch import FOURTH_DEGREE, Branch, ScanCore
+from operators.mixers.scan import FOURTH_DEGREE
+from operators.mixers.scan.branch import Branch, ScanCore
 from operators.precision import full_precision, wide
 from operators.registry import register
 from operators.scan import orders
@@ -66,7 +67,8 @@ class FastVim(ScanCore):
     Args:
         site: where the core stands.
         backend: one of `operators.scan.BACKENDS`, `cuda` apart, or `auto`.
-        order: `row` pools rows, and scans from row to row; `col` pools columns.
+        order: `row` pools rows, and scans from row to row; `col` pools columns; None for both in turn over the blocks
+            of a trunk.
         pool: `mean` or `max`, of a line.
         state_dim: states S per channel.
         rank: rank of the step's map; None for a sixteenth of the mixer's width C, rounded up.
@@ -82,14 +84,14 @@ class FastVim(ScanCore):
         site: Site,
         *,
         backend: str = "auto",
-        order: str = "row",
+        order: str | None = None,
         pool: str = "mean",
         state_dim: int = 16,
         rank: int | None = None,
         conv: int | None = None,
     ) -> None:
-        self.order = check_choice("mixer.order", order, ORDERS)
-        self.pool = check_choice("mixer.pool", pool, POOLS)
+        order = ORDERS[site.block_index % 2] if order is None else check_choice("mixer.order", order, ORDERS)
+        self.order, self.pool = order, check_choice("mixer.pool", pool, POOLS)
         super().__init__(
             site,
             backend=backend,
@@ -134,7 +136,7 @@ class FastVim(ScanCore):
         """Half of the scan of pooled lines (B, lines, D), without its term D."""
         step, B, C = branch.maps(pooled)
         y = scan.selective_scan(
-            pooled.mT, step.mT, branch._decay(), B.mT, C.mT / 2,
+            pooled.mT, step.mT, branch.rates(), B.mT, C.mT / 2,
             delta_bias=branch.step.bias, delta_softplus=True, backend=branch.backend, reverse=branch.backwards,
         )  # fmt: skip
         assert isinstance(y, Tensor)

@@ -27,7 +27,8 @@ from operators import scan
 from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
 from operators.errors import InputError, check_number
-from operators.mixers.scan.branch import FOURTH_DEGREE, ScanCore
+from operators.mixers.scan import FOURTH_DEGREE
+from operators.mixers.scan.branch import ScanCore
 from operators.precision import full_precision, wide
 from operators.registry import register
 from operators.scan import orders
@@ -134,7 +135,7 @@ class SpatialMamba(ScanCore):
         size = branch.state_dim
         ones = torch.ones_like(B.mT[:, :, None])
         h = scan.selective_scan(
-            v.mT.repeat(1, size, 1), step.mT.repeat(1, size, 1), branch._decay().mT.reshape(-1, 1), B.mT[:, :, None],
+            v.mT.repeat(1, size, 1), step.mT.repeat(1, size, 1), branch.rates().mT.reshape(-1, 1), B.mT[:, :, None],
             ones, delta_bias=branch.step.bias.repeat(size), delta_softplus=True, backend=branch.backend,
             reverse=branch.backwards,
         )  # fmt: skip

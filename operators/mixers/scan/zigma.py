@@ -1,6 +1,6 @@
 """The mixer of ZigMa (arXiv 2403.13802): one selective scan, one way along one order of the grid.
 
-ZigMa's layers differ in their orders: layer l has the order zigzag_{l mod 8} (`operators.scan.orders.ZIGZAG8`). In the
+Blocks differ in their orders: block l has the order zigzag_{l mod 8} (`operators.scan.orders.ZIGZAG8`). In the
 `published` shell this is `Mamba` of `dis_mamba/mamba_ssm/modules/mamba_simple.py` with a `scan_type` of zigzagN8 at
 commit 37d837b of CompVis/zigma, for images without other tokens in front.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 from operators.card import MixerCard, Site
 from operators.mixers.scan.branch import ScanCore
 from operators.registry import register
+from operators.scan.orders import ZIGZAG8
 from operators.shell.spec import ShellSpec
 
 
@@ -42,7 +43,8 @@ class ZigMa(ScanCore):
     Args:
         site: where the core stands.
         backend: one of `operators.scan.BACKENDS`, `cuda` apart, or `auto`.
-        order: scan order (`operators.scan.orders`), read from its start (or from its end, with `_r`).
+        order: scan order (`operators.scan.orders`), read from its start (or from its end, with `_r`); None for the
+            eight zigzags in turn over the blocks of a trunk.
         state_dim: states S per channel.
         rank: rank of the step's map; None for a sixteenth of the mixer's width C, rounded up.
         conv: width of a causal convolution with SiLU along the order, in front of the scan; 0 for none; None for 4 in
@@ -57,12 +59,13 @@ class ZigMa(ScanCore):
         site: Site,
         *,
         backend: str = "auto",
-        order: str = "zigzag_0",
+        order: str | None = None,
         state_dim: int = 16,
         rank: int | None = None,
         conv: int | None = None,
     ) -> None:
-        super().__init__(site, backend=backend, along=(str(order),), state_dim=state_dim, rank=rank, conv=conv)
+        order = ZIGZAG8[site.block_index % len(ZIGZAG8)] if order is None else str(order)
+        super().__init__(site, backend=backend, along=(order,), state_dim=state_dim, rank=rank, conv=conv)
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Mixed field (B, H, W, D) of u (B, H, W, D).

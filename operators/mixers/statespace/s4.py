@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +68,7 @@ class LowRankSystem(System):
             raise InputError(f"mixer.n_ssm={own} must divide the width {width}")
         self.width, self.state_size, self.tokens = width, 2 * state_dim, length
         self.register_buffer("length", torch.tensor(length))
+        self.register_load_state_dict_post_hook(_read_length)
         self.log_step = nn.Parameter(torch.empty(width).uniform_(*map(math.log, check_steps(steps))))
         self.A_log, self.A_imag = (nn.Parameter(torch.empty(own, state_dim)) for _ in range(2))
         self.P, self.B = (nn.Parameter(torch.zeros(own, state_dim, 2)) for _ in range(2))
@@ -80,11 +80,6 @@ class LowRankSystem(System):
             self.P[..., 0] = normal.weight.to(self.P) / math.sqrt(2)
             drawn = torch.randn(readouts, width, state_dim, 2) / math.sqrt(2)
             self.C = nn.Parameter(low_rank.attuned(self.system(drawn.dtype), drawn, length))
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        if not self.length.is_meta:
-            self.tokens = int(self.length)
 
     def system(self, dtype: torch.dtype) -> low_rank.LowRank:
         """The continuous system of every channel, in that type."""
@@ -105,6 +100,13 @@ class LowRankSystem(System):
         system = self.system(torch.float64)
         C = low_rank.released(system, self.C.double(), self.tokens)
         return low_rank.run(system, C[readout], u.double()).to(u.dtype)
+
+
+def _read_length(system: nn.Module, keys: object) -> None:
+    """Keep the length of a state dict that was loaded as a plain number too."""
+    assert isinstance(system, LowRankSystem)
+    if not system.length.is_meta:
+        system.tokens = int(system.length)
 
 
 @register(
