@@ -42,7 +42,13 @@ EXPONENTIALS = frozenset(
     )
 )  # fmt: skip
 """What evaluates an exponential, a logarithm, a sine or a cosine for each number, and gradients that do so again."""
-SCANS = ("operator_zoo::selective_scan_fwd", "operator_zoo::selective_scan_bwd")
+SCANS: Mapping[str, tuple[tuple[int, int], ...]] = {
+    "selective_scan": ((1, 2),),
+    "lattice_scan": ((1, 3), (2, 4)),
+    "two_step_scan": ((1, 2),),
+    "roesser_scan": ((1, 3), (1, 4), (2, 5), (2, 6)),
+}
+"""Scans, and which of their operands are steps and the rates that multiply them."""
 
 Call = Callable[[], object]
 
@@ -71,7 +77,8 @@ class Recorder(TorchDispatchMode):
         if name.startswith("aten::") and writes_in_place(func):
             name, func = name.removesuffix("_"), functional(func)
         if self._needed(name, out, args, kwargs):
-            self.calls.append(_exponentials(args) if name in SCANS else partial(func, *given[0], **given[1]))
+            pairs = SCANS.get(name.removeprefix("operator_zoo::").removesuffix("_fwd").removesuffix("_bwd"))
+            self.calls.append(_exponentials(args, pairs) if pairs else partial(func, *given[0], **given[1]))
         return out
 
     def _needed(self, name: str, out: Any, args: Any, kwargs: Any) -> bool:
@@ -101,10 +108,18 @@ def _operands(name: str, given: Any) -> Any:
     return copied
 
 
-def _exponentials(args: Sequence[Any]) -> Call:
-    """Those of a selective scan of u, delta (B, D, N) and A (D, S), whatever follows."""
-    _, delta, A = args[:3]
-    return partial(torch.exp, -delta.abs()[..., None] * A.abs()[:, None])
+def _exponentials(args: Sequence[Any], pairs: Sequence[tuple[int, int]]) -> Call:
+    """Those of a scan with steps (B, D, N) or (B, H, W, D) and rates (D, S), whatever else it does."""
+    exponents = []
+    for step, rate in pairs:
+        steps, rates = args[step], args[rate].abs()
+        exponents.append(-steps.abs()[..., None] * (rates[:, None] if steps.ndim == 3 else rates))
+    return partial(_exponential_of_each, exponents)
+
+
+def _exponential_of_each(exponents: Sequence[Tensor]) -> None:
+    for exponent in exponents:
+        torch.exp(exponent)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _variant(function: Callable[..., None], signature: Any) -> str:
 
 @lru_cache
 def _sources() -> tuple[str, ...]:
-    return tuple(path.read_text() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return tuple(path.read_text() for path in sorted(Path(__file__).parent.rglob("*.py")))
 
 
 def named(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

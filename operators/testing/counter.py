@@ -10,6 +10,8 @@ floating-point operations), by the rules of `operators.cost`, written down here 
     complex FFT of n points           5 n log2 n operations; a real one half of that
     product of two complex tensors    3 MACs per element of the result
     selective scan                    9 L D S operations
+    scans of both axes of a grid      the nine, and more for each product, exponential and sum of the second axis:
+                                      lattice 16 L D S, two-step 11 L D S, Roesser 25 L D S
     separable propagators             the two products of every state
     and their matrices                a sum over waves for every offset, of cosines and of sines, along either axis
     filters by a transfer function    a real FFT there, one back and the product, on the extended grid
@@ -127,6 +129,16 @@ def _scan(out: Any, u: Tensor, delta: Tensor, A: Tensor, *_: Any) -> float:
     return scan_macs(batch, length, channels, A.shape[1])
 
 
+def _grid_scan(operations: int) -> Formula:
+    """Of scans that take u (B, H, W, D) first, and then tensors of which the first of two axes is (D, S)."""
+
+    def macs(_out: Any, u: Tensor, *others: Any) -> float:
+        size = next(other.shape[1] for other in others if other.ndim == 2)
+        return operations * u.numel() * size / 2
+
+    return macs
+
+
 def _lines(_out: Any, source: Tensor, *_: Any) -> float:
     return 4 * source.numel()
 
@@ -168,6 +180,9 @@ FORMULAS: dict[str, Formula] = {
     "aten::_fft_c2r": _fft_c2r,
     "aten::mul": _mul,
     "operator_zoo::selective_scan_fwd": _scan,
+    "operator_zoo::lattice_scan_fwd": _grid_scan(16),
+    "operator_zoo::two_step_scan_fwd": _grid_scan(11),
+    "operator_zoo::roesser_scan_fwd": _grid_scan(25),
     "operator_zoo::separable_fwd": _separable,
     "operator_zoo::separable_matrices_fwd": _matrices,
     "operator_zoo::filter_fwd": _filter,

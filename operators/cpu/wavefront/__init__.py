@@ -1,0 +1,1 @@
+"""Compiled recurrences over the two axes of a grid, forward and backward."""
