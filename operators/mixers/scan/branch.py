@@ -17,6 +17,7 @@ from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.precision import full_precision, wide
 from operators.scan import orders
+from operators.scan.steps import changed_steps
 
 STEP = (1e-3, 1e-1)
 """Least and greatest step size at the start."""
@@ -107,9 +108,10 @@ class Branch(nn.Module):
 
     def recur(self, v: Tensor, step: Tensor, B: Tensor, C: Tensor, *, reverse: bool) -> Tensor:
         """The recurrence of v (B, N, D) with maps such as `maps` makes, read from its end with `reverse`."""
+        A = self.rates()
         y = scan.selective_scan(
-            v.mT, step.mT, self.rates(), B.mT, C.mT, self.D,
-            delta_bias=self.step.bias, delta_softplus=True, backend=self.backend, reverse=reverse,
+            v.mT, A=A, B=B.mT, C=C.mT, D=self.D, backend=self.backend, reverse=reverse,
+            **changed_steps(step, self.step.bias, A),
         )  # fmt: skip
         assert isinstance(y, Tensor)
         return y.mT

@@ -27,6 +27,7 @@ from operators.mixers.scan.branch import Branch, ScanCore
 from operators.precision import full_precision, wide
 from operators.registry import register
 from operators.scan import orders
+from operators.scan.steps import changed_steps
 from operators.shell.spec import ShellSpec
 
 ORDERS = ("row", "col")
@@ -135,9 +136,10 @@ class FastVim(ScanCore):
     def _scanned(branch: Branch, pooled: Tensor) -> Tensor:
         """Half of the scan of pooled lines (B, lines, D), without its term D."""
         step, B, C = branch.maps(pooled)
+        A = branch.rates()
         y = scan.selective_scan(
-            pooled.mT, step.mT, branch.rates(), B.mT, C.mT / 2,
-            delta_bias=branch.step.bias, delta_softplus=True, backend=branch.backend, reverse=branch.backwards,
+            pooled.mT, A=A, B=B.mT, C=C.mT / 2, backend=branch.backend, reverse=branch.backwards,
+            **changed_steps(step, branch.step.bias, A),
         )  # fmt: skip
         assert isinstance(y, Tensor)
         return y.mT

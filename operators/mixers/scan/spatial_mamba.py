@@ -32,6 +32,7 @@ from operators.mixers.scan.branch import ScanCore
 from operators.precision import full_precision, wide
 from operators.registry import register
 from operators.scan import orders
+from operators.scan.steps import changed_steps
 from operators.shell.spec import ShellSpec
 
 _SPATIAL = "EdwardChasel/Spatial-Mamba README.md; trained with MESA"
@@ -133,11 +134,11 @@ class SpatialMamba(ScanCore):
         """
         (branch,) = self._branches()
         size = branch.state_dim
-        ones = torch.ones_like(B.mT[:, :, None])
+        A, ones = branch.rates(), torch.ones_like(B.mT[:, :, None])
         h = scan.selective_scan(
-            v.mT.repeat(1, size, 1), step.mT.repeat(1, size, 1), branch.rates().mT.reshape(-1, 1), B.mT[:, :, None],
-            ones, delta_bias=branch.step.bias.repeat(size), delta_softplus=True, backend=branch.backend,
+            v.mT.repeat(1, size, 1), A=A.mT.reshape(-1, 1), B=B.mT[:, :, None], C=ones, backend=branch.backend,
             reverse=branch.backwards,
+            **changed_steps(step.repeat(1, 1, size), branch.step.bias.repeat(size), A.repeat(size, 1)),
         )  # fmt: skip
         assert isinstance(h, Tensor)
         return h.unflatten(1, (size, -1))
