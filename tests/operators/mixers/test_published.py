@@ -1,7 +1,7 @@
 """Layers in the `published` shell against their authors': as many parameters, at the shapes the authors give them.
 
 The numbers are those of the authors' modules, built at width 128 with heads 64 wide (gated_deltanet: 3 of 32 keys and
-64 values; window: 4 of 32); repository and commit are on each card.
+64 values; neighbourhood and window: 4 of 32); repository and commit are on each card.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "efficientvmamba": ({}, 168_960),  # SS2D(d_model=128, step_size=2)
     "vision_rwkv": ({}, 66_176),  # VRWKV_SpatialMix(n_embd=128, n_layer=12, layer_id=5)
     "vil": ({}, 112_264),  # ViLLayer(128, SequenceTraversal.ROWWISE_FROM_TOP_LEFT, conv_kernel_size=3)
+    "neighbourhood": ({"heads": 4}, 66_724),  # NeighborhoodAttention2D(128, num_heads=4, kernel_size=7)
     "window": ({"heads": 4}, 66_724),  # WindowAttention(128, (7, 7), num_heads=4)
     "msvmamba": ({}, 141_312),  # SS2D(128, d_state=1, ssm_ratio=2, sscore_type="multiscale_4scan_12", add_se=True)
     "groupmamba": ({}, 33_929),  # GroupMambaLayer(128, 128), whose two LayerNorms are one

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from tests.operators.mixers.drawn import assert_same_function, set_to
 from tests.operators.mixers.reductions.linear import EXACT, bare, image, like
 
@@ -16,6 +18,31 @@ def a_window_of_the_whole_grid_is_softmax_attention():
         assert_same_function(mixer, like(bare("attention", heads=2), mixer), image(), EXACT)
 
 
+def neighbours_of_the_whole_grid_are_softmax_attention():
+    for window in (7, 9):
+        mixer = bare("neighbourhood", heads=2, window=window)
+        set_to(0.0, mixer.core.table)
+        assert_same_function(mixer, like(bare("attention", heads=2), mixer), image(), EXACT)
+
+
+def dilated_neighbourhoods_are_problems_of_their_own():
+    """One for each class of rows and columns, with the same table."""
+    for dilation in (2, 3):
+        mixer = bare("neighbourhood", heads=2, window=2, dilation=dilation)
+        plain = like(bare("neighbourhood", heads=2, window=2), mixer)
+
+        def interleaved(x, step=dilation, plain=plain):
+            y = torch.zeros_like(x)
+            for row in range(step):
+                for column in range(step):
+                    y[:, row::step, column::step] = plain(x[:, row::step, column::step])
+            return y
+
+        assert_same_function(mixer, interleaved, image(), EXACT)
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
+    ("NATTEN, k = n -> softmax attention", neighbours_of_the_whole_grid_are_softmax_attention),
+    ("NATTEN, dilation d -> d^2 plain problems", dilated_neighbourhoods_are_problems_of_their_own),
     ("Swin, w = grid, bias 0 -> softmax attention", a_window_of_the_whole_grid_is_softmax_attention),
 ]
