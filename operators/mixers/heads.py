@@ -17,19 +17,19 @@ def divisors(number: int) -> list[int]:
     return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
 
 
-def default_heads(width: int) -> int:
+def default_heads(width: int, head_width: int = HEAD_WIDTH) -> int:
     """The divisor of `width` nearest to width/64, the larger one on a tie: 3, 6, 12 heads for DeiT-Ti, S, B."""
-    return min(divisors(width), key=lambda heads: (abs(heads - width / HEAD_WIDTH), -heads))
+    return min(divisors(width), key=lambda heads: (abs(heads - width / head_width), -heads))
 
 
-def check_heads(heads: int, width: int) -> None:
+def check_heads(heads: int, width: int, what: str = "mixer.heads") -> None:
     """Raise `InputError` unless `heads` divides `width`; names the divisors on either side."""
-    check_number("mixer.heads", heads, least=1, integer=True)
+    check_number(what, heads, least=1, integer=True)
     if width % heads:
         below = [str(divisor) for divisor in divisors(width) if divisor < heads][-1:]
         above = [str(divisor) for divisor in divisors(width) if divisor > heads][:1]
         near = " and ".join(below + above)
-        raise InputError(f"mixer.heads={heads} must divide the width {width}; nearest: {near}")
+        raise InputError(f"{what}={heads} must divide the width {width}; nearest: {near}")
 
 
 def rope_angles(*grid: int, head_width: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -6,6 +6,7 @@ floating-point operations), by the rules of `operators.cost`, written down here 
     matrix products, convolutions     one MAC per multiply-accumulate, zero padding included; four if complex
     triangular systems                half of the product of their two sides
     attention                         the two products q kᵀ and (weights) v
+    bilinear samples                  four per element of the result, one for each corner
     average pooling                   one addition, half a MAC, per element of the window and output
     complex FFT of n points           5 n log2 n operations; a real one half of that
     product of two complex tensors    3 MACs per element of the result
@@ -96,6 +97,10 @@ def _avg_pool(out: Tensor, x: Tensor, kernel_size: list[int], *_: Any, **__: Any
     return out.numel() * window / 2
 
 
+def _bilinear(out: Tensor, *_: Any, **__: Any) -> float:
+    return 4 * out.numel()
+
+
 def _transforms(signal: Tensor, dims: list[int]) -> float:
     """MACs of one complex FFT over `dims` of `signal`, for every entry of its other dimensions."""
     points = math.prod(signal.shape[d] for d in dims)
@@ -175,6 +180,7 @@ FORMULAS: dict[str, Formula] = {
         _attention,
     ),
     **dict.fromkeys(("aten::avg_pool2d", "aten::avg_pool3d"), _avg_pool),
+    "aten::grid_sampler_2d": _bilinear,
     "aten::_fft_c2c": _fft_c2c,
     "aten::_fft_r2c": _fft_r2c,
     "aten::_fft_c2r": _fft_c2r,

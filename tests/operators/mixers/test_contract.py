@@ -35,6 +35,7 @@ class TestOtherParameters(MixerContract):
         Case("pom", params={"degree": 3, "clamp": None, "heads": 4, "rope": True}),
         Case("linear_attention", params={"feature_map": "relu"}),
         Case("retention_2d", params={"form": "decomposed"}),
+        Case("dcn", params={"variant": "flow_dcn", "groups": 4}),
         Case("neighbourhood", params={"window": 4, "dilation": 2, "position_bias": False}),
         Case("window", params={"window": 3, "shift": 1, "padding": "masked", "position_bias": False}),
         Case("pde_ssm", params={"order": 2, "initial_velocity": "learned", "boundary": ["neumann", "periodic"]}),

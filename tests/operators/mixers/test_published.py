@@ -33,6 +33,7 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "efficientvmamba": ({}, 168_960),  # SS2D(d_model=128, step_size=2)
     "vision_rwkv": ({}, 66_176),  # VRWKV_SpatialMix(n_embd=128, n_layer=12, layer_id=5)
     "vil": ({}, 112_264),  # ViLLayer(128, SequenceTraversal.ROWWISE_FROM_TOP_LEFT, conv_kernel_size=3)
+    "dcn": ({}, 62_424),  # DCNv3_pytorch(128, group=8)
     "neighbourhood": ({"heads": 4}, 66_724),  # NeighborhoodAttention2D(128, num_heads=4, kernel_size=7)
     "window": ({"heads": 4}, 66_724),  # WindowAttention(128, (7, 7), num_heads=4)
     "msvmamba": ({}, 141_312),  # SS2D(128, d_state=1, ssm_ratio=2, sscore_type="multiscale_4scan_12", add_se=True)

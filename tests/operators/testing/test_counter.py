@@ -84,6 +84,11 @@ def test_average_pooling_is_half_a_mac_per_tap(padding: int) -> None:
     assert count_macs(F.avg_pool1d, torch.randn(2, 4, 8), 4) == 2 * 4 * 2 * 4 / 2
 
 
+def test_bilinear_samples_have_four_corners() -> None:
+    image, points = torch.randn(2, 3, 8, 8), torch.zeros(2, 5, 4, 2)
+    assert count_macs(F.grid_sample, image, points, align_corners=False) == 4 * 2 * 3 * 5 * 4
+
+
 def test_fourier_transforms() -> None:
     field, spectrum = torch.randn(3, 2, 8, 6), torch.randn(3, 2, 8, 6, dtype=torch.complex64)
     complex_one = 5 * 48 * math.log2(48) / 2
