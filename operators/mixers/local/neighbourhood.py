@@ -165,7 +165,7 @@ def neighbours(length: int, window: int, dilation: int, device: torch.device) ->
         source="arXiv 2204.07143, section 3; 2209.15001, section 3; SHI-Labs/NATTEN src/natten/natten2d.py at 3b54c76",
         year=2022,
         equation="y_i = Σ_j softmax_j(q_i·k_j / √d + B[j − i]) v_j over the k × k tokens nearest to i, per head",
-        code="SHI-Labs/NATTEN at 8c8729f has kernels for CUDA alone: compared with a loop by their expression for windows",
+        code="SHI-Labs/NATTEN at 8c8729f has kernels for CUDA alone: compared with a loop by their rule for windows",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant="interior",
