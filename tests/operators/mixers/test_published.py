@@ -44,6 +44,9 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "fastvim": ({}, 135_168),  # Mamba(128, token_size=(5, 9))
     "spatial_mamba": ({}, 113_667),  # StructureAwareSSM(128, d_state=1)
     "mambavision": ({}, 35_840),  # MambaVisionMixer(128, d_state=8, d_conv=3, expand=1)
+    "mamba2d": ({}, 47_744),  # M2DBlock(128)
+    # SS2D(128, d_state=1, ssm_ratio=1, conv_bias=False, forward_type="v05_noz", use_v2d=True)
+    "two_d_mamba": ({}, 44_928),
     # Heat2D(dim=128, hidden_dim=128), and the embedding of frequencies, which the authors' blocks share
     # S4ND(128, d_state=64, mode="diag", n_ssm=1), less B, which is part of C here
     "s4nd": ({}, 33_408 - 2 * 2 * 32),
@@ -72,6 +75,8 @@ def test_which_mixers_have_no_published_shell() -> None:
     without = [name for name in operators.names() if "published" not in operators.describe(name).shells]
     # Layers that no switches say, and one, of pde_ssm, that is not public.
     assert without == ["gspn", "mhs", "pde_ssm", "s4", "s4d"]
+    # Layers that no switches say, and one that is not public.
+    assert without == ["chimera", "gspn", "pde_ssm"]
 
 
 @pytest.mark.parametrize(
