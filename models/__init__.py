@@ -9,6 +9,8 @@ Everything constructs in plain Python:
     model = models.create("pyramid_nano", mixers=pde, image_size=(28, 28), in_channels=1, num_classes=10)
     logits = model(images)             # three stages, 14 × 14, 7 × 7 and 4 × 4 tokens
 
+    model = models.create("vmamba_t_s1l8", image_size=(224, 224), in_channels=3, num_classes=1000)  # its own mixers
+
     model = models.create("dit_nano", mixers=pde, image_size=(28, 28), in_channels=1, num_classes=10)
     output = model(x, time, label)     # x and output (B, 1, H, W), time (B,) in [0, 1], label (B,) in 0 … 10
 """

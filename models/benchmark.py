@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.presets import PRESETS
+from models.presets import names, preset
 from operators.benchmark import options
-from operators.errors import InputError, check_choice
+from operators.errors import InputError
 
 if TYPE_CHECKING:
     from operators.benchmark.plan import BenchmarkPlan
@@ -31,7 +31,7 @@ USAGE = f"""usage: python -m models.benchmark --model NAME [options of operators
 
 Time and memory of whole models with one mixer or another.
 
-  --model  one of {", ".join(PRESETS)}
+  --model  one of {", ".join(names())}
 
 `python -m operators.benchmark --help` lists the other options; {", ".join(REFUSED)} mean nothing here."""
 
@@ -46,12 +46,12 @@ def read(argv: Sequence[str]) -> tuple[str, list[str]]:
     parser.add_argument("--model")
     chosen, rest = parser.parse_known_args(argv)
     if chosen.model is None:
-        raise InputError(f"--model is missing; allowed are {', '.join(PRESETS)}")
-    preset = PRESETS[check_choice("model", chosen.model, PRESETS)]
+        raise InputError(f"--model is missing; allowed are {', '.join(names())}")
+    dim = preset(chosen.model).dims[0]
     for option in rest:
         if option.partition("=")[0] in REFUSED:
             raise InputError(f"{option}: not an option of this benchmark, whose arms are whole models")
-    further = [*rest, "--level", "mixer", "--dim", str(preset.dims[0]), "--rivals", "none"]
+    further = [*rest, "--level", "mixer", "--dim", str(dim), "--rivals", "none"]
     if options.read(further).bare:
         raise InputError("bare: models have no bare operations; ask python -m operators.benchmark about their mixers")
     return chosen.model, further

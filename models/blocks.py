@@ -123,6 +123,24 @@ class FeedForward(nn.Module):
         return tokens * (self.up.weight.numel() + self.down.weight.numel())
 
 
+class GatedFeedForward(nn.Module):
+    """Linear(SiLU(z_1) z_2), z = Linear(x) of 2 hidden channels, without biases (SwiGLU, arXiv 2002.05202)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (…, C) to (…, C)."""
+        gate, value = self.up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * value)
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates for `tokens` tokens."""
+        return tokens * (self.up.weight.numel() + self.down.weight.numel())
+
+
 class Block(nn.Module):
     """Pre-norm residual block: x += drop(mixer(norm(x))), then x += drop(ffn(norm(x))) unless `hidden` is 0.
 

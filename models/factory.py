@@ -9,7 +9,7 @@ from models import match as matching
 from models import targets
 from models.isotropic.dit import DiffusionTransformer
 from models.isotropic.vit import VisionTransformer
-from models.presets import shaped
+from models.presets import published_mixers, shaped
 from models.pyramid.pyramid import Pyramid
 from models.pyramid.spec import PyramidSpec
 from models.spec import DiTSpec, Mixers, ViTSpec, like, listed
@@ -19,7 +19,7 @@ from models.trunk import Trunk
 def create(
     name: str,
     *,
-    mixers: Mixers,
+    mixers: Mixers | None = None,
     image_size: tuple[int, int],
     in_channels: int,
     num_classes: int,
@@ -30,7 +30,8 @@ def create(
 
     Args:
         name: one of `names()`.
-        mixers: the mixer of every block, a pattern cycled over depth, or a pattern for each stage of a pyramid.
+        mixers: the mixer of every block, a pattern cycled over depth, or a pattern for each stage of a pyramid. None
+            means the authors' own, for published models.
         image_size: nominal (height, width) in pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
@@ -44,6 +45,7 @@ def create(
         InputError: an unknown name or field (with the nearest), a value that cannot be, a budget that no width meets.
     """
     spec = shaped(name, overrides)
+    mixers = published_mixers(name) if mixers is None else mixers
     match = overrides.pop("match", None)
 
     def build(hidden: int | None, mixers: Mixers = mixers) -> Trunk:

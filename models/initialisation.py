@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from operators import Mixer
 from operators.errors import check_number
@@ -65,6 +65,19 @@ class FixedLinear(nn.Linear):
         self.std = std
 
 
+class StillConv(nn.Conv2d):
+    """A depthwise 3 × 3 convolution of grids (B, H, W, C) whose weights start at zero."""
+
+    std = 0.0
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, H, W, C)."""
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+
 class Constant(nn.Module):
     """Holds one parameter, `value`, all of whose numbers start as `start`."""
 
@@ -82,8 +95,8 @@ def initialise(model: nn.Module, seed: int) -> None:
 
     Norm weights are one, biases zero, a `Constant` is what it says, everything else cut normal: linear layers (stem and
     head too) and convolutions with the deviation of `operators.initialisation.linear_std` (a `FixedLinear` with its
-    own, 0 for zeros), learned positions and label embeddings with 0.02. Draws are made in float32 on the CPU, so they
-    are the same on every device. Parameters on the meta device stay as they are.
+    own, 0 for zeros, which a `StillConv` is made of), learned positions and label embeddings with 0.02. Draws are made
+    in float32 on the CPU, so they are the same on every device. Parameters on the meta device stay as they are.
     """
     mixing = {id(part) for mixer in model.modules() if isinstance(mixer, Mixer) for part in mixer.modules()}
     for prefix, module in model.named_modules():
@@ -111,7 +124,7 @@ def _draw(module: nn.Module, name: str, parameter: nn.Parameter, seed: int) -> N
 
 def _std(module: nn.Module) -> float:
     """Deviation of the weights of a module."""
-    if isinstance(module, FixedLinear):
+    if isinstance(module, FixedLinear | StillConv):
         return module.std
     if isinstance(module, nn.Linear):
         return linear_std(module)

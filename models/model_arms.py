@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import models
-from models.presets import PRESETS
+from models.presets import preset
 from models.pyramid.spec import PyramidSpec
 from models.spec import DiTSpec, IsotropicSpec
 from operators.benchmark.arms import MixerArm
@@ -45,9 +45,9 @@ class ModelArm:
         return self.judged.absent(shape, place)
 
     def build(self, shape: Shape, place: Target) -> Workload:
-        preset, own = PRESETS[self.model], dict(self.judged.params)
-        generates = isinstance(preset, DiTSpec)
-        patch = preset.patch if isinstance(preset, PyramidSpec | IsotropicSpec) else 1
+        trunk, own = preset(self.model), dict(self.judged.params)
+        generates = isinstance(trunk, DiTSpec)
+        patch = trunk.patch if isinstance(trunk, PyramidSpec | IsotropicSpec) else 1
         size = (shape.height * patch, shape.width * patch)
         channels = LATENT if generates else COLOURS
         spec = models.MixerSpec(

@@ -1,4 +1,8 @@
-"""The models by name: data that needs no torch."""
+"""The models by name: data that needs no torch.
+
+Those of `PRESETS` are trunks for any mixer. The published models of `models.published` are trunks, too, and know which
+mixers their authors put there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from models.published import MODELS
 from models.pyramid.spec import PyramidSpec
-from models.spec import DiTSpec, TrunkSpec, ViTSpec
-from operators.errors import check_choice, check_names
+from models.spec import DiTSpec, StageMixers, TrunkSpec, ViTSpec
+from operators.errors import InputError, check_choice, check_names
 
 PRESETS: dict[str, TrunkSpec] = {
     # The three sizes of DeiT (arXiv 2012.12877, table 1), and one for small images and small machines.
@@ -30,16 +35,36 @@ PRESETS: dict[str, TrunkSpec] = {
 
 
 def names() -> list[str]:
-    """Names of all models."""
-    return list(PRESETS)
+    """Names of all models: the trunks for any mixer, then the published models."""
+    return [*PRESETS, *MODELS]
+
+
+def preset(name: str) -> TrunkSpec:
+    """The shape of the model `name`.
+
+    Raises:
+        InputError: an unknown name, with the nearest.
+    """
+    return PRESETS[name] if name in PRESETS else MODELS[check_choice("model", name, names())].spec
+
+
+def published_mixers(name: str) -> StageMixers:
+    """The mixers that the authors of the model `name` put there.
+
+    Raises:
+        InputError: the name is not of a published model.
+    """
+    if name in PRESETS:
+        raise InputError(f"model={name} is a trunk for any mixer: mixer=published goes with {', '.join(MODELS)}")
+    return MODELS[check_choice("model", name, MODELS)].mixers
 
 
 def shaped(name: str, overrides: Mapping[str, Any]) -> TrunkSpec:
-    """The preset `name` with those of its fields that `overrides` gives; None keeps the preset's. `match` is left out.
+    """The model `name` with those of its fields that `overrides` gives; None keeps the preset's. `match` is left out.
 
     Raises:
         InputError: an unknown name or field (with the nearest), or a value that cannot be.
     """
-    preset = PRESETS[check_choice("model", name, PRESETS)]
-    check_names(f"model {name}", overrides, [*(field.name for field in fields(preset)), "match"])
-    return replace(preset, **{key: value for key, value in overrides.items() if key != "match" and value is not None})
+    shape = preset(name)
+    check_names(f"model {name}", overrides, [*(field.name for field in fields(shape)), "match"])
+    return replace(shape, **{key: value for key, value in overrides.items() if key != "match" and value is not None})

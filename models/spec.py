@@ -13,6 +13,7 @@ NORMS = ("layer", "rms")
 POSITIONS = ("sincos", "learned", "none")
 GELUS = ("exact", "tanh")
 POOLINGS = ("mean", "class")
+FFN_KINDS = ("mlp", "swiglu")
 MOST_BLOCKS = 10_000
 """Every block is a tree of Python objects, made one after the other, whatever its size."""
 
@@ -206,12 +207,18 @@ class DiTSpec(IsotropicSpec):
     Attributes:
         time_scale: what the time in [0, 1] is multiplied by before its embedding: 1000 (DiT's number of steps) or 1
             (SiT).
+        ffn: `mlp`, or `swiglu`: Linear(SiLU(z_1) z_2), z = Linear(x), without biases (arXiv 2002.05202); DiG's.
+        local: whether a depthwise 3 × 3 convolution with a residual follows each block, zero at the start; DiG's.
     """
 
     patch: int = 2
     positions: str = "sincos"
     time_scale: float = 1000
+    ffn: str = "mlp"
+    local: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("model.time_scale", self.time_scale, least=1e-3, most=1e6)
+        check_choice("model.ffn", self.ffn, FFN_KINDS)
+        check_choice("model.local", self.local, (True, False))

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import EPS, FeedForward
-from models.initialisation import FixedLinear
+from models.blocks import EPS, FeedForward, GatedFeedForward
+from models.initialisation import FixedLinear, StillConv
 from operators import Mixer
 from operators.initialisation import STD
 from operators.precision import full_precision, wide
@@ -84,19 +84,27 @@ class ModulatedBlock(nn.Module):
         s1, b1, g1, s2, b2, g2 = Linear(SiLU(c))                      # zero at the start
         x += g1 * mixer((1 + s1) * LN(x) + b1, cond=c)
         x += g2 * ffn((1 + s2) * LN(x) + b2)                          # not if `hidden` is 0; then only s1, b1, g1
+        x += DW_3(x)                                     # only if `local`; zero at the start
 
     Args:
         mixer: what mixes the tokens; it may use the conditioning vector as well.
         dim: channels C, and the width of the conditioning vector.
         hidden: inner width of the feed-forward network; 0 leaves it out.
         gelu: see `FeedForward`.
+        ffn: `mlp` (`FeedForward`) or `swiglu` (`GatedFeedForward`).
+        local: whether a convolution follows.
     """
 
-    def __init__(self, mixer: Mixer, dim: int, hidden: int, gelu: str = "exact") -> None:
+    def __init__(
+        self, mixer: Mixer, dim: int, hidden: int, gelu: str = "exact", ffn: str = "mlp", local: bool = False
+    ) -> None:
         super().__init__()
         self.norm = ModulatedNorm(dim)  # without parameters, so that one serves both branches
         self.mixer = mixer
-        self.ffn = FeedForward(dim, hidden, gelu) if hidden else None
+        self.ffn: FeedForward | GatedFeedForward | None = None
+        if hidden:
+            self.ffn = FeedForward(dim, hidden, gelu) if ffn == "mlp" else GatedFeedForward(dim, hidden)
+        self.local = StillConv(dim) if local else None
         self.modulation = Modulation(dim, 6 if hidden else 3)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
@@ -106,11 +114,12 @@ class ModulatedBlock(nn.Module):
         if self.ffn is not None:
             scale, shift, gate = second
             x = torch.addcmul(x, gate, self.ffn(self.norm(x, scale, shift)))
-        return x
+        return x if self.local is None else x + self.local(x)
 
     def macs(self, tokens: int) -> int:
         """Multiply-accumulates of the block outside its mixer, for `tokens` tokens."""
-        return self.modulation.macs() + (0 if self.ffn is None else self.ffn.macs(tokens))
+        taps = 0 if self.local is None else self.local.weight.numel()
+        return self.modulation.macs() + tokens * taps + (0 if self.ffn is None else self.ffn.macs(tokens))
 
 
 class ModulatedHead(nn.Module):

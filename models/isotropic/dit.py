@@ -67,7 +67,9 @@ class DiffusionTransformer(Trunk):
             self.positions = positions.create(spec.positions, spec.dim, self.grid)
             self.time = TimeEmbedding(spec.dim, spec.time_scale)
             self.label = nn.Embedding(num_classes + 1, spec.dim)
-            self.blocks = nn.ModuleList(ModulatedBlock(mixer, spec.dim, spec.ffn_width, spec.gelu) for mixer in built)
+            self.blocks = nn.ModuleList(
+                ModulatedBlock(mixer, spec.dim, spec.ffn_width, spec.gelu, spec.ffn, spec.local) for mixer in built
+            )
             self.head = ModulatedHead(spec.dim, in_channels * spec.patch**2)
         initialise(self, seed)
 

@@ -65,7 +65,7 @@ class InvertedDown(Downsampling):
         super().__init__()
         self.up = nn.Linear(dim, 4 * out_dim)
         self.conv = GridConv(4 * out_dim, 4 * out_dim, stride=2, depthwise=True)
-        self.down = ConvNorm(4 * out_dim, out_dim, 1)
+        self.down = ConvNorm(4 * out_dim, out_dim, 1, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, H, W, C)."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import models
-from models.presets import PRESETS
+from models.presets import preset
 from models.spec import IsotropicSpec, StageMixers, listed
 from operators.benchmark.measuring.guard import available_bytes
 from operators.errors import InputError, check_choice
@@ -96,7 +96,7 @@ def _stream(run: RunConfig, model: models.Trunk, images: Images, *, every: bool)
 
 def _depth(run: RunConfig) -> int:
     """Blocks of the run's model, where it has one width; else 0."""
-    spec = PRESETS.get(run.model["name"])
+    spec = preset(run.model["name"])
     depth = run.model.get("depth") or (spec.depth if isinstance(spec, IsotropicSpec) else 0)
     return depth if isinstance(spec, IsotropicSpec) and isinstance(depth, int) else 0
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 import models
 from models import MixerSpec
 from models.presets import PRESETS
+from models.published import MODELS
 from operators import InputError
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
@@ -136,7 +137,8 @@ def test_vims_size_in_a_mixer_only_trunk(name: str) -> None:
 def test_names() -> None:
     vits = ["vit_nano", "vit_tiny", "vit_small", "vit_base"]
     pyramids = ["pyramid_nano", "pyramid_tiny"]
-    assert models.names() == [*vits, "dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl", *pyramids]
+    assert list(PRESETS) == [*vits, "dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl", *pyramids]
+    assert models.names() == [*PRESETS, *MODELS]
     with pytest.raises(InputError, match=r"model='vit_smal' is not known: .*; did you mean 'vit_small'"):
         models.create("vit_smal", mixers=MixerSpec("identity"), image_size=(8, 8), in_channels=1, num_classes=2)
 
@@ -157,10 +159,10 @@ def test_none_keeps_the_preset() -> None:
 
 
 def test_every_model_has_a_file() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(models.names())
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(PRESETS)
 
 
-@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize("name", PRESETS)
 def test_the_file_says_what_the_preset_says(name: str) -> None:
     values = dict(OmegaConf.load(CONF / f"{name}.yaml"))
     with torch.device("meta"):

@@ -48,7 +48,11 @@ def inputs(batch: int = 4, height: int = 16, width: int = 24) -> tuple[Tensor, T
 
 
 @pytest.mark.parametrize("mixers", ARMS)
-@pytest.mark.parametrize("options", [{}, {"hidden": 0, "positions": "learned"}], ids=["ffn", "bare"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"hidden": 0, "positions": "learned"}, {"ffn": "swiglu", "local": True}],
+    ids=["ffn", "bare", "swiglu"],
+)
 def test_every_block_starts_as_the_identity_and_the_output_at_zero(mixers: str, options: dict[str, object]) -> None:
     model = dit(mixers, **options)
     images, time, label = inputs()
@@ -173,6 +177,20 @@ def test_checkpointing_changes_neither_outputs_nor_gradients(mixers: str) -> Non
     assert torch.equal(plain, lean)
     for name, gradient in expected.items():
         assert torch.equal(gradient, actual[name]), name
+
+
+def test_gated_feed_forward_networks_and_local_convolutions_are_counted() -> None:
+    model = awake("conv", ffn="swiglu", local=True, hidden=24)
+    batch = inputs(1)
+    assert count_macs(model, *batch) == model.cost(16, 24).macs
+    block, tokens = model.blocks[0], 24
+    assert block.macs(tokens) - block.modulation.macs() == tokens * (3 * 32 * 24 + 9 * 32)
+    moved = [image.clone().requires_grad_() for image in (batch[0],)]
+    model(moved[0], *batch[1:]).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in block.parameters())
+    for wrong in ({"ffn": "gelu"}, {"local": 3}):
+        with pytest.raises(InputError, match=r"model\.(ffn|local)=.* is not known"):
+            dit("conv", **wrong)
 
 
 def test_mixed_precision_and_double() -> None:
