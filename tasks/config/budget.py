@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from models import targets
-from models.spec import MixerSpec
+from models.spec import MixerSpec, StageMixers, like, listed
 from operators.errors import InputError
 from tasks.config.layers import mixer_specs
 from tasks.config.overrides import PDE_MIXER, parse
@@ -63,7 +63,7 @@ def settle(run: RunConfig, overrides: Sequence[str] = ()) -> RunConfig:
 def _with_state(run: RunConfig, images: Images, overrides: Sequence[str]) -> RunConfig:
     from models import match
 
-    given = [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers
+    given = listed(run.mixers)
     scaled = {spec.name: match.scales_state(spec) for spec in given}
     free = [
         replace(spec, params={key: value for key, value in spec.params.items() if key != scaled[spec.name]})
@@ -71,15 +71,35 @@ def _with_state(run: RunConfig, images: Images, overrides: Sequence[str]) -> Run
     ]
     unmatched = run.changed("model", {**run.model, "match": None})
     solved = match.solve_state(
-        run.model["match"], free, lambda specs: replace(unmatched, mixers=specs).build(images, device="meta")
+        run.model["match"],
+        free,
+        lambda specs: replace(unmatched, mixers=like(run.mixers, specs)).build(images, device="meta"),
     )
     plain = deepcopy(dict(run.plain))
+    if isinstance(run.mixers, StageMixers):
+        _write_stages(plain, solved, scaled)
+        solved = [spec for spec in solved if spec.name == PDE_MIXER]
     for spec in solved:
         key = scaled[spec.name]
         if key is not None and key in spec.params:
             _write(plain, spec.name, key, spec.params[key], overrides)
     mixers = mixer_specs(plain["mixer"], plain["shell"], plain.get("pde"))
     return replace(run, mixers=mixers, plain=plain)
+
+
+def _write_stages(plain: dict[str, Any], solved: Sequence[MixerSpec], scaled: Mapping[str, str | None]) -> None:
+    """Put the parameters of the mixers of stages, but those of the PDE layers, where the configuration has them."""
+    specs, stages = iter(solved), []
+    for stage in plain["mixer"]["stages"]:
+        entries = []
+        for entry in stage if isinstance(stage, list | tuple) else [stage]:
+            spec = next(specs)
+            own, key = dict(entry) if isinstance(entry, Mapping) else {"name": entry}, scaled[spec.name]
+            if spec.name != PDE_MIXER and key is not None and key in spec.params:
+                own[key] = spec.params[key]
+            entries.append(own)
+        stages.append(entries)
+    plain["mixer"]["stages"] = stages
 
 
 def _write(plain: dict[str, Any], mixer: str, key: str, value: int, overrides: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from operators.errors import InputError
-from tasks.config import bounds, budget, schema
+from tasks.config import bounds, budget, mixers, schema
 from tasks.config.hydra_errors import hydra_config, no_pde, refuses, translate
 from tasks.config.overrides import PDE_MIXER, normalise, parse, run_directory
 from tasks.config.schema import RunConfig
@@ -60,8 +60,16 @@ def settle(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
     if missing:
         raise InputError(f"~{missing[0]} takes out what every run needs: leave it out")
     bounds.check_values(plain)
-    pattern = plain["mixer"].get("pattern") if isinstance(plain["mixer"], dict) else None
-    if isinstance(pattern, list) and PDE_MIXER not in pattern and "pde" in plain:
+    if isinstance(plain["mixer"], dict) and plain["mixer"].get("name") == mixers.PUBLISHED:
+        plain = mixers.expanded(plain)
+        for override in parse(overrides):
+            if override.key_or_group.split(".")[0] == "shell":
+                raise InputError(
+                    f"{override.key_or_group} does not go with mixer={mixers.PUBLISHED}, which has its own shells: "
+                    "give a mixer, too"
+                )
+    pattern = _pattern(plain["mixer"])
+    if pattern is not None and PDE_MIXER not in pattern and "pde" in plain:
         del plain["pde"]
         for override in parse(overrides):
             if override.key_or_group.split(".")[0] == "pde" and not override.is_delete():
@@ -80,6 +88,19 @@ def settle(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
     from tasks.system import checkpoint  # imports torch
 
     return schema.parse(checkpoint.adopt(budget.in_numbers(plain), overrides))
+
+
+def _pattern(node: Any) -> list[Any] | None:
+    """The names of the mixers of a hybrid or of stages, as far as they can be read; None where there is one mixer."""
+    if not isinstance(node, dict):
+        return None
+    pattern = node.get("pattern")
+    if isinstance(pattern, list):
+        return pattern
+    if not isinstance(node.get("stages"), list):
+        return None
+    entries = [entry for stage in node["stages"] for entry in (stage if isinstance(stage, list) else [stage])]
+    return [entry.get("name") if isinstance(entry, dict) else entry for entry in entries]
 
 
 def _check_checkpoint(path: str) -> None:

@@ -8,22 +8,21 @@ from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
-from models.spec import MixerSpec
+from models.spec import Mixers, MixerSpec, StageMixers
 from operators import registry
 from operators.errors import InputError, check_names
 from tasks.config.overrides import PDE_MIXER
 
 
-def mixer_specs(
-    mixer: Mapping[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None
-) -> MixerSpec | list[MixerSpec]:
-    """The mixer of every layer, or the pattern of them that is repeated over depth.
+def mixer_specs(mixer: Mapping[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None) -> Mixers:
+    """The mixer of every layer, the pattern of them that is repeated over depth, or a pattern for each stage.
 
     There is a pattern in a hybrid (`mixer.pattern`), and where a parameter changes over depth (`over_depth`).
 
     Args:
-        mixer: `{"name", "backend" (optional), "over_depth": {KEY: values} (optional), …parameters}`, or
-            `{"name", "backend" (optional), "pattern", "params": {NAME: parameters}}`.
+        mixer: `{"name", "backend" (optional), "over_depth": {KEY: values} (optional), …parameters}`,
+            `{"name", "backend" (optional), "pattern", "params": {NAME: parameters}}`, or
+            `{"name", "backend" (optional), "stages"}`, see `conf/mixer/stages.yaml`.
         shell: preset's `name` and switches; serves every layer.
         pde: parameters of the PDE layers, which exists if and only if there are any.
 
@@ -32,6 +31,8 @@ def mixer_specs(
     """
     params = dict(mixer)
     name = params.pop("name")
+    if "stages" in params:
+        return _stages(params, shell, pde)
     if "pattern" not in params:
         scheduled = _scheduled("mixer", name, params, shell, pde)
         return scheduled[0] if len(scheduled) == 1 else scheduled
@@ -87,6 +88,36 @@ def _shortest_period(specs: list[MixerSpec]) -> list[MixerSpec]:
     """The first of `specs`, as many as have to be repeated to give all of them."""
     whole = len(specs)
     return next(specs[:length] for length in range(1, whole + 1) if specs[:length] * (whole // length) == specs)
+
+
+def _stages(params: Mapping[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None) -> StageMixers:
+    check_names("mixer", params, ["backend", "stages"])
+    stages = params["stages"]
+    if not isinstance(stages, list | tuple) or not stages:
+        raise InputError(f"mixer.stages={stages!r} must be a list with a mixer, or a list of them, for each stage")
+    common = params.get("backend", "auto")
+    built = []
+    for number, stage in enumerate(stages):
+        entries = stage if isinstance(stage, list | tuple) else [stage]
+        if not entries:
+            raise InputError(f"mixer.stages[{number}] is empty: give a mixer or a list of them")
+        built.append(tuple(_entry(f"mixer.stages[{number}]", entry, shell, pde, common) for entry in entries))
+    if pde is not None and PDE_MIXER not in {spec.name for stage in built for spec in stage}:
+        raise InputError(f"pde exists only with mixer={PDE_MIXER}, or where it is among others")
+    return StageMixers(tuple(built))
+
+
+def _entry(where: str, entry: Any, shell: Mapping[str, Any], pde: Mapping[str, Any] | None, backend: str) -> MixerSpec:
+    """One mixer of a stage: a name, or a mapping of its `name`, its parameters and perhaps its `shell`."""
+    params = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
+    name, own = params.pop("name", None), params.pop("shell", shell)
+    if not isinstance(name, str):
+        raise InputError(f"{where}: {entry!r} must be a mixer's name, or {{name: NAME, …}} with its parameters")
+    if isinstance(own, str):
+        own = {"name": own}
+    if not isinstance(own, Mapping):
+        raise InputError(f"{where}: shell={own!r} must be a preset's name, or {{name: NAME, …}} with switches")
+    return _spec(name, {"backend": backend, **params}, own, pde)
 
 
 def _spec(name: str, params: dict[str, Any], shell: Mapping[str, Any], pde: Mapping[str, Any] | None) -> MixerSpec:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import models
 from models.presets import shaped
-from models.spec import DiTSpec, MixerSpec
+from models.spec import DiTSpec, Mixers, MixerSpec, StageMixers, listed
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
 from tasks.config import bounds, start
@@ -54,8 +54,8 @@ class RunConfig:
     """One run.
 
     Attributes:
-        mixers: one `MixerSpec`, or the pattern of a hybrid.
-        mixer, shell: the names they go by in `metrics.json`.
+        mixers: one `MixerSpec`, the pattern of a hybrid, or a pattern for each stage.
+        mixer, shell: the names they go by in `metrics.json`; of stages, all of them joined by `+`.
         model, data: name and parameters of `models.create` and `tasks.data.create`.
         seed: keys initialisation, data order, augmentation and drop path.
         mode: one of `MODES`.
@@ -67,7 +67,7 @@ class RunConfig:
     """
 
     task: TaskConfig
-    mixers: MixerSpec | list[MixerSpec]
+    mixers: Mixers
     mixer: str
     shell: str
     model: Mapping[str, Any]
@@ -189,15 +189,17 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     own = {f.name for f in fields(TrainerConfig)} - {"lightning"}
     for name in trainer:
         if name not in own | bounds.LIGHTNING:
-            listed, further = ", ".join(sorted(own)), ", ".join(sorted(bounds.LIGHTNING))
+            names, further = ", ".join(sorted(own)), ", ".join(sorted(bounds.LIGHTNING))
             hint = nearest(name, own | bounds.LIGHTNING)
-            raise InputError(f"trainer has no {name!r}: allowed are {listed}; and of lightning.Trainer {further}{hint}")
+            raise InputError(f"trainer has no {name!r}: allowed are {names}; and of lightning.Trainer {further}{hint}")
     lightning = {key: trainer.pop(key) for key in list(trainer) if key in bounds.LIGHTNING}
+    mixers = mixer_specs(config["mixer"], config["shell"], config.get("pde"))
+    each = listed(mixers) if isinstance(mixers, StageMixers) else []
     return RunConfig(
         task=task,
-        mixers=mixer_specs(config["mixer"], config["shell"], config.get("pde")),
-        mixer=config["mixer"]["name"],
-        shell=config["shell"]["name"],
+        mixers=mixers,
+        mixer="+".join(dict.fromkeys(spec.name for spec in each)) or config["mixer"]["name"],
+        shell="+".join(dict.fromkeys(_shell_name(spec) for spec in each)) or config["shell"]["name"],
         model=config["model"],
         data=config["data"],
         optimizer=_build(OptimizerConfig, "optimizer", config["optimizer"]),
@@ -218,7 +220,7 @@ def check(run: RunConfig) -> None:
             file that is not there.
     """
     run.check_purpose()
-    for spec in [run.mixers] if isinstance(run.mixers, MixerSpec) else run.mixers:
+    for spec in listed(run.mixers):
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     unread = {"root": None, "num_workers": 0} if run.mode == "plan" else {}  # a plan may be for another machine
     asked = {**run.data, **unread}
@@ -233,6 +235,10 @@ def check(run: RunConfig) -> None:
     run.logger.check_installed()
     if run.init is not None:
         start.check(run.init, run.task)
+
+
+def _shell_name(spec: MixerSpec) -> str:
+    return str(spec.shell.get("name", "common")) if isinstance(spec.shell, Mapping) else str(spec.shell)
 
 
 def _build(cls: type[T], what: str, values: Mapping[str, Any], **more: Any) -> T:

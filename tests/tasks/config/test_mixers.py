@@ -78,7 +78,7 @@ def test_a_card_is_the_configuration(name: str) -> None:
 
 
 def test_only_two_mixers_have_files() -> None:
-    assert {"pde_ssm", "hybrid"} == WRITTEN
+    assert {"pde_ssm", "hybrid", "stages"} == WRITTEN
 
 
 def test_a_folder_of_ones_own_comes_before_the_card(tmp_path: Path) -> None:
