@@ -76,7 +76,7 @@ def test_which_mixers_have_no_published_shell() -> None:
     # Layers that no switches say, and one, of pde_ssm, that is not public.
     assert without == ["gspn", "mhs", "pde_ssm", "s4", "s4d"]
     # Layers that no switches say, and one that is not public.
-    assert without == ["chimera", "gspn", "pde_ssm"]
+    assert without == ["chimera", "gspn", "pde_ssm", "v2m"]
 
 
 @pytest.mark.parametrize(
