@@ -29,7 +29,7 @@ FOLDER = ("data=image_folder", "data.num_workers=0", "data.resolution=16", "data
 
 BAD = [
     # misspelt names and values
-    ("mixer=pde_sm", r"mixer='pde_sm' is not known: allowed are afno, attention, .*, vssd; did you mean 'pde_ssm'\?"),
+    ("mixer=pde_sm", r"mixer='pde_sm' is not known: allowed are afno, attention, .*, zigma; did you mean 'pde_ssm'\?"),
     ("modle=vit_tiny", r"modle does not exist: the configuration has ckpt, .*; did you mean 'mode'\?"),
     ("model.depht=3", r"model.depht does not exist: model has .*; did you mean 'depth'\?"),
     ("mixer=pde_ssm pde.terms=[difusion]", r"pde.terms='difusion' is not known: .*; did you mean 'diffusion'\?"),
