@@ -44,8 +44,9 @@ class LowRank(NamedTuple):
 def kernel(system: LowRank, readout: Tensor, length: int) -> Tensor:
     """The kernels (R, D, L) of readouts C (1 − Ā^L) (R, D, S, 2)."""
     a, y = system.decay * system.step, system.frequency * system.step
-    half = torch.arange(length // 2 + 1, device=a.device, dtype=a.dtype) * (math.pi / length)
-    c, s = half.cos(), half.sin()
+    # Nodes rounded once: a phase of single precision would move them off the roots of unity.
+    half = torch.arange(length // 2 + 1, device=a.device, dtype=torch.float64) * (math.pi / length)
+    c, s = half.cos().to(a.dtype), half.sin().to(a.dtype)
     across, along = (a * a + y * y)[..., None] * (c * c) - 4 * s * s, a[..., None] * (4 * s * c)
     size = across * across + along * along
     inverse = torch.cat([across / size, -along / size], dim=-1)  # (D, S, 2F): real and imaginary parts
