@@ -108,7 +108,7 @@ class LinePass(nn.Module):
         source="arXiv 2410.10382; wangck20/V2M mamba-1p1p1/mamba_ssm/modules/mamba_simple.py at 3d30905",
         year=2024,
         equation="z = S6 of u along rows, C = 1; y = S6 of z down columns, B = 1; half the sum of four orientations",
-        code="wangck20/V2M at 3d30905: outputs and gradients within 5e-16 (relative RMS, float64), without its gates and "
+        code="wangck20/V2M at 3d30905: outputs and gradients within 5e-16 (relative RMS, float64), without its gates, "
         "with its outputs put in place, a loop over tokens instead of its CUDA kernel",
         position_aware=True,
         permutation_equivariant=False,
