@@ -23,7 +23,7 @@ BACKENDS = ("diagonals", "cpu", "reference")
 __all__ = ["BACKENDS", "availability", "lattice_scan", "roesser_scan", "serving", "two_step_scan"]
 
 
-class Recurrence(NamedTuple):
+class GridRecurrence(NamedTuple):
     """One recurrence, and what carries it out."""
 
     compiled: ops.GridScanOp
@@ -31,9 +31,9 @@ class Recurrence(NamedTuple):
     reference: Callable[..., Tensor]
 
 
-LATTICE = Recurrence(ops.LATTICE, diagonals.lattice, reference.lattice)
-TWO_STEP = Recurrence(ops.TWO_STEP, diagonals.two_step, reference.two_step)
-ROESSER = Recurrence(ops.ROESSER, diagonals.roesser, reference.roesser)
+LATTICE = GridRecurrence(ops.LATTICE, diagonals.lattice, reference.lattice)
+TWO_STEP = GridRecurrence(ops.TWO_STEP, diagonals.two_step, reference.two_step)
+ROESSER = GridRecurrence(ops.ROESSER, diagonals.roesser, reference.roesser)
 
 
 def availability() -> dict[str, str | None]:
@@ -222,7 +222,7 @@ def roesser_scan(
 
 
 def _scanned(
-    recurrence: Recurrence, given: Mapping[str, Tensor], bottom: bool, right: bool, backend: str, *numbers: float
+    recurrence: GridRecurrence, given: Mapping[str, Tensor], bottom: bool, right: bool, backend: str, *numbers: float
 ) -> Tensor:
     u = given["u"]
     _check(recurrence.compiled, given)

@@ -25,7 +25,7 @@ class GridScanOp(CpuOp):
         rates: the first of the rates.
     """
 
-    options = ("bool bottom", "bool right")
+    options: ClassVar[tuple[str, ...]] = ("bool bottom", "bool right")
     results = ("y", "states")
     thread_least = 1 << 16  # updates of states
     carried: ClassVar[int] = 1

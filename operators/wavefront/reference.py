@@ -18,7 +18,7 @@ Cell = Callable[[int, int, State | None, State | None], State]
 def lattice(
     u: Tensor, dt_row: Tensor, dt_col: Tensor, A_row: Tensor, A_col: Tensor, B_row: Tensor, B_col: Tensor, C: Tensor
 ) -> Tensor:
-    """Output of `operators.wavefront.lattice_scan`."""
+    """Output of `operators.wavefront.lattice_scan`, from the top left."""
 
     def cell(i: int, j: int, left: State | None, up: State | None) -> State:
         x, rows, columns = u[:, i, j, :, None], dt_row[:, i, j, :, None], dt_col[:, i, j, :, None]
@@ -34,7 +34,7 @@ def lattice(
 
 
 def two_step(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """Output of `operators.wavefront.two_step_scan`."""
+    """Output of `operators.wavefront.two_step_scan`, from the top left."""
 
     def cell(i: int, j: int, left: State | None, up: State | None) -> State:
         step = dt[:, i, j, :, None]
@@ -61,7 +61,7 @@ def roesser(
     C_col: Tensor,
     coupling: float,
 ) -> Tensor:
-    """Output of `operators.wavefront.roesser_scan`."""
+    """Output of `operators.wavefront.roesser_scan`, from the top left."""
     own, other = 1 - coupling, coupling
 
     def cell(i: int, j: int, left: State | None, up: State | None) -> State:

@@ -17,7 +17,7 @@ from operators.mixer import Core
 from operators.precision import full_precision, wide
 
 
-class Start(NamedTuple):
+class Origin(NamedTuple):
     """Where a scan starts.
 
     Attributes:
@@ -31,15 +31,15 @@ class Start(NamedTuple):
     transposed: bool = False
 
 
-CORNERS: Mapping[str, Start] = {
-    "top_left": Start(),
-    "top_right": Start(right=True),
-    "bottom_left": Start(bottom=True),
-    "bottom_right": Start(bottom=True, right=True),
+CORNERS: Mapping[str, Origin] = {
+    "top_left": Origin(),
+    "top_right": Origin(right=True),
+    "bottom_left": Origin(bottom=True),
+    "bottom_right": Origin(bottom=True, right=True),
 }
 
 
-def check_starts(name: str, given: Sequence[str], known: Mapping[str, Start]) -> list[Start]:
+def check_starts(name: str, given: Sequence[str], known: Mapping[str, Origin]) -> list[Origin]:
     """The starts that are meant by names. Raises `InputError` unless they are a non-empty sequence of known names."""
     if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise InputError(f"{name}={given!r} must be a list of {', '.join(known)}")
@@ -88,7 +88,7 @@ class GridBranch(nn.Module):
     state_dim: int
     D: nn.Parameter
 
-    def __init__(self, start: Start, backend: str) -> None:
+    def __init__(self, start: Origin, backend: str) -> None:
         super().__init__()
         self.start, self.backend = start, backend
 

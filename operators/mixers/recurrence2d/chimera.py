@@ -24,7 +24,7 @@ from operators.mixers.recurrence2d.branch import (
     CORNERS,
     GridBranch,
     GridCore,
-    Start,
+    Origin,
     check_sizes,
     check_starts,
     falling,
@@ -57,7 +57,7 @@ class RoesserBranch(GridBranch):
     operations = 25
     carried = 2
 
-    def __init__(self, width: int, *, state_dim: int, rank: int, coupling: float, start: Start, backend: str) -> None:
+    def __init__(self, width: int, *, state_dim: int, rank: int, coupling: float, start: Origin, backend: str) -> None:
         super().__init__(start, backend)
         self.state_dim, self.rank, self.coupling = state_dim, rank, coupling
         self.project = nn.Linear(width, 2 * rank + 4 * state_dim, bias=False)

@@ -26,7 +26,7 @@ from operators.mixers.recurrence2d.branch import (
     CORNERS,
     GridBranch,
     GridCore,
-    Start,
+    Origin,
     check_sizes,
     check_starts,
     falling,
@@ -60,7 +60,7 @@ class LatticeBranch(GridBranch):
     no_weight_decay = ("A_row_log", "A_col_log", "D", "step_row.bias", "step_col.bias")
     operations = 16
 
-    def __init__(self, width: int, *, state_dim: int, rank: int, start: Start, backend: str) -> None:
+    def __init__(self, width: int, *, state_dim: int, rank: int, start: Origin, backend: str) -> None:
         super().__init__(start, backend)
         self.state_dim, self.rank = state_dim, rank
         self.project = nn.Linear(width, 2 * rank + 3 * state_dim, bias=False)

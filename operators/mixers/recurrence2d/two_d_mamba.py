@@ -23,7 +23,7 @@ from operators.initialisation import linear_init
 from operators.mixers.recurrence2d.branch import (
     GridBranch,
     GridCore,
-    Start,
+    Origin,
     check_sizes,
     check_starts,
     falling,
@@ -35,11 +35,11 @@ from operators.registry import register
 from operators.shell.spec import ShellSpec
 from operators.wavefront import two_step_scan
 
-ORDERS: Mapping[str, Start] = {
-    "row": Start(),
-    "col": Start(transposed=True),
-    "row_r": Start(bottom=True, right=True),
-    "col_r": Start(bottom=True, right=True, transposed=True),
+ORDERS: Mapping[str, Origin] = {
+    "row": Origin(),
+    "col": Origin(transposed=True),
+    "row_r": Origin(bottom=True, right=True),
+    "col_r": Origin(bottom=True, right=True, transposed=True),
 }
 
 
@@ -61,7 +61,7 @@ class TwoStepBranch(GridBranch):
     no_weight_decay = ("A_log", "D", "step.bias")
     operations = 11
 
-    def __init__(self, width: int, *, state_dim: int, rank: int, start: Start, backend: str) -> None:
+    def __init__(self, width: int, *, state_dim: int, rank: int, start: Origin, backend: str) -> None:
         super().__init__(start, backend)
         self.state_dim, self.rank = state_dim, rank
         self.project = nn.Linear(width, rank + 2 * state_dim, bias=False)

@@ -28,16 +28,16 @@ from operators.cost import Cost
 from operators.errors import check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
-from operators.mixers.recurrence2d.branch import Start, check_sizes, check_starts, falling, s4d_real
+from operators.mixers.recurrence2d.branch import Origin, check_sizes, check_starts, falling, s4d_real
 from operators.mixers.scan.branch import causal_convolution, step_bias_init
 from operators.precision import full_precision, wide
 from operators.registry import register
 
-ORIENTATIONS: Mapping[str, Start] = {
-    "row": Start(),
-    "col": Start(transposed=True),
-    "row_r": Start(right=True),
-    "col_r": Start(right=True, transposed=True),
+ORIENTATIONS: Mapping[str, Origin] = {
+    "row": Origin(),
+    "col": Origin(transposed=True),
+    "row_r": Origin(right=True),
+    "col_r": Origin(right=True, transposed=True),
 }
 
 
@@ -188,7 +188,7 @@ class V2M(Core):
             total = total + self._oriented(u, start)
         return (total / 2).to(u.dtype)
 
-    def _oriented(self, u: Tensor, start: Start) -> Tensor:
+    def _oriented(self, u: Tensor, start: Origin) -> Tensor:
         lines = u.transpose(1, 2) if start.transposed else u
         scanned = self.along(lines, start.right).transpose(1, 2)
         y: Tensor = self.across(scanned, start.bottom)
