@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from operators import scan
-from tests.operators.mixers.drawn import assert_same_function, image, make
+from tests.operators.mixers.drawn import assert_same_function, image, make, set_to
 
 GRID = (4, 5)
 SIZE = 3
@@ -88,8 +88,25 @@ def chimera_without_coupling_is_a_row_scan_and_a_column_scan():
     assert_same_function(mixer, apart, image(*GRID))
 
 
+def chimera_with_constant_maps_is_the_two_dimensional_state_space():
+    """Of channels that have transitions of their own, from one corner, without normalisation."""
+    chimera = make("chimera", corners=["top_left"], state_dim=SIZE, coupling=0.3, backend=BACKEND)
+    (branch,) = chimera.core.branches
+    p = constant(branch, image(*GRID))
+    row, column = p["dt_row"][:, None], p["dt_col"][:, None]
+    A = [0.7 * (row * p["A_1"]).exp(), 0.3 * (row * p["A_2"]).exp()]
+    A += [0.3 * (column * p["A_3"]).exp(), 0.7 * (column * p["A_4"]).exp()]
+    B = [row * p["B_row"], column * p["B_col"]]
+    C = [p["C_row"].expand_as(B[0]), p["C_col"].expand_as(B[1])]
+    states = make("ssm2d", directions=1, state_dim=SIZE, n_ssm=None, share=1.0, residual=True)
+    states.core.maps = lambda: tuple(torch.stack(parts)[:, None] for parts in (A, B, C))
+    set_to(branch.D, states.core.D)
+    assert_same_function(chimera, states, image(*GRID))
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("2DMamba, constant a -> separable kernel", two_d_mamba_with_a_constant_transition_is_a_separable_kernel),
+    ("Chimera, constant dt, B, C -> 2-D SSM", chimera_with_constant_maps_is_the_two_dimensional_state_space),
     ("Chimera, A2 = A3 = 0 -> row scan + column scan", chimera_without_coupling_is_a_row_scan_and_a_column_scan),
     ("Mamba2D, constant transitions -> binomial lattice kernel", mamba2d_with_constant_maps_is_a_binomial_lattice),
 ]
