@@ -37,7 +37,7 @@ to 155 and 161 steps, where rows have no more than 14.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import torch
@@ -210,25 +210,73 @@ DIRECTIONS = ("start", "right", "left", "up", "down")
 
 @untraced
 @lru_cache(maxsize=512)
-def _moves(name: str, height: int, width: int, device: torch.device) -> Tensor:
+def _moves(names: tuple[str, ...], height: int, width: int, device: torch.device) -> Tensor:
     with ordinary_tensors():
-        visited = _tokens(name, height, width, torch.device("cpu"))[0]
-        down, right = (visited // width).diff(), (visited % width).diff()
-        if ((down.abs() + right.abs()) > 1).any():
-            raise InputError(f"scan order {name!r} jumps on a grid of {height} × {width}: its steps have no directions")
-        moved = torch.where(down == 0, torch.where(right > 0, 1, 2), torch.where(down < 0, 3, 4))
-        return torch.cat([moved.new_zeros(1), moved]).to(device)
+        rows = []
+        for name in names:
+            visited = _tokens(name, height, width, torch.device("cpu"))[0]
+            down, right = (visited // width).diff(), (visited % width).diff()
+            if ((down.abs() + right.abs()) > 1).any():
+                raise InputError(
+                    f"scan order {name!r} jumps on a grid of {height} × {width}: its steps have no directions"
+                )
+            moved = torch.where(down == 0, torch.where(right > 0, 1, 2), torch.where(down < 0, 3, 4))
+            rows.append(torch.cat([moved.new_zeros(1), moved]))
+        return torch.stack(rows).to(device)
 
 
 @constant
-def directions(name: str, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """For each step (N,) of an order, int64, in which of `DIRECTIONS` it came from the token before. Cached and shared.
+def directions(names: tuple[str, ...], height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """For each step of each order, (orders, N), int64, in which of `DIRECTIONS` it came from the token before.
+
+    Cached and shared.
 
     Raises:
         InputError: no such order (names the nearest), a side below 1, or an order whose steps are not all to a
             neighbour beside, above or below.
     """
-    return _moves(name, height, width, torch.device(device))
+    return _moves(names, height, width, torch.device(device))
+
+
+@untraced
+@lru_cache(maxsize=512)
+def _tables(names: tuple[str, ...], height: int, width: int, device: torch.device) -> Tensor:
+    with ordinary_tensors():
+        return torch.stack([torch.stack(_tokens(name, height, width, device)) for name in names], dim=1)
+
+
+@constant
+def tables(names: tuple[str, ...], height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """`permutation` and `inverse` of several orders as one tensor (2, orders, N), int64. Cached and shared.
+
+    The compiler takes one tensor of `permutation` into a graph, and one of this function.
+
+    Raises:
+        InputError: as `permutation`.
+    """
+    return _tables(names, height, width, torch.device(device))
+
+
+class Ways:
+    """The ways of several orders, none of them reversed, through one grid: `gather` and `scatter` by name."""
+
+    def __init__(self, names: Iterable[str], height: int, width: int, device: torch.device) -> None:
+        self.height, self.width = height, width
+        self.curves = tuple(dict.fromkeys(name for name in names if name not in ("row", "col")))
+        self.indices = tables(self.curves, height, width, device) if self.curves else None
+
+    def gather(self, x: Tensor, name: str) -> Tensor:
+        """As `gather` of (B, H, W, D)."""
+        if self.indices is None or name not in self.curves:
+            return gather(x, name)
+        return x.flatten(1, 2).index_select(1, self.indices[0, self.curves.index(name)])
+
+    def scatter(self, y: Tensor, name: str) -> Tensor:
+        """As `scatter` of (B, N, D)."""
+        if self.indices is None or name not in self.curves:
+            return scatter(y, name, self.height, self.width)
+        steps = self.indices[1, self.curves.index(name)]
+        return y.index_select(1, steps).unflatten(1, (self.height, self.width))
 
 
 @constant

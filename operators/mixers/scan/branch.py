@@ -164,21 +164,21 @@ def sum_of_scans(
         branches: one for each order; its `backwards` is that of the order.
         after: what is done to each scanned sequence (B, N, D) before the sum.
     """
-    height, width = u.shape[1:3]
+    bases = [orders.base(name)[0] for name in along]
+    ways = orders.Ways(bases, u.shape[1], u.shape[2], u.device)
     sums: dict[str, Tensor] = {}
     sequences: dict[str, Tensor] = {}
-    for name, branch in zip(along, branches, strict=True):
+    for base, branch in zip(bases, branches, strict=True):
         # A reversed order is read backwards, not copied; and orders that share a sequence share its way back.
-        base = orders.base(name)[0]
         if base not in sequences:
-            sequences[base] = orders.gather(u, base)
+            sequences[base] = ways.gather(u, base)
         scanned = branch(sequences[base])
         if after is not None:
             scanned = after(scanned)
         sums[base] = sums[base] + scanned if base in sums else scanned
     total: Tensor | None = None
     for base, sequence in sums.items():
-        grid = orders.scatter(sequence, base, height, width)
+        grid = ways.scatter(sequence, base)
         total = grid if total is None else total + grid
     assert total is not None
     return total

@@ -19,7 +19,7 @@ from operators.cost import Cost
 from operators.errors import InputError, check_choice, check_number
 from operators.initialisation import linear_init
 from operators.mixers.scan import FOURTH_DEGREE
-from operators.mixers.scan.branch import Branch, ScanCore, seen_from, sum_of_scans
+from operators.mixers.scan.branch import Branch, ScanCore, seen_from
 from operators.precision import wide
 from operators.registry import register
 from operators.scan import orders
@@ -129,12 +129,21 @@ class MultiHeadScan(ScanCore):
         Raises:
             InputError: the backend asked for cannot serve these tensors; says why.
         """
-        routes = [sum_of_scans(v, [name], [branch]) for v, name, branch in self._walks(u)]
+        routes = self.routes(u)
         fused = [self.fused(torch.stack(routes[i : i + ROUTES])) for i in range(0, len(routes), ROUTES)]
         y = torch.cat(fused, dim=-1)
         if self.norm is None or self.project is None:
             return y
         return self.project(self.norm(y.to(self.norm.weight.dtype)))
+
+    def routes(self, u: Tensor) -> list[Tensor]:
+        """What each route of each head gives, (B, H, W, D / heads)."""
+        ways = orders.Ways(self.along[::2], u.shape[1], u.shape[2], u.device)
+        walks, found = self._walks(u), []
+        for (v, name, ahead), (_, _, back) in zip(walks[::2], walks[1::2], strict=True):
+            sequence = ways.gather(v, name)
+            found += [ways.scatter(branch(sequence), name) for branch in (ahead, back)]
+        return found
 
     def fused(self, routes: Tensor) -> Tensor:
         """Σ_i y_i ReLU(cv(y) − t) of what a head's routes give, y (routes, B, H, W, D / heads)."""
@@ -162,7 +171,7 @@ class MultiHeadScan(ScanCore):
         """
         walks = self._walks(u)
         steps, influences = zip(*(seen_from(*walk) for walk in walks), strict=True)
-        routes = torch.stack([sum_of_scans(v, [name], [branch]) for v, name, branch in walks])
+        routes = torch.stack(self.routes(u))
         each = [variation(routes[i : i + ROUTES]).mean(-1) for i in range(0, len(routes), ROUTES)]
         return {
             "step": torch.stack(steps, dim=1),

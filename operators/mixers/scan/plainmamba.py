@@ -23,7 +23,7 @@ from operators.scan import orders
 from operators.shell.spec import ShellSpec
 
 SNAKES = ("snake_row", "snake_col")
-"""Each is read both ways."""
+BOTH_WAYS = ("snake_row", "snake_row_r", "snake_col", "snake_col_r")
 
 _PLAINMAMBA = "arXiv 2403.17695, as later papers cite it"
 Maps = tuple[Tensor, Tensor, Tensor]
@@ -92,35 +92,38 @@ class PlainMamba(ScanCore):
         height, width = u.shape[1:3]
         (branch,) = self._branches()
         tokens = u.flatten(1, 2).to(wide(u.dtype))
-        maps = branch.maps(tokens)
         total: Tensor | None = None
-        for base in SNAKES:
-            v = orders.gather(tokens.unflatten(1, (height, width)), base)
-            ahead, back = self._maps_along(maps, base, height, width)
+        for (order, steps), (ahead, back) in self._walks(branch.maps(tokens), height, width):
+            v = tokens.index_select(1, order)
             y = branch.recur(v, *ahead, reverse=False) + branch.recur(v, *back, reverse=True)
-            grid = orders.scatter(y, base, height, width)
-            total = grid if total is None else total + grid
+            y = y.index_select(1, steps)
+            total = y if total is None else total + y
         assert total is not None
-        return total.to(u.dtype)
+        return total.unflatten(1, (height, width)).to(u.dtype)
 
-    def _maps_along(self, maps: Maps, base: str, height: int, width: int) -> tuple[Maps, Maps]:
-        """Step, input and output maps (B, N, …) at the places of a snake, for reading it forwards and backwards."""
-        ahead = back = maps
-        if self.aligned:
-            order = orders.permutation(base, height, width, maps[0].device)
-            step, B, C = (each.index_select(1, order) for each in maps)
-            ahead = back = (step, B, C)
-        else:  # a scan takes the rows' maps in turn, and one from the end starts at the end of the snake
-            step, B, C = (each.flip(1) for each in maps)
-            back = (step, B, C)
-        return self._directed(ahead, base, height, width), self._directed(back, base + orders.REVERSED, height, width)
+    def _walks(self, maps: Maps, height: int, width: int) -> list[tuple[tuple[Tensor, Tensor], tuple[Maps, Maps]]]:
+        """For each snake its permutation and its inverse (N,), and its maps (B, N, …) forwards and backwards.
 
-    def _directed(self, maps: Maps, name: str, height: int, width: int) -> Maps:
+        The maps are at the places of the snake, whichever way it is read.
+        """
+        device = maps[0].device
+        tables = orders.tables(SNAKES, height, width, device)
+        taken = orders.directions(BOTH_WAYS, height, width, device)
+        walks = []
+        for index in range(len(SNAKES)):
+            order, steps = tables[0, index], tables[1, index]
+            ahead, back = taken[2 * index], taken[2 * index + 1].flip(0)
+            if self.aligned:
+                there = (maps[0].index_select(1, order), maps[1].index_select(1, order), maps[2].index_select(1, order))
+                both = there, there
+            else:  # a scan takes the rows' maps in turn, and one from the end starts at the end of the snake
+                both = maps, (maps[0].flip(1), maps[1].flip(1), maps[2].flip(1))
+            walks.append(((order, steps), (self._directed(both[0], ahead), self._directed(both[1], back))))
+        return walks
+
+    def _directed(self, maps: Maps, taken: Tensor) -> Maps:
         """The maps with the vector of each step's direction added to the input map."""
         step, B, C = maps
-        taken = orders.directions(name, height, width, step.device)
-        if name.endswith(orders.REVERSED):  # the maps are in the order of the snake, however it is read
-            taken = taken.flip(0)
         return step, B + self.directions.to(B.dtype)[taken], C
 
     def core_cost(self, height: int, width: int) -> Cost:
@@ -138,10 +141,10 @@ class PlainMamba(ScanCore):
         (branch,) = self._branches()
         maps = branch.maps(u.flatten(1, 2))
         influences = []
-        for base in SNAKES:
-            token = int(orders.inverse(base, height, width)[height // 2 * width + width // 2])
-            for reverse, along in enumerate(self._maps_along(maps, base, height, width)):
-                influence = branch.influence_of(*along, token, reverse=bool(reverse))[1]
-                influences.append(orders.scatter(influence[..., None], base, height, width)[..., 0])
+        for (_, inverse), along in self._walks(maps, height, width):
+            token = int(inverse[height // 2 * width + width // 2])
+            for reverse, made in enumerate(along):
+                influence = branch.influence_of(*made, token, reverse=bool(reverse))[1]
+                influences.append(influence.index_select(1, inverse).unflatten(1, (height, width)))
         steps = branch.influence_of(*maps, 0, reverse=False)[0].mean(-1)
         return {"step": steps.unflatten(1, (1, height, width)), "influence": torch.stack(influences, dim=1)}

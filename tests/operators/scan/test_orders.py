@@ -115,16 +115,25 @@ def test_successive_tokens_are_neighbours(name):
 def test_directions_lead_from_one_token_to_the_next(name, grid):
     moves = {"start": (0, 0), "right": (0, 1), "left": (0, -1), "up": (-1, 0), "down": (1, 0)}
     visited = [divmod(token, grid[1]) for token in order(name, *grid).tolist()]
-    taken = [orders.DIRECTIONS[number] for number in orders.directions(name, *grid).tolist()]
+    taken = [orders.DIRECTIONS[number] for number in orders.directions((name,), *grid)[0].tolist()]
     assert [index for index, direction in enumerate(taken) if direction == "start"] == [0]
     for before, after, direction in zip(visited, visited[1:], taken[1:], strict=False):
         assert after == (before[0] + moves[direction][0], before[1] + moves[direction][1])
 
 
+def test_ways_gather_and_scatter_as_each_order_by_itself():
+    x = torch.randn(2, 4, 5, 3)
+    names = ("row", "hilbert", "col", "spiral", "window_2")
+    ways = orders.Ways(names, 4, 5, x.device)
+    for name in names:
+        assert torch.equal(ways.gather(x, name), orders.gather(x, name))
+        assert torch.equal(ways.scatter(ways.gather(x, name), name), x)
+
+
 def test_an_order_that_jumps_has_no_directions():
     with pytest.raises(InputError, match=r"scan order 'row' jumps on a grid of 2 × 3: its steps have no directions"):
-        orders.directions("row", 2, 3)
-    assert orders.directions("row", 1, 3).tolist() == [0, 1, 1]
+        orders.directions(("snake_row", "row"), 2, 3)
+    assert orders.directions(("row", "row_r"), 1, 3).tolist() == [[0, 1, 1], [0, 2, 2]]
 
 
 def test_successive_tokens_of_hilberts_curve_are_neighbours_on_squares_of_powers_of_two():
