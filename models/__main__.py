@@ -112,6 +112,8 @@ def print_model(screen: Console, name: str) -> None:
         parts = [f"{deviation.parameters:+,} parameters"] if deviation.parameters else []
         parts += [f"{deviation.macs:+g}G MACs"] if deviation.macs else []
         screen.print(f"  {', '.join(parts)}: {deviation.reason}")
+    if model.compared:
+        screen.print(f"  compared with the authors' whole model, weights copied: {model.compared}")
     for note in model.notes:
         screen.print(f"  {note}")
 

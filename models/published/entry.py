@@ -41,6 +41,8 @@ class PublishedModel:
         macs_counted: whether `macs` were counted by running the authors' model; else they are as printed.
         score: what the authors report.
         measure: what `score` is.
+        compared: how far outputs and input gradients are from those of the authors' module with copied weights; empty
+            where the whole model was not compared (the mixers' cards say it of them).
         notes: in what else the model here differs from the authors'.
         image_size: (height, width) of what the model takes of an image.
         in_channels: of what it takes of an image.
@@ -57,6 +59,7 @@ class PublishedModel:
     macs_counted: bool = False
     score: float | None = None
     measure: str = TOP1
+    compared: str = ""
     notes: tuple[str, ...] = ()
     image_size: tuple[int, int] = (224, 224)
     in_channels: int = 3
