@@ -99,8 +99,8 @@ PYRAMIDS: dict[str, PublishedModel] = {
         parameters=30_249_064,
         macs=4.9,
         score=82.6,
-        compared="outputs within 8e-16, input gradients within 3.2e-15 (relative RMS, float64, 64 × 96 pixels; the ε of "
-        "the mixers' norms set to 1e-5, the scan that of the authors' reference in place of their kernels)",
+        compared="outputs within 8e-16, input gradients within 3.2e-15 (relative RMS, float64, 64 × 96 pixels; the ε "
+        "of the mixers' norms set to 1e-5, the scan that of the authors' reference in place of their kernels)",
         notes=(_SCAN,),
     ),
     "mila_t": PublishedModel(
