@@ -18,7 +18,9 @@ from operators.errors import check_number
 
 
 class CountedStem(Protocol):
-    """What a trunk asks of its stem, a module from images to tokens (B, h, w, C)."""
+    """What a trunk asks of its stem, a module from images (B, in_channels, H, W) to tokens (B, h, w, C)."""
+
+    in_channels: int
 
     def __call__(self, images: Tensor) -> Tensor: ...
 

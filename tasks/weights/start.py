@@ -71,5 +71,6 @@ def _converted(
         if wanted == "vit":
             raise InputError(f"{start.where} are the weights of a classifier, and this model is a generator")
         return dit.convert(weights, model, "dit" if start.kind == "dit" else "sit")
-    assert isinstance(model, VisionTransformer)
+    if not isinstance(model, VisionTransformer):
+        raise InputError(f"{start.where} is in timm's layout of ViTs, and this model is a pyramid")
     return vit.convert(weights, model, theirs, ours)

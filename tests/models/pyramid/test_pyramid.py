@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,6 +275,16 @@ def test_bad_input_is_named_in_one_line(wrong: dict[str, Any], message: str) -> 
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"StageMixers.stages: .* must be a tuple of one MixerSpec or more"):
         StageMixers(((),))
+
+
+def test_weights_of_a_vit_are_refused(tmp_path: Path) -> None:
+    from tasks.config.start import Start
+    from tasks.weights.start import fill
+
+    torch.save({"patch_embed.proj.weight": torch.zeros(1)}, tmp_path / "vit.pth")
+    start = Start("vit", str(tmp_path / "vit.pth"), "init=vit.pth")
+    with pytest.raises(InputError, match=r"init=vit\.pth is in timm's layout of ViTs, and this model is a pyramid"):
+        fill(pyramid(), start, [0.5] * 3, [0.5] * 3)
 
 
 def test_images_of_another_shape_are_refused() -> None:
