@@ -26,6 +26,11 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def exact(tensor: Tensor) -> torch.dtype:
+    """Float64, or where the tensor's device has none what `wide` says: for small parts that lose digits in float32."""
+    return wide(tensor.dtype) if tensor.device.type == "mps" else torch.float64
+
+
 def call_type(tensor: Tensor) -> torch.dtype:
     """The type in which products of the tensor run: that of autocast where it is on, else the tensor's."""
     if tensor.dtype == torch.float64 or not under_autocast(tensor):

@@ -20,7 +20,7 @@ from operators.cost import Cost, complex_product_macs, fft_macs
 from operators.errors import check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
-from operators.precision import full_precision, wide
+from operators.precision import exact, full_precision, wide
 from operators.registry import register
 from operators.scan import orders
 from operators.shell.spec import ShellSpec
@@ -95,11 +95,17 @@ class M2(Core):
         self.no_weight_decay = frozenset(name for name, _ in self.named_parameters() if name.startswith(filters))
 
     def filters(self, length: int) -> tuple[Tensor, Tensor]:
-        """Filters k and k' (N, D), in at least float32."""
-        decay = self.decay.to(wide(self.skip.dtype))
+        """Filters k and k' (N, D), in at least float32.
+
+        The networks run in float64 where the device has it: in float32, three layers of sines of ten times their
+        argument leave gradients an error of 1e-5.
+        """
+        dtype = wide(self.skip.dtype)
+        decay = self.decay.to(exact(self.decay))
         features = hyena_features(length, BANDS, decay)
         window = (-fractions(length, decay)[:, None] * decay).exp()
-        return self.forward_filter(features) * window, self.backward_filter(features) * window
+        forward, backward = self.forward_filter(features) * window, self.backward_filter(features) * window
+        return forward.to(dtype), backward.to(dtype)
 
     def fields(self, u: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Fields v, x1 and x2 (B, N, D) along the order, convolved where asked for, in at least float32."""

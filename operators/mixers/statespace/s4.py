@@ -26,7 +26,7 @@ from operators.errors import InputError, check_number
 from operators.lti import hippo, low_rank
 from operators.mixers.statespace.s4d import check_steps
 from operators.mixers.statespace.sequence import SequenceCore, System
-from operators.precision import wide
+from operators.precision import exact, wide
 from operators.registry import register
 
 LENGTH = 256
@@ -90,10 +90,10 @@ class LowRankSystem(System):
         return low_rank.LowRank(decay.repeat(copies, 1), frequency.repeat(copies, 1), P, B, step)
 
     def kernels(self, length: int) -> Tensor:
-        dtype = wide(self.C.dtype)
+        dtype = exact(self.C)  # in float32 the gradient of the steps has an error of 1e-5
         system = self.system(dtype)
         readout, tokens = low_rank.lengthened(system, self.C.to(dtype), self.tokens, length)
-        return low_rank.kernel(system, readout, tokens)[..., :length]
+        return low_rank.kernel(system, readout, tokens)[..., :length].to(wide(self.C.dtype))
 
     def run(self, u: Tensor, readout: int) -> Tensor:
         """As of `System`; in float64, since C from C (1 − Ā^L) loses digits."""
