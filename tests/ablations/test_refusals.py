@@ -22,8 +22,8 @@ from PIL import Image
 import operators
 from ablations import plan as plans
 from ablations.trials import MAIN, Trial, check, literal
+from models.presets import PRESETS
 from models.spec import NORMS, POSITIONS
-from models.spec import names as models
 from operators import InputError
 from tasks.config import bounds, choices
 from tasks.config.composition import compose, read
@@ -113,7 +113,7 @@ def groups(folder: str) -> dict[str, list[str]]:
     return {
         "mixer": [*operators.names(), "hybrid", "attentoin"],
         "shell": ["common", "published", "project", "final", "commn"],
-        "model": [*models(), "vit_huge"],
+        "model": [*PRESETS, "vit_huge"],
         "logger": ["none", "csv", "tensorboard", "paper"],
         "data": ["fashion_mnist_mini", "image_folder", f"image_folder data.root={folder} data.resolution=16", "mnist"],
         "task": ["classification", "generation", "segmentation"],

@@ -199,7 +199,7 @@ def test_hybrid_meets_a_state_in_every_layer() -> None:
     ("mixer", "params", "target", "expected"),
     [
         ("attention", {}, 4000, "its state is 6,272 a layer on this grid and no parameter of its own changes it; take"),
-        ("pom", {}, 4000, "take {state: 64} for all arms, or one of deltanet (key_width), "),
+        ("pom", {}, 4000, "take {state: 64} for all arms, or one of chimera (state_dim), "),
         ("identity", {}, 4000, "its state is 0 a layer on this grid and no parameter of its own changes it; take one"),
         ("pde_ssm", {}, 4000, "nearest below 3,136 (mixer.state=1) and above 6,272 (mixer.state=2)"),
         ("pde_ssm", {}, 400, "nearest none below and above 3,136 (mixer.state=1)"),

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 from rich.console import Console
 
 import operators
@@ -100,7 +101,7 @@ def test_a_card_is_shown_whole(show, name, columns):
     status, out, err = show("describe", name, columns=columns)
     card = operators.describe(name)
     assert (status, err) == (0, "")
-    assert max(len(line) for line in out.splitlines()) <= columns
+    assert max(map(cell_len, out.splitlines())) <= columns
     words = set(out.split())
     for text in (card.title, card.equation, card.source, *(number.model for number in card.published)):
         assert set(text.split()) <= words, text

@@ -41,8 +41,8 @@ from operators.shell.spec import ShellSpec
 
 TILE = 8
 """Most queries of a tile along an axis."""
-_NAT = "SHI-Labs/Neighborhood-Attention-Transformer NAT.md"
-_DINAT = "SHI-Labs/Neighborhood-Attention-Transformer classification/DiNAT.md"
+_NAT = "SHI-Labs NAT.md"
+_DINAT = "SHI-Labs DiNAT.md"
 _TOP1 = "ImageNet-1k top-1 %, 224 px"
 
 
@@ -223,7 +223,7 @@ class Neighbourhood(WindowedAttention):
         super().__init__(site, backend=backend, heads=heads, window=window, position_bias=position_bias, bias=bias)
         check_number("mixer.dilation", dilation, least=1, most=4096, integer=True)
         check_choice("mixer.alternate", alternate, (True, False))
-        self.dilation = 1 if alternate and site.block % 2 == 0 else dilation
+        self.dilation = 1 if alternate and site.block_index % 2 == 0 else dilation
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         y = self._tiled(u, x) if self.backend == "tiled" else self._gathered(u, x)

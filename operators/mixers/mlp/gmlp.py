@@ -28,7 +28,7 @@ from operators.shell.spec import ShellSpec
 START = 1e-6
 """Deviation of W at the start; the paper says near zero, the number is timm's."""
 EPS = 1e-5
-_TIMM = "huggingface/pytorch-image-models results/results-imagenet.csv"
+_TIMM = "timm results-imagenet.csv"
 _TOP1 = "ImageNet-1k top-1 %, 224 px"
 
 

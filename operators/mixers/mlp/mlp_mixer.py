@@ -25,7 +25,7 @@ from operators.mixers.mlp.tokens import TokenCore
 from operators.registry import register
 from operators.shell.spec import BARE
 
-_TIMM = "huggingface/pytorch-image-models results/results-imagenet.csv"
+_TIMM = "timm results-imagenet.csv"
 _TOP1 = "ImageNet-1k top-1 %, 224 px"
 
 

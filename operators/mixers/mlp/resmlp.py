@@ -20,7 +20,7 @@ from operators.registry import register
 from operators.shell.spec import BARE
 
 _DEIT = "facebookresearch/deit README_resmlp.md"
-_TIMM = "huggingface/pytorch-image-models results/results-imagenet.csv"
+_TIMM = "timm results-imagenet.csv"
 _TOP1 = "ImageNet-1k top-1 %, 224 px"
 
 

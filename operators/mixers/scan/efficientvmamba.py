@@ -88,7 +88,7 @@ class EfficientVMamba(ScanCore):
             InputError: the backend asked for cannot serve these tensors; says why.
         """
         scanned = [
-            sum_of_scans(part, [name], [branch]) if part.numel() else part
+            sum_of_scans(part, [name], [branch]) if part.shape[1:3].numel() else part
             for part, name, branch in zip(self._parts(u), self.along, self._branches(), strict=True)
         ]
         return self._together(scanned, *u.shape[1:3])

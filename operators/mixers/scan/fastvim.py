@@ -32,7 +32,7 @@ from operators.shell.spec import ShellSpec
 
 ORDERS = ("row", "col")
 POOLS = ("mean", "max")
-_FASTVIM = "insitro/FastVim imagenet_classification/README.md"
+_FASTVIM = "insitro/FastVim README.md"
 _TOP1 = "ImageNet-1k top-1 %, 224 px"
 
 

@@ -42,6 +42,8 @@ def variation(routes: Tensor) -> Tensor:
 
     In units of the range: the square of what a scan makes of a large input would overflow in float32.
     """
+    if not routes.numel():
+        return routes.sum(0)
     above = routes - routes.amin(0)
     unit = above.detach().amax(0).clamp(min=torch.finfo(above.dtype).tiny)
     return (above / unit).std(0) * unit / (above.mean(0) + FLOOR)

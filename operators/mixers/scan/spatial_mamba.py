@@ -156,7 +156,7 @@ class SpatialMamba(ScanCore):
         with full_precision(u):
             h = self.states(v, step, B).flatten(0, 1).mT  # (B S, N, D)
             fused = self.fusion(orders.scatter(h, self.order, height, width).movedim(-1, 1)).movedim(1, -1)
-            fused = fused.unflatten(0, (len(u), -1))
+            fused = fused.unflatten(0, (len(u), branch.state_dim))
             C, field = (orders.scatter(t, self.order, height, width) for t in (C, v))
             y = torch.addcmul(branch.D.to(v.dtype) * field, C[..., :1], fused[:, 0])
             for s in range(1, fused.shape[1]):

@@ -153,7 +153,7 @@ def test_what_does_not_fit_or_is_not_there_is_skipped_with_its_reason(tmp_path, 
         MixerArm(enter(cases.Scale, "demanding", min_grid=(40, 1)), "core"),
         *rival_arms("mamba_ssm"),
     ]
-    bench = Bench(plan(tmp_path, arms, [Shape(1, 24, 24, 4)], reference="identity", memory=200_000))
+    bench = Bench(plan(tmp_path, arms, [Shape(1, 36, 36, 4)], reference="identity", memory=200_000))
     outcome = bench.run()
     reasons = dict(list(outcome.skipped))
     assert "GiB" in reasons["attention[backend=reference]"]

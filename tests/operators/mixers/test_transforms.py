@@ -90,9 +90,11 @@ def test_every_custom_operator_refuses_forward_mode():
     from operators.pde import filter_op, matrices_op, separable_op
     from operators.scan import lines
     from operators.scan import ops as scan_ops
+    from operators.wavefront import ops as wavefront_ops
 
     gated_norm = sys.modules["operators.shell.gated_norm"]
     ops = [module.OP for module in (gated_norm, scan_ops, lines, separable_op, filter_op, matrices_op)]
+    ops += [wavefront_ops.LATTICE, wavefront_ops.TWO_STEP, wavefront_ops.ROESSER]
     names = {
         name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "operator_zoo" in name
     }

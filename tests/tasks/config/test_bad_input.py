@@ -48,7 +48,7 @@ BAD = [
     # what does not go together
     ("mixer=attention pde.terms=[]", r"pde.terms does not exist here: pde.\* exists only with mixer=pde_ssm or a hybrid .*"),
     ("mixer=hybrid mixer.pattern=[pool,atention] model.depth=2", r".*'atention' .*; did you mean 'attention'\?"),
-    ("model=dit_nano", r"model=dit_nano is not made for task=classification: take vit_\*"),
+    ("model=dit_nano", r"model=dit_nano is not made for task=classification: take vit_\* or pyramid_\*"),
     ("task=generation data.augment.mixup=1", r"task=generation .*: data.augment.mixup and cutmix must be 0"),
     ("mode=sample", r"mode=sample needs ckpt=PATH, the checkpoint to draw from"),
     ("init=good/checkpoints/last.ckpt model.dim=24", r"init=\S+ is of another model: for model.\S+ it has .*, this model .*"),
