@@ -75,7 +75,6 @@ def test_which_mixers_have_no_published_shell() -> None:
     without = [name for name in operators.names() if "published" not in operators.describe(name).shells]
     # Layers that no switches say, and one, of pde_ssm, that is not public.
     assert without == ["chimera", "gspn", "mhs", "pde_ssm", "s4", "s4d", "v2m"]
-    # Layers that no switches say, and one that is not public.
 
 
 @pytest.mark.parametrize(
