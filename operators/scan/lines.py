@@ -89,10 +89,10 @@ class LineScanOp(CpuOp):
                 h[:, 1:].addcmul_(left[:, 1:], before[:, :-1])
                 h[:, :-1].addcmul_(right[:, :-1], before[:, 1:])
             before = h
-        return read * lines, lines
+        return _product(read, lines), lines
 
     def backward(self, gates: Tensor, read: Tensor, lines: Tensor, grad_y: Tensor, reverse: bool) -> Tensors:
-        total = read * grad_y  # the gradients of the lines, and of the source
+        total = _product(read, grad_y)  # the gradients of the lines, and of the source
         order = _order(len(read), reverse)
         for line, later in zip(order[-2::-1], order[:0:-1], strict=True):
             g, after, (left, middle, right) = total[line], total[later], gates[:, later]
@@ -106,7 +106,12 @@ class LineScanOp(CpuOp):
         torch.mul(total[to, :, 1:], lines[of, :, :-1], out=grad_gates[0, to, :, 1:])
         torch.mul(total[to], lines[of], out=grad_gates[1, to])
         torch.mul(total[to, :, :-1], lines[of, :, 1:], out=grad_gates[2, to, :, :-1])
-        return total, grad_gates, grad_y * lines
+        return total, grad_gates, _product(grad_y, lines)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """The product in one piece, whatever the strides of its factors: the compiler is told so."""
+    return torch.mul(left, right, out=torch.empty_like(right, memory_format=torch.contiguous_format))
 
 
 def _order(lines: int, reverse: bool) -> list[int]:

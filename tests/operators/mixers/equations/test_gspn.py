@@ -122,6 +122,15 @@ def test_it_is_an_operator_of_torch() -> None:
     torch.library.opcheck(OP.operator, (*drawn(), True))
 
 
+def test_results_lie_in_one_piece_whatever_the_strides_of_the_arguments() -> None:
+    """As the operator tells the compiler."""
+    source, read, grad = (torch.randn(4, 3, 2, 5).permute(2, 1, 3, 0) for _ in range(3))
+    gates = torch.rand(3, *source.shape)
+    y, lines = OP.forward(source, gates, read, False)
+    for result in (y, lines, *OP.backward(gates, read, lines, grad, False)):
+        assert result.is_contiguous()
+
+
 def test_what_it_refuses() -> None:
     source, gates, read = drawn()
     with pytest.raises(InputError, match=r"takes gates of shape \(3, 5, 3, 4, 2\), not \(2, 5, 3, 4, 2\)"):
