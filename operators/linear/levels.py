@@ -20,6 +20,8 @@ from operators.precision import full_precision, wide
 
 CHUNK = 64
 """Tokens of a chunk, or the power of two that holds all of them if that is less."""
+MOST_BITS = 32
+"""Of a place in a sequence."""
 
 
 def levels(tokens: int) -> int:
@@ -37,9 +39,9 @@ def level_macs(tokens: int, heads: int, groups: int, key: int, value: int) -> in
 
 def pair_levels(t: Tensor, s: Tensor) -> Tensor:
     """Levels, int64, of pairs of places t and s, int64: the number of bits of t xor s."""
-    differing = t ^ s
-    # Exact: frexp splits a double without rounding, and places have far fewer than 53 bits.
-    return differing.double().frexp().exponent.long()
+    # Counted in int64 throughout: frexp gives int32, which Inductor cannot widen on every processor (torch 2.13).
+    powers = 1 << torch.arange(MOST_BITS, device=t.device)
+    return ((t ^ s)[..., None] >= powers).sum(-1)
 
 
 def log_linear(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, scales: Tensor) -> Tensor:
