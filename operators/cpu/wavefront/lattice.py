@@ -18,7 +18,7 @@ A_ROW, A_COL, GRAD_A_ROW, GRAD_A_COL = range(0, 4 * LANES, LANES)
 H, E_ROW, E_COL = range(0, 3 * LANES, LANES)
 """Parts of what belongs together: fields, rates, and what is kept of a cell."""
 B_ROW, B_COL, C = range(3)
-"""Places of maps."""
+"""Where the input and output maps stand among those of a cell."""
 
 
 class LatticeForward(NamedTuple):

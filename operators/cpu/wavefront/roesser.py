@@ -18,7 +18,7 @@ A_1, A_2, A_3, A_4, GRAD_A_1, GRAD_A_2, GRAD_A_3, GRAD_A_4 = range(0, 8 * LANES,
 G, H, E_1, E_2, E_3, E_4 = range(0, 6 * LANES, LANES)
 """Parts of what belongs together: fields, rates, and what is kept of a cell, rows' state before columns'."""
 B_ROW, B_COL, C_ROW, C_COL = range(4)
-"""Places of maps."""
+"""Where the input and output maps stand among those of a cell."""
 
 
 class RoesserForward(NamedTuple):

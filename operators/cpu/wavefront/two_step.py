@@ -18,7 +18,7 @@ A, GRAD_A = range(0, 2 * LANES, LANES)
 H, G, E = range(0, 3 * LANES, LANES)
 """Parts of what belongs together: fields, rates, and what is kept of a cell, columns' state before rows'."""
 B, C = range(2)
-"""Places of maps."""
+"""Where the input and output maps stand among those of a cell."""
 
 
 class TwoStepForward(NamedTuple):
