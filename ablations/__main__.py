@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 LONGEST = 1000
 """Characters of what is said of wrong input."""
-OPTIONS = ("seeds", "storage", "dir", "name", "trials", "tuning", "until")
+OPTIONS = ("seeds", "storage", "dir", "name", "trials", "tuning", "until", "blocks", "levels")
 
 HELP = """\
 Carry out a study, or what is left of it, and write its report.
@@ -39,6 +39,8 @@ Options:
   study.storage=URL   sqlite:///FILE (study.db in study.dir), postgresql://USER:PASSWORD@HOST/DB, journal:FILE
   study.name=NAME     the study's name in the storage, and of its directory
   study.trials=N      of a search (tune, pareto); may be raised later
+  study.levels={{mixer: [identity, attention, pde_ssm]}}  of each factor named, these levels alone
+  study.blocks=[NAME, ...]  these blocks alone
   study.tuning=false  leave out the tuning of each arm's learning rate; the report says so
   study.engine=NAME   where the workers run: local (this machine), ray or slurm (see docs/guide/clusters.md)
   study.cpus=N        of each worker on ray and slurm (1), study.gpus=N (0)
@@ -119,6 +121,11 @@ def read(given: Sequence[str]) -> Request:
         node.pop("tuning", None)
     if "until" in options:
         node["until"] = studyfile.value("until", options["until"])
+    narrow = {name: studyfile.value(name, options[name]) for name in ("blocks", "levels") if name in options}
+    if narrow:
+        if node.get("kind", "factorial") != "factorial":
+            raise InputError(f"study.{next(iter(narrow))} is for factorial studies, which have blocks and levels")
+        node = studyfile.narrowed(node, **narrow)
     name = nodes.check_study_name(node["name"])
     directory = _directory(options.get("dir") or str(Path("outputs", "studies", name)))
     from ablations.scheduling import storage, urls

@@ -93,6 +93,11 @@ class Factor:
         content = {"key": self.key, "levels": list(self.levels), "labels": list(self.labels)}
         return content | ({"role": self.role} if self.role else {})
 
+    def keep(self, labels: Sequence[str]) -> dict[str, Any]:
+        """The factor as a node that `read` takes back, with those of its levels alone whose label is among `labels`."""
+        pairs = [(level, label) for level, label in zip(self.levels, self.labels, strict=True) if label in labels]
+        return {**self.written, "levels": [level for level, _ in pairs], "labels": [label for _, label in pairs]}
+
     @property
     def amounts(self) -> dict[str, float]:
         """Label -> the number that its level is, of a budget."""

@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 import conf
 from ablations import nodes
+from ablations.factors import Factor
 from ablations.registration import document
-from operators.errors import InputError, check_choice
+from operators.errors import InputError, check_choice, check_names
 from tasks.config import userfiles
 from tasks.system.reading import check_file
 
@@ -89,6 +90,39 @@ def value(option: str, text: str) -> Any:
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"study.{option}={nodes.short(text)} cannot be read as YAML") from error
     return content
+
+
+def narrowed(node: Mapping[str, Any], blocks: Any = None, levels: Any = None) -> dict[str, Any]:
+    """The study of `node` with these `blocks` alone (a list of names), and these `levels` of factors alone (a mapping of
+    factors to lists). A block keeps those of the levels that it has, in its own order.
+
+    Raises:
+        InputError: a block, factor or level that is nowhere in the study, or the level that a block compares with left out.
+    """
+    of_study = [
+        nodes.mapping("a block", block, needed=("name", "factors"))
+        for block in nodes.items("blocks", node.get("blocks"))
+    ]
+    if blocks is not None:
+        wanted = nodes.strings("study.blocks", blocks)
+        check_names("study.blocks", wanted, [block["name"] for block in of_study])
+        of_study = [block for block in of_study if block["name"] in wanted]
+    asked = {} if levels is None else nodes.mapping("study.levels", levels)
+    factors = [{name: Factor.read(name, of) for name, of in block["factors"].items()} for block in of_study]
+    check_names("study.levels", asked, {name for of_block in factors for name in of_block})
+    for name, kept in asked.items():
+        labels = [nodes.switch_label(level) for level in nodes.items(f"study.levels of {name}", kept)]
+        having = [of_block[name] for of_block in factors if name in of_block]
+        check_names(f"study.levels of {name}", labels, {label: None for factor in having for label in factor.labels})
+        for block, of_block in zip(of_study, factors, strict=True):
+            if name in of_block:
+                reference = (block.get("reference") or {}).get(name)
+                if reference is not None and of_block[name].label(reference) not in labels:
+                    raise InputError(
+                        f"study.levels of {name} leaves out {reference!r}, which block {block['name']} compares with"
+                    )
+                block["factors"] = {**block["factors"], name: of_block[name].keep(labels)}
+    return {**node, "blocks": of_study}
 
 
 def _check_values(value: Any, where: str, depth: int = 0) -> None:
