@@ -93,11 +93,12 @@ def value(option: str, text: str) -> Any:
 
 
 def narrowed(node: Mapping[str, Any], blocks: Any = None, levels: Any = None) -> dict[str, Any]:
-    """The study of `node` with these `blocks` alone (a list of names), and these `levels` of factors alone (a mapping of
-    factors to lists). A block keeps those of the levels that it has, in its own order.
+    """The study of `node` with these `blocks` alone, and of each factor in `levels` with its levels there alone.
+
+    A block keeps those of the levels that it has, in its own order.
 
     Raises:
-        InputError: a block, factor or level that is nowhere in the study, or the level that a block compares with left out.
+        InputError: a block, factor or level that is nowhere in the study, or a reference level left out.
     """
     of_study = [
         nodes.mapping("a block", block, needed=("name", "factors"))
