@@ -14,6 +14,7 @@ from operators.card import Site
 from operators.cost import Cost
 from operators.errors import InputError, check_choice, check_number
 from operators.mixer import Core
+from operators.mixers.scan.branch import step_bias_init
 from operators.precision import full_precision, wide
 
 
@@ -61,6 +62,17 @@ def s4d_real(width: int, state_dim: int) -> nn.Parameter:
 def falling(logarithm: Tensor) -> Tensor:
     """The negative rates −exp(logarithm), at least in float32."""
     return -torch.exp(logarithm.to(wide(logarithm.dtype)))
+
+
+def step_maps(width: int, rank: int, number: int) -> list[nn.Linear]:
+    """Maps from a low rank to the logits of steps, initialised as in Mamba; all share one draw of the bias."""
+    maps = [nn.Linear(rank, width) for _ in range(number)]
+    for each in maps:
+        nn.init.uniform_(each.weight, -(rank**-0.5), rank**-0.5)
+    step_bias_init(maps[0].bias)
+    for each in maps[1:]:
+        each.bias.data.copy_(maps[0].bias.data)
+    return maps
 
 
 def positive(step: nn.Linear, low_rank: Tensor) -> Tensor:

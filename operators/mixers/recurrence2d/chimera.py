@@ -30,8 +30,8 @@ from operators.mixers.recurrence2d.branch import (
     falling,
     positive,
     s4d_real,
+    step_maps,
 )
-from operators.mixers.scan.branch import step_bias_init
 from operators.registry import register
 from operators.wavefront import roesser_scan
 
@@ -62,12 +62,7 @@ class RoesserBranch(GridBranch):
         self.state_dim, self.rank, self.coupling = state_dim, rank, coupling
         self.project = nn.Linear(width, 2 * rank + 4 * state_dim, bias=False)
         linear_init(self.project)
-        self.step_row, self.step_col = nn.Linear(rank, width), nn.Linear(rank, width)
-        with torch.no_grad():
-            for step in (self.step_row, self.step_col):
-                step.weight.uniform_(-(rank**-0.5), rank**-0.5)
-            step_bias_init(self.step_row.bias)
-            self.step_col.bias.copy_(self.step_row.bias)
+        self.step_row, self.step_col = step_maps(width, rank, 2)
         self.A_1_log, self.A_2_log = s4d_real(width, state_dim), s4d_real(width, state_dim)
         self.A_3_log, self.A_4_log = s4d_real(width, state_dim), s4d_real(width, state_dim)
         self.D = nn.Parameter(torch.ones(width))

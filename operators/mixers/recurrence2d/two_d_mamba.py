@@ -29,8 +29,8 @@ from operators.mixers.recurrence2d.branch import (
     falling,
     positive,
     s4d_real,
+    step_maps,
 )
-from operators.mixers.scan.branch import step_bias_init
 from operators.registry import register
 from operators.shell.spec import ShellSpec
 from operators.wavefront import two_step_scan
@@ -66,10 +66,7 @@ class TwoStepBranch(GridBranch):
         self.state_dim, self.rank = state_dim, rank
         self.project = nn.Linear(width, rank + 2 * state_dim, bias=False)
         linear_init(self.project)
-        self.step = nn.Linear(rank, width)
-        with torch.no_grad():
-            self.step.weight.uniform_(-(rank**-0.5), rank**-0.5)
-        step_bias_init(self.step.bias)
+        (self.step,) = step_maps(width, rank, 1)
         self.A_log = s4d_real(width, state_dim)
         self.D = nn.Parameter(torch.ones(width))
 

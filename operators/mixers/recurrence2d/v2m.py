@@ -28,8 +28,8 @@ from operators.cost import Cost
 from operators.errors import check_number
 from operators.initialisation import linear_init
 from operators.mixer import Core
-from operators.mixers.recurrence2d.branch import Origin, check_sizes, check_starts, falling, s4d_real
-from operators.mixers.scan.branch import causal_convolution, step_bias_init
+from operators.mixers.recurrence2d.branch import Origin, check_sizes, check_starts, falling, s4d_real, step_maps
+from operators.mixers.scan.branch import causal_convolution
 from operators.precision import full_precision, wide
 from operators.registry import register
 
@@ -67,10 +67,7 @@ class LinePass(nn.Module):
         self.conv = nn.Conv1d(width, width, conv, groups=width) if conv else None
         self.project = nn.Linear(width, rank + state_dim, bias=False)
         linear_init(self.project)
-        self.step = nn.Linear(rank, width)
-        with torch.no_grad():
-            self.step.weight.uniform_(-(rank**-0.5), rank**-0.5)
-        step_bias_init(self.step.bias)
+        (self.step,) = step_maps(width, rank, 1)
         self.A_log = s4d_real(width, state_dim)
         self.D = nn.Parameter(torch.ones(width))
 
