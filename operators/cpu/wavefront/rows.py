@@ -35,7 +35,7 @@ def around(way: Callable[..., None], **cell: Any) -> Any:
     (owner,) = {function.py_func.__module__ for function in cell.values()}
     made = FunctionType(way.__code__, {**globals(), **cell}, way.__name__)
     made.__qualname__ = f"{way.__name__}.{owner}"
-    return inner(made)
+    return inner(made, once=True)
 
 
 @inner
