@@ -86,8 +86,30 @@ class Constant(nn.Module):
         self.start = start
         self.value = nn.Parameter(torch.full(shape, start))
 
+    def fill(self, value: Tensor) -> None:
+        """Write what the parameter starts as into `value`."""
+        value.fill_(self.start)
+
     def extra_repr(self) -> str:
         return f"{tuple(self.value.shape)}, start={self.start:g}"
+
+
+class PowerRamp(Constant):
+    """Holds one parameter, `value`, of numbers from 0 to 1, that start as (i / length)^power."""
+
+    def __init__(self, length: int, power: float) -> None:
+        super().__init__((length,), 0.0)
+        self.power = power
+        with torch.no_grad():
+            self.fill(self.value)
+
+    def fill(self, value: Tensor) -> None:
+        """Write what the parameter starts as into `value`."""
+        length = len(self.value)
+        value.copy_((torch.arange(length, dtype=torch.float32, device=value.device) / length) ** self.power)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.value.shape)}, power={self.power:g}"
 
 
 def initialise(model: nn.Module, seed: int) -> None:
@@ -111,7 +133,7 @@ def initialise(model: nn.Module, seed: int) -> None:
 def _draw(module: nn.Module, name: str, parameter: nn.Parameter, seed: int) -> None:
     std = _std(module)
     if isinstance(module, Constant):
-        parameter.fill_(module.start)
+        module.fill(parameter)
     elif name.endswith("bias") or std == 0:
         parameter.zero_()
     elif isinstance(module, _NORMS):

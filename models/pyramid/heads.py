@@ -122,6 +122,24 @@ class FusedHead(PyramidHead):
         return sum(parameter.numel() for name, parameter in self.linears.named_parameters() if name.endswith("weight"))
 
 
+class EndsHead(PyramidHead):
+    """Linear(LN([first | last])), of the first and the last token of norm(x) in order of rows (ViL)."""
+
+    def __init__(self, spec: PyramidSpec, num_classes: int) -> None:
+        super().__init__()
+        self.norm = NORM_LAYERS[spec.norm](spec.dims[-1], spec.eps)
+        self.pair_norm = NORM_LAYERS["layer"](2 * spec.dims[-1], spec.eps)
+        self.linear = nn.Linear(2 * spec.dims[-1], num_classes)
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        """Logits of the stages (B, H, W, C)."""
+        tokens = self.norm(stages[-1]).flatten(1, 2)
+        return self.linear(self.pair_norm(torch.cat([tokens[:, 0], tokens[:, -1]], -1)))
+
+    def macs(self, tokens: int) -> int:
+        return self.linear.weight.numel()
+
+
 def create_head(spec: PyramidSpec, num_classes: int) -> PyramidHead:
     """The head that `spec` asks for."""
     match spec.head:
@@ -133,5 +151,7 @@ def create_head(spec: PyramidSpec, num_classes: int) -> PyramidHead:
             return ConvHead(spec, num_classes)
         case "fused":
             return FusedHead(spec, num_classes)
+        case "ends":
+            return EndsHead(spec, num_classes)
         case _:
             return DeepHead(spec, num_classes, squared=spec.head == "mlp_squared")

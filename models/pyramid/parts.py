@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,11 +71,24 @@ class GridGroupNorm(nn.GroupNorm):
         return super().forward(x.movedim(-1, 1)).movedim(1, -1).contiguous()
 
 
+class ChannelAffine(nn.Module):
+    """w x + b with two learned numbers for each channel, in the place of a norm (ResMLP, arXiv 2105.03404)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight, self.bias = Constant((dim,), 1.0), Constant((dim,), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, H, W, C)."""
+        return torch.addcmul(self.bias.value, x, self.weight.value)
+
+
 NORM_LAYERS: dict[str, Callable[[int, float], nn.Module]] = {
     "layer": lambda dim, eps: nn.LayerNorm(dim, eps=eps),
     "layer_no_bias": lambda dim, eps: nn.LayerNorm(dim, eps=eps, bias=False),
     "rms": lambda dim, eps: nn.RMSNorm(dim, eps=eps),
     "group": GridGroupNorm,
+    "affine": lambda dim, eps: ChannelAffine(dim),
     "batch": lambda dim, eps: GridBatchNorm(dim),
     "none": lambda dim, eps: nn.Identity(),
 }

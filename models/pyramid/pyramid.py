@@ -23,7 +23,7 @@ from models import positions
 from models.initialisation import initialise, seeded
 from models.pyramid.downsampling import Downsampling, create_down
 from models.pyramid.heads import create_head
-from models.pyramid.parts import reduced
+from models.pyramid.parts import NORM_LAYERS, reduced
 from models.pyramid.spec import PyramidSpec
 from models.pyramid.stage_blocks import GatedBlock, StageBlock
 from models.pyramid.stems import create_stem
@@ -66,6 +66,7 @@ class Pyramid(Trunk):
             built = self.build_mixers(mixers, seed=seed)
             self.stem = create_stem(spec, in_channels)
             self.positions = positions.create(spec.positions, spec.dims[0], self.grid)
+            self.embedding_norm = NORM_LAYERS[spec.norm if spec.embedding_norm else "none"](spec.dims[0], spec.eps)
             self.downs = nn.ModuleList(create_down(spec, dim, out_dim) for dim, out_dim in pairwise(spec.dims))
             self.blocks = nn.ModuleList(self._create_blocks(built))
             self.head = create_head(spec, num_classes)
@@ -73,7 +74,8 @@ class Pyramid(Trunk):
 
     def _create_blocks(self, mixers: list[Mixer]) -> list[nn.Module]:
         spec, numbered = self.spec, iter(mixers)
-        rates = iter(torch.linspace(0, spec.drop_path, len(mixers), device="cpu").tolist())
+        least = 0 if spec.drop_path_grows else spec.drop_path
+        rates = iter(torch.linspace(least, spec.drop_path, len(mixers), device="cpu").tolist())
         blocks: list[nn.Module] = []
         for stage, (dim, hidden, depth) in enumerate(zip(spec.dims, spec.hiddens, spec.stage_depths, strict=True)):
             scaled = stage >= len(spec.dims) - spec.residual_scales
@@ -84,6 +86,9 @@ class Pyramid(Trunk):
                 else:
                     blocks.append(StageBlock(mixer, spec, dim=dim, hidden=hidden, drop_path=rate, scaled=scaled))
         return blocks
+
+    def tokens(self, images: Tensor) -> Tensor:
+        return self.embedding_norm(super().tokens(images))
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """What each stage makes of images (B, in_channels, H, W): (B, h_s, w_s, C_s), first stage first.

@@ -24,13 +24,13 @@ STEMS: dict[str, tuple[int, ...] | None] = {
 DOWNS = ("conv", "merge", "mila", "mbv")
 DOWN_NORMS = ("post", "pre", "batch", "none")
 STEM_NORMS = ("layer", "layer_no_bias", "batch", "none")
-PYRAMID_NORMS = ("layer", "layer_no_bias", "rms", "group")
+PYRAMID_NORMS = ("layer", "layer_no_bias", "rms", "group", "affine")
 PYRAMID_POSITIONS = ("none", "learned")
 BLOCKS = ("pre", "post")
 RESIDUALS = ("each", "one", "gated")
 CPES = ("none", "mixer", "both")
-FFNS = ("mlp", "conv_before", "conv_after")
-HEADS = ("norm_mean", "mean_norm", "batch_mean", "mlp", "mlp_squared", "conv", "fused")
+FFNS = ("mlp", "conv_before", "conv_after", "channel_mix")
+HEADS = ("norm_mean", "mean_norm", "batch_mean", "mlp", "mlp_squared", "conv", "fused", "ends")
 MOST_STAGES = 8
 
 
@@ -58,6 +58,7 @@ class PyramidSpec(TrunkSpec):
         down_norm: of `conv`: the stage's norm `post` or `pre`, a `batch` norm behind it, or `none`.
         down_bias: whether `conv` has a bias.
         positions: `learned`, added behind the stem, or `none`.
+        embedding_norm: whether the blocks' norm follows the positions, in front of the first block (Vision-RWKV).
         block: norms before (`pre`) or after (`post`) mixer and feed-forward network.
         residual: `each` of mixer and feed-forward network has one; `one` around both (GFNet); or `gated`, where each of
             depthwise convolution, mixer, depthwise convolution and feed-forward network is blended with its input by a
@@ -67,18 +68,22 @@ class PyramidSpec(TrunkSpec):
         hidden: inner width of the feed-forward networks of the first stage; those of the others are in proportion to
             their channels. None means `ffn_ratio` times the channels, 0 leaves them out.
         ffn: `mlp`, or one with a depthwise 3 × 3 convolution and its residual inside: `conv_before` GELU (MSVMamba) or
-            `conv_after` it (RAVLT). With `gated` residuals it has batch norms and ReLU.
+            `conv_after` it (RAVLT); or `channel_mix`, gated ReLU² of tokens mixed with their neighbours (Vision-RWKV).
+            With `gated` residuals it has batch norms and ReLU.
         ffn_ratio: inner width over channels.
-        norm: of blocks, `conv` and head: `layer`, `layer_no_bias`, `rms`, or `group` (GroupNorm of one group).
+        norm: of blocks, `conv` and head: `layer`, `layer_no_bias`, `rms`, `group` (GroupNorm of one group), or `affine`
+            (a learned factor and summand per channel in its place: ResMLP).
         eps: of these norms.
         layer_scale: start of a learned factor per channel of each branch (LayerScale, arXiv 2103.17239); 0: none.
         residual_scales: in how many of the last stages each residual's other side has a learned factor per channel that
             starts at 1 (arXiv 2210.13452).
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first, over all stages.
+        drop_path_grows: whether it does; else it is the same for all blocks.
         head: `norm_mean` (norm, mean over the grid, linear), `mean_norm` (the first two the other way round),
             `batch_mean` (with a batch norm), `mlp` (mean_norm, then linear to 4 C, GELU, norm, linear), `mlp_squared`
-            (the same with ReLU²), `conv` (linear to 2 C, batch norm, SiLU, mean, linear: RAVLT), or `fused` (a weighted
-            sum of linear maps of the means of all stages and, once more, of the last).
+            (the same with ReLU²), `conv` (linear to 2 C, batch norm, SiLU, mean, linear: RAVLT), `fused` (a weighted
+            sum of linear maps of the means of all stages and, once more, of the last), or `ends` (norm, first and last
+            token side by side, norm of 2 C channels, linear: ViL).
 
     Raises:
         InputError: a value out of range, with what is allowed.
@@ -95,6 +100,7 @@ class PyramidSpec(TrunkSpec):
     down_norm: str = "post"
     down_bias: bool = True
     positions: str = "none"
+    embedding_norm: bool = False
     block: str = "pre"
     residual: str = "each"
     cpe: str = "none"
@@ -105,6 +111,7 @@ class PyramidSpec(TrunkSpec):
     layer_scale: float = 0.0
     residual_scales: int = 0
     drop_path: float = 0.0
+    drop_path_grows: bool = True
     head: str = "norm_mean"
 
     def __post_init__(self) -> None:
@@ -140,11 +147,13 @@ class PyramidSpec(TrunkSpec):
             ("down_norm", DOWN_NORMS),
             ("down_bias", (True, False)),
             ("positions", PYRAMID_POSITIONS),
+            ("embedding_norm", (True, False)),
             ("block", BLOCKS),
             ("residual", RESIDUALS),
             ("cpe", CPES),
             ("ffn", FFNS),
             ("norm", PYRAMID_NORMS),
+            ("drop_path_grows", (True, False)),
             ("head", HEADS),
         ):
             check_choice(f"model.{name}", getattr(self, name), allowed)

@@ -45,6 +45,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"residual": "one", "positions": "learned", "norm": "rms"},
     {"hidden": 0, "head": "mlp"},
     {"widths": [1, 1.5, 2.5], "hidden": 50, "gelu": "tanh"},
+    {"positions": "learned", "embedding_norm": True, "ffn": "channel_mix", "block": "post", "layer_scale": 1.0},
+    {"norm": "affine", "layer_scale": 0.1, "drop_path_grows": False, "head": "ends"},
 ]
 
 
@@ -148,6 +150,8 @@ def test_drop_path_grows_linearly_over_all_stages() -> None:
     model = pyramid(depths=[2, 2, 1], drop_path=0.2)
     rates = torch.tensor([block.drop_path.rate for block in model.blocks])
     assert_close(rates, torch.tensor([0.0, 0.05, 0.1, 0.15, 0.2]), 1e-6, "rates")
+    level = pyramid(depths=[2, 2, 1], drop_path=0.2, drop_path_grows=False)
+    assert_close(torch.tensor([block.drop_path.rate for block in level.blocks]), torch.full((5,), 0.2), 1e-6, "rates")
     images = torch.randn(8, 3, 16, 24)
     assert not torch.equal(model.train()(images), model(images))
     assert torch.equal(model.eval()(images), pyramid(depths=[2, 2, 1]).eval()(images))
@@ -165,7 +169,9 @@ def test_checkpointing_changes_neither_outputs_nor_gradients() -> None:
         assert torch.equal(plain, lean)
 
 
-@pytest.mark.parametrize("variant", [{}, VARIANTS[10], VARIANTS[11]], ids=called)
+@pytest.mark.parametrize(
+    "variant", [{}, VARIANTS[10], VARIANTS[11], {"ffn": "channel_mix", "norm": "affine"}], ids=called
+)
 def test_mixed_precision(variant: dict[str, Any]) -> None:
     model = pyramid("attention", **variant).eval()
     images = torch.randn(2, 3, 16, 24)
