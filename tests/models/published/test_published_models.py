@@ -14,7 +14,11 @@ from models.spec import DiTSpec, listed
 from operators import InputError, registry
 from operators.shell.spec import resolve
 
-QUICK = ("poolformer_s12", "mila_t", "efficientvim_m1", "deit_ti", "gfnet_xs", "vit3_t", "dig_s_2")
+QUICK = (
+    *("poolformer_s12", "mila_t", "efficientvim_m1"),
+    *("deit_ti", "gfnet_xs", "vit3_t", "vil_t", "vrwkv_t", "resmlp_s12"),
+    "dig_s_2",
+)
 """Of each trunk one; the others are slow."""
 
 
