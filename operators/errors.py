@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+MOST_LISTED, CLOSE = 30, 8
+"""Of more names than the first, a refusal lists as many as the second, those most like the one that was given."""
 
 
 class InputError(ValueError):
@@ -19,12 +21,22 @@ def nearest(value: object, allowed: Iterable[object]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
+def listed(value: object, allowed: Iterable[object]) -> str:
+    """What is allowed, in words; of many names, those most like `value` and how many there are."""
+    options = [str(option) for option in allowed]
+    if len(options) <= MOST_LISTED:
+        return ", ".join(options) or "none"
+    like = difflib.get_close_matches(str(value), options, n=CLOSE, cutoff=0)
+    return f"{len(options)} names, such as {', '.join(like)}"
+
+
 def check_choice(what: str, value: T, allowed: Iterable[Any]) -> T:
     """Return `value` if it is one of `allowed`; raise `InputError` naming the nearest otherwise."""
     options = list(allowed)
     if value not in options:
-        listed = ", ".join(str(option) for option in options)
-        raise InputError(f"{what}={value!r} is not known: allowed are {listed}{nearest(value, options)}")
+        raise InputError(
+            f"{what}={value!r} is not known: allowed are {listed(value, options)}{nearest(value, options)}"
+        )
     return value
 
 
@@ -33,8 +45,7 @@ def check_names(what: str, given: Iterable[str], allowed: Iterable[str]) -> None
     options = sorted(allowed)
     for name in given:
         if name not in options:
-            listed = ", ".join(options) if options else "none"
-            raise InputError(f"{what} has no {name!r}: allowed are {listed}{nearest(name, options)}")
+            raise InputError(f"{what} has no {name!r}: allowed are {listed(name, options)}{nearest(name, options)}")
 
 
 def check_number(

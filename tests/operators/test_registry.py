@@ -270,3 +270,12 @@ def test_published_is_refused_where_the_paper_does_not_tell(clean):
     with pytest.raises(InputError, match=r"'published' does not exist for doubling .*; allowed are common, project"):
         operators.create("doubling", 8, shell="published")
     assert operators.create("doubling", 8, shell="project").shell.width == 16
+
+
+def test_of_many_names_a_refusal_lists_those_that_are_like_the_one_given() -> None:
+    with pytest.raises(InputError) as caught:
+        operators.create("pdessm", 8)
+    line = str(caught.value)
+    assert f"allowed are {len(operators.names())} names, such as pde_ssm, " in line
+    assert line.endswith("; did you mean 'pde_ssm'?")
+    assert line.count(",") < 10
