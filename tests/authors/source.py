@@ -152,6 +152,8 @@ class _Stub(ModuleType):
 @contextmanager
 def _stubbed(stubs: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
     names = {".".join(name.split(".")[: count + 1]) for name in stubs for count in range(name.count(".") + 1)}
+    if "triton" in names:
+        import_module("torch._dynamo")  # which looks for triton once, and is not to find a stub
     before = {name: sys.modules.get(name) for name in names}
     for name in sorted(names):
         module = _Stub(name)

@@ -1,0 +1,63 @@
+"""What stands in for authors' kernels that need a GPU: references of the same repositories, or plain definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from operators.shell.shell import EPS
+from tests.authors.source import Source
+
+TRITON: dict[str, dict[str, Any]] = {"triton": {}, "triton.language": {}}
+FLA_TOOLS: dict[str, dict[str, Any]] = {
+    "fla.ops.backends": {},
+    "fla.ops.utils.cache": {},
+    "fla.ops.utils.index": {},
+    "fla.ops.utils.op": {},
+    "fla.ops.utils.softplus": {},
+    "fla.utils": {"autotune_cache_kwargs": {}},
+}
+"""What files of flash-linear-attention import for their kernels."""
+
+
+def shaken(module: nn.Module, scale: float = 0.3) -> Any:
+    """The module in float64, its parameters off their start, also where that is zero, its LayerNorms with our eps."""
+    for parameter in module.double().parameters():
+        parameter.data += scale * torch.randn_like(parameter)
+    for each in module.modules():
+        if isinstance(each, nn.LayerNorm):
+            each.eps = EPS
+    return module
+
+
+def along_rows(theirs: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+    """A module for sequences (B, N, C), of which the first output counts, for grids (B, H, W, C)."""
+
+    def mixed(x: Tensor) -> Tensor:
+        y = theirs(x.flatten(1, 2))
+        y = y[0] if isinstance(y, tuple) else y
+        return y.view(x.shape)
+
+    return mixed
+
+
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, **_: Any) -> Tensor:
+    """`causal_conv1d_fn` of (B, D, N), with a filter (D, taps)."""
+    assert activation == "silu"
+    return F.silu(F.conv1d(F.pad(x, (weight.shape[-1] - 1, 0)), weight[:, None], bias, groups=len(weight)))
+
+
+def gated_norm(source: Source, module: str, name: str) -> Any:
+    """A class of gated norms that calls the reference in its own file, in the place of that file's kernel."""
+    loaded: Any = source.load(
+        module,
+        empty=("mamba_ssm", "fla.modules"),
+        stubs={**TRITON, "fla.utils": {}},
+        edits={".float()": ""},
+    )
+    loaded.rmsnorm_fn = loaded.rms_norm_ref
+    return getattr(loaded, name)
