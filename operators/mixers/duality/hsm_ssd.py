@@ -7,8 +7,8 @@ With v the value field u and the maps B, C, Δ of x, each of S channels
     y = C h
 
 The released module adds a learned number per state to Δ, which the softmax over tokens takes away again: it has no
-gradient and is left out. Apart from that the `published` shell is the module `HSMSSD`, compared on 6 × 6 tokens, since
-it takes square grids only; the gated residual around it belongs to the trunk.
+gradient and is left out. Apart from that the `published` shell is the module `HSMSSD`, compared on 5 × 5 and 6 × 6
+tokens, since it takes square grids only; the gated residual around it belongs to the trunk.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _VIM = "mlvlab/EfficientViM README.md"
         source="arXiv 2411.15241; mlvlab/EfficientViM classification/models/EfficientViM.py at 304340c",
         year=2024,
         equation="y = C W_o(h_1 ∘ (SiLU(h_2) + d)), [h_1 | h_2] = W_h h, h = (softmax_tokens(Δ) ∘ B)ᵀ v",
-        code="mlvlab/EfficientViM at 304340c: outputs and gradients within 9e-16 (relative RMS, float64)",
+        code="mlvlab/EfficientViM at 304340c: outputs and gradients within 1e-15 (relative RMS, float64)",
         position_aware=False,
         permutation_equivariant=True,
         translation_equivariant="circular",
