@@ -12,7 +12,7 @@ by i times 10000^(−t / (d/2 − 1)), t = 0 … d/2 − 1, with the token's num
 
 In the `published` shell these are `VisionRetentionAll` (full) and `VisionRetentionChunk` (decomposed) of qhfan/RMT at
 32ea214 (`classfication_release/RMT.py`): with copied weights, the channels of q and k brought to the order of pairs
-used here, outputs and input gradients agree to 7e-16 (relative RMS, float64, measured once). The released models
+used here, outputs and input gradients agree to 7e-16 (relative RMS, float64). The released models
 decompose in stages 1 to 3.
 """
 

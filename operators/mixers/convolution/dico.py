@@ -7,7 +7,7 @@ With v of the field u, and one number for each channel and image from its mean (
 
 In the `published` shell, projections C → C with bias before and after, this is the convolution module of `DiCoBlock`
 of shallowdream204/DiCo at b596b05 (`dico_models.py`) to the last parameter: with copied weights, outputs and all
-gradients agree to 3e-16 (relative RMS, float64, 5 × 9, 8 × 6 and 1 × 4 tokens, measured once). The published figures
+gradients agree to 3e-16 (relative RMS, float64, 5 × 9, 8 × 6 and 1 × 4 tokens). The published figures
 are of a network with three resolutions and long skips; how much of them is due to the mixer is not known.
 """
 

@@ -7,7 +7,7 @@ With u_2 the last partial_ratio · D of the field's D channels and u_1 the other
 The gate belongs to the shell. The `published` one has D = ⌊8 C / 3⌋ channels and a gate GELU(z), so that C channels are
 convolved. It stands for mixer and feed-forward network together, and is `GatedCNNBlock` of yuweihao/MambaOut at 9f2f234
 (`models/mambaout.py`) without norm and residual, to the last parameter: with copied weights, outputs and all gradients
-agree to 5e-16 (relative RMS, float64, widths 12, 13 and 16, 5 × 9, 8 × 6 and 1 × 4 tokens, measured once).
+agree to 5e-16 (relative RMS, float64, widths 12, 13 and 16, 5 × 9, 8 × 6 and 1 × 4 tokens).
 
 With partial_ratio=1 the core is the control `conv`.
 """

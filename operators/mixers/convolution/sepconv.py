@@ -8,9 +8,9 @@ Beyond the border there are zeros, not b. The layer of the paper is inverted: pr
 without bias, which is the `published` shell.
 
 With copied weights that shell is `SepConv` of sail-sg/metaformer at 64c534a (`metaformer_baselines.py`) to the last
-parameter: outputs and all gradients are equal bit by bit (float64, widths 12, 13 and 16, 5 × 9, 8 × 6 and 1 × 4 tokens,
-measured once). As in that code, s starts at 1 and b at 0. With 0.8944 and −0.4472 StarReLU of a standard normal number
-has mean 0 and deviation 1, from which the paper derives it.
+parameter: outputs and all gradients are equal bit by bit (float64, widths 12, 13 and 16, 5 × 9, 8 × 6 and 1 × 4
+tokens). As in that code, s starts at 1 and b at 0. With 0.8944 and −0.4472 StarReLU of a standard normal number has
+mean 0 and deviation 1, from which the paper derives it.
 """
 
 from __future__ import annotations

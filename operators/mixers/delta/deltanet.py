@@ -9,7 +9,7 @@ S_t hand back the newest value written under a key; β = 0 leaves the state alon
 
 With one order and copied weights the `published` shell makes this the authors' whole layer `DeltaNet` at commit
 bc3b101d of fla-org/flash-linear-attention: as many parameters, outputs and all gradients within 1e-15 (relative RMS,
-float64, 75 tokens, measured once, with the repository's naive recurrence in place of its kernels and our ε of 1e-6 in
+float64, 75 tokens, with the repository's naive recurrence in place of its kernels and our ε of 1e-6 in
 its norm); the core alone also with β up to 2.
 """
 

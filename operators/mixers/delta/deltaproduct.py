@@ -8,7 +8,7 @@ state passes through a product of `steps` (generalised) Householder matrices, wh
 
 With one order and copied weights the `published` shell makes this the authors' whole layer `GatedDeltaProduct` at
 commit bc3b101d of fla-org/flash-linear-attention: as many parameters, outputs and all gradients within 4e-14
-(relative RMS, float64, 75 tokens, two steps with decay and three without, measured once, with the repository's naive
+(relative RMS, float64, 75 tokens, two steps with decay and three without, with the repository's naive
 recurrence in place of its kernels and our ε of 1e-6 in its norm). Width and gate are those of the models that the
 authors trained (automl/DeltaProduct at 38cd4e4): values as wide as the model, no output gate.
 """

@@ -6,7 +6,7 @@ with one decay a per head; all else as in `deltanet`, which it is where a = 1.
 
 With one order and copied weights the `published` shell makes this the authors' whole layer `GatedDeltaNet` at commit
 bc3b101d of fla-org/flash-linear-attention: as many parameters, outputs and all gradients within 7e-15 (relative RMS,
-float64, 75 tokens, measured once, with the repository's naive recurrence in place of its kernels and our ε of 1e-6 in
+float64, 75 tokens, with the repository's naive recurrence in place of its kernels and our ε of 1e-6 in
 its norm); the core alone also with β up to 2. It has the shares that the authors prescribe: values 1.5 times as wide as
 the model, keys half as wide as values.
 """

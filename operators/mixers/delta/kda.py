@@ -7,7 +7,7 @@ W_a is a product of two maps with a head's width in between; exp(A_log) is one n
 
 With one order and copied weights the `published` shell makes this the authors' whole layer `KimiDeltaAttention` at
 commit bc3b101d of fla-org/flash-linear-attention, but for the bias that this layer, unlike the paper, gives its output
-gate (D parameters): outputs and all gradients agree to 4e-15 (relative RMS, float64, 75 tokens, measured once, that
+gate (D parameters): outputs and all gradients agree to 4e-15 (relative RMS, float64, 75 tokens, that
 bias at zero, with the repository's naive recurrence in place of its kernels and our ε of 1e-6 in its norm); the core
 alone also with β up to 2. The gate's rank is theirs, a head's width, where heads are 64 wide.
 """

@@ -14,7 +14,7 @@ not know where tokens are. Cost is linear in the number of tokens, and four copi
 
 In the `published` shell this is the released `TTT` of `vittt/models/ttt_block.py` at commit e347758 of
 LeapLabTHU/ViTTT. With copied weights, outputs and all gradients agree to 2e-15 (relative RMS, float64, 6 and 12 heads,
-odd and oblong grids, measured once).
+odd and oblong grids).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ At level l a token sees one block of 2^(l−1) tokens. Along `hilbert` such bloc
 
 With `orders=[row]` and copied weights the `published` shell makes this the whole layer `LogLinearMamba2` of
 flash-linear-attention without biases, its configuration's default: as many parameters, outputs and all gradients
-within 2e-14 (relative RMS, float64, 150 tokens, three levels of which reach beyond a chunk, measured once, with
+within 2e-14 (relative RMS, float64, 150 tokens, three levels of which reach beyond a chunk, with
 `naive_log_linear_attn` of fla/ops/log_linear_attn/naive.py in place of the kernels and our ε of 1e-6 in their norm).
 """
 

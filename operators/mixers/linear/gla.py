@@ -10,7 +10,7 @@ to layer.
 
 With `orders=[row]` and copied weights the `published` shell makes this the whole layer `GatedLinearAttention` (without
 its optional convolutions): as many parameters, outputs and all gradients within 1e-15 (relative RMS, float64, 5 × 15
-tokens, 2 heads, measured once, with its plain recurrence in place of the kernels and an ε of 1e-6 in its norm).
+tokens, 2 heads, with its plain recurrence in place of the kernels and an ε of 1e-6 in its norm).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ The authors' repository (OpenNLPLab/LightNet) could not be had. Compared instead
 fla-org/flash-linear-attention at bc3b101d (`fla/layers/lightnet.py`, its recurrence by `fla/ops/gla/naive.py` in
 float64, without the scale d^(−1/2) of q that its norm undoes). In the `published` shell, with copied weights, it has as
 many parameters, and at the last token, whose prefix is the whole image, outputs and all gradients agree to 4e-15
-(relative RMS, float64, 5 × 15 tokens, measured once). The gate's rank is that layer's default, 128, at every width.
+(relative RMS, float64, 5 × 15 tokens). The gate's rank is that layer's default, 128, at every width.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ With a context, the sums are over its tokens.
 With copied weights, and their ε (added to the sum of the weights) brought to N times the one here, outputs and input
 gradients agree with `LinearAttention` of idiap/fast-transformers at 2ad36b9 (ELU + 1) to 4e-16, and with `LiteMLA` of
 mit-han-lab/efficientvit at de7d773 without its branches at other scales (ReLU, heads of 8 channels, 5 × 7 and 2 × 2
-tokens) to 9e-15 (relative RMS, float64, measured once).
+tokens) to 9e-15 (relative RMS, float64).
 """
 
 from __future__ import annotations

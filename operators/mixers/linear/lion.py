@@ -14,7 +14,8 @@ from the last, and nothing of size N × N. With several orders M is the mean of 
 paper's two curves are `orders=[snake_row, snake_col]`.
 
 In the `published` shell this was compared with the released features, masks and curves, put together as in
-`Lion_Attention.forward` (format `Attention`) without its class token: all variants, and both curves (6 × 6 tokens).
+`Lion_Attention.forward` (format `Attention`) without its class token: all variants, and both curves (6 × 6 tokens). In
+the released code no gradient reaches W and b of `s` (they pass through `torch.tensor`); here they learn.
 """
 
 from __future__ import annotations

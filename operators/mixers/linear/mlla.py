@@ -12,7 +12,7 @@ negative, and their rows do not sum to 1.
 
 In the `published` shell this is the mixer of `MLLABlock` of LeapLabTHU/MLLA at 66b6d29 (`models/mlla.py`, from
 `in_proj` to `out_proj`): with copied weights, the channels of q and k brought to the order of pairs used here, outputs
-and input gradients agree to 4e-16 (relative RMS, float64, measured once).
+and input gradients agree to 4e-16 (relative RMS, float64).
 """
 
 from __future__ import annotations

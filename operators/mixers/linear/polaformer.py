@@ -13,7 +13,7 @@ so is its table of learned positions, which is added to k and ties the mixer to 
 
 In the `published` shell this is `PolaLinearAttention` of ZacharyMeng/PolaFormer at 44cdd39 (`models/pola_pvt.py`)
 without spatially reduced keys (sr_ratio 1): with copied weights, its table of positions included, outputs and input
-gradients agree to 5e-16 (relative RMS, float64, measured once).
+gradients agree to 5e-16 (relative RMS, float64).
 """
 
 from __future__ import annotations

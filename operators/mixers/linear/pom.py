@@ -11,7 +11,7 @@ All tokens read one and the same vector, each through its own gate: cost grows a
 channel.
 
 In the `published` shell this is the released module at commit bacfc6e, without its masks and channel groups. With
-copied weights, outputs and all gradients agree to 5e-16 (relative RMS, float64, measured once): degrees 1 to 4, one
+copied weights, outputs and all gradients agree to 5e-16 (relative RMS, float64): degrees 1 to 4, one
 gate per channel or 4 heads, and 2-D RoPE, brought to one base and one order of channels, with one gate per channel.
 With heads, the released RoPE turns the few gates at frequencies of their own; here they are spread over their channels
 first, which keeps the identity that RoPE rests on.

@@ -11,7 +11,7 @@ of a head keeps its rank of at most d; α, whose mean is 1, decides which tokens
 
 In the `published` shell this is `GateLinearAttentionNoSilu` of qhfan/RALA at a86314f (`classfication/RALA.py`): with
 copied weights, the channels of q and k brought to the order of pairs used here, outputs and input gradients agree to
-7e-16 (relative RMS, float64, measured once). Stages 3 and 4 of all released models are softmax attention instead.
+7e-16 (relative RMS, float64). Stages 3 and 4 of all released models are softmax attention instead.
 """
 
 from __future__ import annotations

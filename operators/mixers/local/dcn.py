@@ -16,7 +16,7 @@ In the `published` shell v3 is `DCNv3_pytorch` of OpenGVLab/InternImage at 31c96
 dcnv3.py`), and v4 `DCNv4` of OpenGVLab/DCNv4 at 4b848f7 (`DCNv4_op/DCNv4/modules/dcnv4.py`) without the outputs that
 fill its map up to a multiple of 8: with copied weights, points brought to the order row by row and the kernel of v4,
 which is CUDA alone, replaced by the function of v3 that its authors test it with, outputs and input gradients agree to
-2e-15 (relative RMS, float64, measured once). So does flow_dcn with `MultiScaleDCN` of MCG-NJU/FlowDCN at aa48042
+2e-15 (relative RMS, float64). So does flow_dcn with `MultiScaleDCN` of MCG-NJU/FlowDCN at aa48042
 (`src/models/flowdcn.py`) and a plain kernel that rounds down. Their Triton kernel (`src/ops/triton_kernels/forward.py`)
 rounds towards zero: between the border above or on the left and one token beyond it extrapolates, where samples fade to
 zero here and at the other borders.

@@ -18,7 +18,7 @@ seam in another place: the result differs from both of these on grids that need 
 
 In the `published` shell this is `WindowAttention` with the windows and masks of `SwinTransformerBlock` of
 microsoft/Swin-Transformer at f82860b (`models/swin_transformer.py`): with copied weights, their table turned by 180°
-and reordered, outputs and input gradients agree to 6e-16 (relative RMS, float64, measured once). On grids that need
+and reordered, outputs and input gradients agree to 6e-16 (relative RMS, float64). On grids that need
 padding, those of the detector agree to 9e-16 if the bias of the values is zero, and to 5e-2 with a random one of 0.3.
 """
 

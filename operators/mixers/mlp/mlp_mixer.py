@@ -8,7 +8,7 @@ The norm before it belongs to the block, so that the `published` shell is the ba
 tokens of google-research/vision_transformer at c6de1e5 (`vit_jax/models_mixer.py`), but for one thing: that code has
 GELU's approximation by tanh; this one, like timm, has GELU itself. With copied weights, outputs and all gradients agree
 to 4e-16 once GELU itself is put into that code, and to 1.3e-3 as it is (relative RMS, float64, 5 × 9, 8 × 6 and 1 × 4
-tokens, measured once).
+tokens).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ For each channel, with the tokens of the grid row by row
 
 The affine maps of the paper, before it and after it, belong to the block. The `published` shell is the bare one, and
 then this is the map `attn` of `layers_scale_mlp_blocks` of facebookresearch/deit at 7e160fe (`resmlp_models.py`): with
-copied weights, outputs and all gradients are equal bit by bit (float64, 5 × 9, 8 × 6 and 1 × 4 tokens, measured once).
+copied weights, outputs and all gradients are equal bit by bit (float64, 5 × 9, 8 × 6 and 1 × 4 tokens).
 """
 
 from __future__ import annotations

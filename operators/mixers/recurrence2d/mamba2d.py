@@ -5,9 +5,9 @@ ImageNet models add the output of a convolution branch beside it, which no switc
 corner in every other block. Two corners are the authors' `double_scans`, which at this commit refuses to be built, and
 does not turn the second output back.
 
-With copied weights, outputs and gradients agree to 5e-16 (relative RMS, float64, 5 × 7, 6 × 4 and 19 × 3 tokens,
-measured once), with the authors' CUDA kernels, forward and backward, transcribed to loops over cells, for one corner
-and, with both faults mended, for two.
+With copied weights, outputs and gradients agree to 5e-16 (relative RMS, float64, 5 × 7, 6 × 4 and 19 × 3 tokens), with
+the authors' CUDA kernels, forward and backward, transcribed to loops over cells, for one corner and, with both faults
+mended, for two.
 """
 
 from __future__ import annotations

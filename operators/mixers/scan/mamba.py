@@ -2,7 +2,7 @@
 
 In the `published` shell this is the mixer of the released models (`Mamba` of `mamba-1p1p1/mamba_ssm/modules/
 mamba_simple.py` with `bimamba_type="v2"` and `if_divide_out`) at commit dd0358a of hustvl/Vim. With copied weights,
-outputs and all gradients agree to 8e-16 (relative RMS, float64, 5 × 7 tokens, measured once, with the scan of
+outputs and all gradients agree to 8e-16 (relative RMS, float64, 5 × 7 tokens, with the scan of
 state-spaces/mamba's reference function in place of the authors' CUDA kernels).
 """
 

@@ -3,7 +3,7 @@
 The shell `published` is the vanilla form (`forward_type="v0"`), `final` the last one (`v05_noz` with one state and a
 convolution without bias) of `SS2D` in `classification/models/vmamba.py` at commit 2ed52ea of MzeroMiko/VMamba. With
 copied weights, outputs and all gradients agree to 1e-15 for both (relative RMS, float64, 5 × 7 tokens, LayerNorm's eps
-set to 1e-6, measured once).
+set to 1e-6).
 """
 
 from __future__ import annotations
