@@ -83,6 +83,8 @@ def check_mixers(model: Trunk, dim: int) -> dict[str, str]:
             needed["mixer.rope"] = "false"
         if not isinstance(core.q_norm, torch.nn.Identity):
             needed["mixer.qk_norm"] = "false"
+        if core.qk.bias is None:
+            needed["mixer.bias"] = "true"
         if core.heads != HEADS.get(dim, core.heads):
             needed["mixer.heads"] = str(HEADS[dim])
     return needed

@@ -123,17 +123,26 @@ class Attention(Core):
         heads: number of heads; None for `default_heads`.
         qk_norm: LayerNorm without bias over each head's q and k (ViT-22B, arXiv 2302.05442, section 2).
         rope: rotary positions along each axis, see `rope_angles`; needs a head width divisible by 4 (videos: 6).
+        bias: whether the maps q and k have a bias.
 
     Raises:
         InputError: heads that do not divide the width, or a head width that cannot be rotated.
     """
 
     def __init__(
-        self, site: Site, *, backend: str = "auto", heads: int | None = None, qk_norm: bool = False, rope: bool = False
+        self,
+        site: Site,
+        *,
+        backend: str = "auto",
+        heads: int | None = None,
+        qk_norm: bool = False,
+        rope: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__(site, backend=backend)
         check_choice("mixer.qk_norm", qk_norm, (True, False))
         check_choice("mixer.rope", rope, (True, False))
+        check_choice("mixer.bias", bias, (True, False))
         self.heads = default_heads(site.width) if heads is None else heads
         check_heads(self.heads, site.width)
         self.value_heads = self.heads
@@ -146,7 +155,7 @@ class Attention(Core):
                 f"heads that give one at width {site.width}: {', '.join(fitting) or 'none'}"
             )
         self.rope = rope
-        self.qk = nn.Linear(site.dim, 2 * site.width)
+        self.qk = nn.Linear(site.dim, 2 * site.width, bias=bias)
         linear_init(self.qk)
         self.q_norm: nn.Module = nn.LayerNorm(self.head_width, eps=1e-6, bias=False) if qk_norm else nn.Identity()
         self.k_norm: nn.Module = nn.LayerNorm(self.head_width, eps=1e-6, bias=False) if qk_norm else nn.Identity()
@@ -229,9 +238,10 @@ class Attention(Core):
             raise InputError(
                 "mixer.rope=True turns tokens by their place on the grid, and those of a context have none"
             )
-        weight, bias, width = self.qk.weight, self.qk.bias, self.site.width
-        q = F.linear(x.flatten(1, -2), weight[:width], bias[:width]).unflatten(-1, (self.heads, self.head_width))
-        k = F.linear(context, weight[width:], bias[width:]).unflatten(-1, (self.heads, self.head_width))
+        weight_q, weight_k = self.qk.weight.chunk(2)
+        bias_q, bias_k = (None, None) if self.qk.bias is None else self.qk.bias.chunk(2)
+        q = F.linear(x.flatten(1, -2), weight_q, bias_q).unflatten(-1, (self.heads, self.head_width))
+        k = F.linear(context, weight_k, bias_k).unflatten(-1, (self.heads, self.head_width))
         dtype = self._last_dtype = q.dtype
         q, k = self.q_norm(q).to(dtype), self.k_norm(k).to(dtype)
         serving = self._serving(q.device, dtype)
@@ -239,7 +249,7 @@ class Attention(Core):
             if self.requested_backend == "xformers":
                 raise InputError("mixer.backend='xformers' cannot serve this call: it has a mask; use auto or sdpa")
             serving = "sdpa"
-        return attend(q, k, u.to(dtype).reshape(k.shape), serving, mask).reshape(*x.shape[:-1], width)
+        return attend(q, k, u.to(dtype).reshape(k.shape), serving, mask).reshape(*x.shape[:-1], self.site.width)
 
     def read_cost(self, height: int, width: int, tokens: int) -> Cost:
         """Queries NCD, keys MCD; scores and weighted sum: NMD each; keys and values: 2MD."""

@@ -159,7 +159,10 @@ def test_steps_of_dit_are_times_of_the_vp_path() -> None:
         ({"patch": 2, "norm": "rms"}, ["model.patch=4", "model.norm=layer"]),
         ({"positions": "sincos", "gelu": "tanh"}, ["model.positions=learned", "model.gelu=exact"]),
         ({"mixers": models.MixerSpec("attention")}, ["shell=published"]),
-        ({"mixers": models.MixerSpec("attention", {"qk_norm": True}, "published")}, ["mixer.qk_norm=false"]),
+        (
+            {"mixers": models.MixerSpec("attention", {"qk_norm": True, "bias": False}, "published")},
+            ["mixer.qk_norm=false", "mixer.bias=true"],
+        ),
         ({"mixers": models.MixerSpec("pool"), "pooling": "mean"}, ["mixer=attention", "shell=published"]),
     ],
 )

@@ -76,6 +76,18 @@ def test_sdpa_equals_reference_in_outputs_and_gradients(grid, params):
             assert_close(got, expected, 1e-10, name)
 
 
+def test_maps_without_bias_are_those_with_a_bias_of_zero():
+    bare, biased = make(heads=3, bias=False), make(heads=3)
+    with torch.no_grad():
+        biased.core.qk.weight.copy_(bare.core.qk.weight)
+        biased.core.qk.bias.zero_()
+    assert [name for name, _ in bare.named_parameters()] == ["core.qk.weight"]
+    x, context = image(5, 7), image(1, 4, seed=3)[:, 0]
+    assert_close(bare(x), biased(x), 1e-14, "y")
+    read, expected = (mixer.core.read(context, x=x, context=context) for mixer in (bare, biased))
+    assert_close(read, expected, 1e-14, "read")
+
+
 def test_gradcheck():
     mixer = make(8, heads=2, rope=True, qk_norm=True)
     assert torch.autograd.gradcheck(mixer, image(2, 3, width=8, batch=1).requires_grad_())
@@ -203,7 +215,7 @@ def test_heads_follow_the_inner_width():
         ({"heads": 32, "rope": True}, r"divisible by 4, not 2; heads that give one at width 64: 1, 2, 4, 8, 16"),
         ({"rope": "yes"}, r"rope='yes' is not known: allowed are True, False"),
         ({"qk_norm": None}, r"qk_norm=None is not known: allowed are True, False"),
-        ({"head": 2}, r"has no 'head': allowed are heads, qk_norm, rope; did you mean 'heads'"),
+        ({"head": 2}, r"has no 'head': allowed are bias, heads, qk_norm, rope; did you mean 'heads'"),
     ],
     ids=str,
 )
