@@ -48,7 +48,10 @@ class MeanHead(PyramidHead):
 
 
 class DeepHead(PyramidHead):
-    """Linear(norm(act(Linear(norm(mean over the grid))))), 4 C wide inside; act is GELU, or ReLU² if `squared`."""
+    """Linear(norm(act(Linear(norm(mean over the grid))))), 4 C wide inside; act is GELU, or ReLU² if `squared`.
+
+    With ReLU² the inner norm's ε is 1e-5 (`metaformer_baselines.py` of sail-sg/metaformer at 64c534a).
+    """
 
     def __init__(self, spec: PyramidSpec, num_classes: int, *, squared: bool) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class DeepHead(PyramidHead):
         kind = {"layer_no_bias": "layer"}.get(spec.norm, spec.norm)  # biases are wanting in blocks alone
         self.norm = NORM_LAYERS[kind](dim, spec.eps)
         self.up = nn.Linear(dim, 4 * dim)
-        self.inner_norm = NORM_LAYERS[kind](4 * dim, spec.eps)
+        self.inner_norm = NORM_LAYERS[kind](4 * dim, 1e-5 if squared else spec.eps)
         self.linear = nn.Linear(4 * dim, num_classes)
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:

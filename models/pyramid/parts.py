@@ -139,6 +139,27 @@ class GridFeedForward(nn.Module):
         return self.conv.macs(tokens) + tokens * (self.up.weight.numel() + self.down.weight.numel())
 
 
+class StarFeedForward(nn.Module):
+    """Linear(C, hidden), s ReLU(z)² + b, Linear(hidden, C); no biases (ConvFormer, arXiv 2210.13452).
+
+    The two numbers s and b of StarReLU are learned, and start at 1 and 0 as in sail-sg/metaformer at 64c534a.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.scale, self.shift = Constant((1,), 1.0), Constant((1,), 0.0)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (…, C)."""
+        return self.down(self.scale.value * F.relu(self.up(x)).square() + self.shift.value)
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates for so many tokens."""
+        return tokens * (self.up.weight.numel() + self.down.weight.numel())
+
+
 class BatchFeedForward(nn.Module):
     """Linear(C, hidden), batch norm, ReLU, Linear(hidden, C), batch norm; no biases (EfficientViM)."""
 

@@ -29,7 +29,7 @@ PYRAMID_POSITIONS = ("none", "learned")
 BLOCKS = ("pre", "post")
 RESIDUALS = ("each", "one", "gated")
 CPES = ("none", "mixer", "both")
-FFNS = ("mlp", "conv_before", "conv_after", "channel_mix")
+FFNS = ("mlp", "star", "conv_before", "conv_after", "channel_mix")
 HEADS = ("norm_mean", "mean_norm", "batch_mean", "mlp", "mlp_squared", "conv", "fused", "ends")
 MOST_STAGES = 8
 
@@ -67,9 +67,9 @@ class PyramidSpec(TrunkSpec):
             feed-forward network, or `none`.
         hidden: inner width of the feed-forward networks of the first stage; those of the others are in proportion to
             their channels. None means `ffn_ratio` times the channels, 0 leaves them out.
-        ffn: `mlp`, or one with a depthwise 3 × 3 convolution and its residual inside: `conv_before` GELU (MSVMamba) or
-            `conv_after` it (RAVLT); or `channel_mix`, gated ReLU² of tokens mixed with their neighbours (Vision-RWKV).
-            With `gated` residuals it has batch norms and ReLU.
+        ffn: `mlp`; `star` (StarReLU instead of GELU, no biases: ConvFormer); one with a depthwise 3 × 3 convolution and
+            its residual inside: `conv_before` GELU (MSVMamba) or `conv_after` it (RAVLT); or `channel_mix`, gated ReLU²
+            of tokens mixed with their neighbours (Vision-RWKV). With `gated` residuals it has batch norms and ReLU.
         ffn_ratio: inner width over channels.
         norm: of blocks, `conv` and head: `layer`, `layer_no_bias`, `rms`, `group` (GroupNorm of one group), or `affine`
             (a learned factor and summand per channel in its place: ResMLP).
@@ -81,9 +81,9 @@ class PyramidSpec(TrunkSpec):
         drop_path_grows: whether it does; else it is the same for all blocks.
         head: `norm_mean` (norm, mean over the grid, linear), `mean_norm` (the first two the other way round),
             `batch_mean` (with a batch norm), `mlp` (mean_norm, then linear to 4 C, GELU, norm, linear), `mlp_squared`
-            (the same with ReLU²), `conv` (linear to 2 C, batch norm, SiLU, mean, linear: RAVLT), `fused` (a weighted
-            sum of linear maps of the means of all stages and, once more, of the last), or `ends` (norm, first and last
-            token side by side, norm of 2 C channels, linear: ViL).
+            (the same with ReLU² and an ε of 1e-5 in the second norm: ConvFormer), `conv` (linear to 2 C, batch norm,
+            SiLU, mean, linear: RAVLT), `fused` (a weighted sum of linear maps of the means of all stages and, once
+            more, of the last), or `ends` (norm, first and last token side by side, norm of 2 C channels, linear: ViL).
 
     Raises:
         InputError: a value out of range, with what is allowed.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from models.blocks import DropPath, FeedForward
 from models.initialisation import Constant
 from models.pyramid.channel_mix import ChannelMix
-from models.pyramid.parts import NORM_LAYERS, BatchFeedForward, ChannelScale, GridConv, GridFeedForward
+from models.pyramid.parts import NORM_LAYERS, BatchFeedForward, ChannelScale, GridConv, GridFeedForward, StarFeedForward
 from models.pyramid.spec import PyramidSpec
 from models.pyramid.stems import ConvNorm
 from operators import Mixer
@@ -45,13 +45,15 @@ class StageBlock(nn.Module):
         self.mixer_scale = _scale(dim, spec.layer_scale)
         self.mixer_residual = _scale(dim, float(scaled))
         self.mixer_position = GridConv(dim, dim, depthwise=True) if spec.cpe != "none" else None
-        self.ffn: FeedForward | GridFeedForward | ChannelMix | None = None
+        self.ffn: FeedForward | StarFeedForward | GridFeedForward | ChannelMix | None = None
         self.ffn_norm: nn.Module | None = None
         self.ffn_position: GridConv | None = None
         if hidden:
             self.ffn_norm = NORM_LAYERS[spec.norm](dim, spec.eps)
             if spec.ffn == "mlp":
                 self.ffn = FeedForward(dim, hidden, spec.gelu)
+            elif spec.ffn == "star":
+                self.ffn = StarFeedForward(dim, hidden)
             elif spec.ffn == "channel_mix":
                 self.ffn = ChannelMix(dim, hidden)
             else:

@@ -15,7 +15,7 @@ from operators import InputError, registry
 from operators.shell.spec import resolve
 
 QUICK = (
-    *("poolformer_s12", "mila_t", "efficientvim_m1"),
+    *("poolformer_s12", "mila_t", "efficientvim_m1", "caformer_s18", "swin_t"),
     *("deit_ti", "gfnet_xs", "vit3_t", "vil_t", "vrwkv_t", "resmlp_s12"),
     "dig_s_2",
 )

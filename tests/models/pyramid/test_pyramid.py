@@ -39,7 +39,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"stem": "fast", "patch": 4, "down_norm": "none", "down_bias": False, "head": "batch_mean"},
     {"stem": "s16", "patch": 16, "down": "mbv", "residual": "gated", "head": "fused"},
     {"down": "merge", "ffn": "conv_before", "head": "mean_norm"},
-    {"down_norm": "pre", "norm": "layer_no_bias", "residual_scales": 2, "head": "mlp_squared"},
+    {"down_norm": "pre", "norm": "layer_no_bias", "residual_scales": 2, "ffn": "star", "head": "mlp_squared"},
     {"down_norm": "batch", "ffn": "conv_after", "ffn_ratio": 3.5, "layer_scale": 0.1, "cpe": "mixer", "head": "conv"},
     {"block": "post", "norm": "group", "layer_scale": 1e-5},
     {"residual": "one", "positions": "learned", "norm": "rms"},
