@@ -58,7 +58,7 @@ class DirectionAttention(nn.Module):
         source="arXiv 2403.09338; hunto/LocalMamba classification/lib/models/local_vmamba.py at 75e5d1f",
         year=2024,
         equation="y = Σ_p a(y_p) ⊙ y_p, y_p = S6_p(u) along rows, windows and back, a = σ(W2 GELU(W1 mean LN(y_p)))",
-        code="hunto/LocalMamba at 75e5d1f: outputs and input gradients within 9e-16 (relative RMS, float64)",
+        code="hunto/LocalMamba at 75e5d1f: outputs and gradients within 9e-16 (relative RMS, float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,

@@ -37,7 +37,7 @@ Maps = tuple[Tensor, Tensor, Tensor]
         source="arXiv 2403.17695; ChenhongyiYang/PlainMamba plain_mamba_layer.py at 0975a1d",
         year=2024,
         equation="y = Σ_p S6_p(u), p = two snakes both ways, with the same maps, B_t + β[direction of the step to t]",
-        code="ChenhongyiYang/PlainMamba at 0975a1d: outputs and input gradients within 6e-16 (relative RMS, float64)",
+        code="ChenhongyiYang/PlainMamba at 0975a1d: outputs and gradients within 6e-16 (relative RMS, float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,

@@ -24,7 +24,7 @@ from operators.shell.spec import ShellSpec
         source="arXiv 2403.13802; CompVis/zigma dis_mamba/mamba_ssm/modules/mamba_simple.py at 37d837b",
         year=2024,
         equation="y = S6(u) along one of eight zigzags, one way",
-        code="CompVis/zigma at 37d837b: outputs and input gradients within 4e-16 (relative RMS, float64)",
+        code="CompVis/zigma at 37d837b: outputs and gradients within 7e-16 (relative RMS, float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,
