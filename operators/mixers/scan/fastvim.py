@@ -44,7 +44,7 @@ _TOP1 = "ImageNet-1k top-1 %, 224 px"
         source="arXiv 2502.00594; insitro/FastVim mamba-1p1p1/mamba_ssm/modules/mamba_simple_faster.py at db10205",
         year=2025,
         equation="y_ij = (S6_f(v̄)_i + D_f v_ij + S6_b(v̄)_i + D_b v_ij) / 2, v̄_i = mean_j v_ij",
-        code="insitro/FastVim at db10205, whole layer, both ways to pool: outputs and gradients within 9e-16 (float64)",
+        code="insitro/FastVim at db10205, whole layer, both ways to pool: outputs and gradients within 1e-15 (float64)",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,
