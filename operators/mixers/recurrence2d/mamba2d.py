@@ -96,8 +96,8 @@ class LatticeBranch(GridBranch):
         source="arXiv 2412.16146; cocoalex00/Mamba2D models/mamba2d.py, models/kernels/ at 9acb361",
         year=2024,
         equation="h_ij = (exp(Δ_r A_r) h_i,j−1 + Δ_r B_r u + exp(Δ_c A_c) h_i−1,j + Δ_c B_c u) / 2, y = C · h + D u",
-        code="cocoalex00/Mamba2D at 9acb361: outputs and gradients within 5e-16 (relative RMS, float64), its CUDA "
-        "kernels transcribed to loops over cells",
+        code="cocoalex00/Mamba2D at 9acb361: outputs and gradients within 5e-16 (relative RMS, float64), a loop "
+        "over cells in place of its CUDA kernels",
         position_aware=True,
         permutation_equivariant=False,
         translation_equivariant=None,
