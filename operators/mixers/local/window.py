@@ -118,7 +118,7 @@ class Windows(NamedTuple):
         source="arXiv 2103.14030, section 3.2; microsoft/Swin-Transformer models/swin_transformer.py at f82860b",
         year=2021,
         equation="y_i = Σ_j softmax_j(q_i·k_j / √d + B[j − i]) v_j in the window of i, per head, q, k = W x + b, v = u",
-        code="microsoft/Swin-Transformer at f82860b: outputs and input gradients within 6e-16 (relative RMS, float64); "
+        code="microsoft/Swin-Transformer at f82860b: outputs and gradients within 6e-16 (relative RMS, float64); "
         "padding as in SwinTransformer/Swin-Transformer-Object-Detection at c7b2011, within 9e-16 if W_in has no bias",
         position_aware=True,
         permutation_equivariant=False,
