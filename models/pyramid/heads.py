@@ -73,17 +73,23 @@ class DeepHead(PyramidHead):
 
 
 class ConvHead(PyramidHead):
-    """Linear(mean over the grid of SiLU(BN(Linear(x)))), 2 C wide inside (RAVLT)."""
+    """Linear(mean over the grid of SiLU(BN(Linear(x)))), 2 C wide inside (RAVLT).
 
-    def __init__(self, spec: PyramidSpec, num_classes: int) -> None:
+    With `gelu` it is GELU in place of SiLU, 1.5 C wide, and the first map has no bias (STM-Evaluation).
+    """
+
+    def __init__(self, spec: PyramidSpec, num_classes: int, *, gelu: bool) -> None:
         super().__init__()
-        self.up = TokenLinear(spec.dims[-1], 2 * spec.dims[-1])
-        self.norm = GridBatchNorm(2 * spec.dims[-1])
-        self.linear = nn.Linear(2 * spec.dims[-1], num_classes)
+        dim = spec.dims[-1]
+        inner = max(1, int(1.5 * dim)) if gelu else 2 * dim
+        self.activation = F.gelu if gelu else F.silu
+        self.up = TokenLinear(dim, inner, bias=not gelu)
+        self.norm = GridBatchNorm(inner)
+        self.linear = nn.Linear(inner, num_classes)
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         """Logits of the stages (B, H, W, C)."""
-        return self.linear(F.silu(self.norm(self.up(stages[-1]))).mean(dim=(1, 2)))
+        return self.linear(self.activation(self.norm(self.up(stages[-1]))).mean(dim=(1, 2)))
 
     def macs(self, tokens: int) -> int:
         return self.up.macs(tokens) + self.linear.weight.numel()
@@ -150,8 +156,8 @@ def create_head(spec: PyramidSpec, num_classes: int) -> PyramidHead:
             return MeanHead(spec, num_classes, spec.norm, first=spec.head == "norm_mean")
         case "batch_mean":
             return MeanHead(spec, num_classes, "batch", first=True)
-        case "conv":
-            return ConvHead(spec, num_classes)
+        case "conv" | "conv_gelu":
+            return ConvHead(spec, num_classes, gelu=spec.head == "conv_gelu")
         case "fused":
             return FusedHead(spec, num_classes)
         case "ends":

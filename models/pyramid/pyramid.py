@@ -1,7 +1,7 @@
 """A pyramid whose token mixers are an argument: stages of blocks, each on half the grid of the one before.
 
     tokens = positions(stem(images))                                 # (B, h, w, C_0)
-    tokens = block(tokens)                                           # depths[0] times
+    tokens = block(tokens)                                           # depths[0] times, and a norm with stage_norms
     tokens = down(tokens)                                            # (B, ⌈h / 2⌉, ⌈w / 2⌉, C_1)
     tokens = block(tokens)                                           # depths[1] times, and so on
     logits = head(tokens)
@@ -25,7 +25,7 @@ from models.pyramid.downsampling import Downsampling, create_down
 from models.pyramid.heads import create_head
 from models.pyramid.parts import NORM_LAYERS, reduced
 from models.pyramid.spec import PyramidSpec
-from models.pyramid.stage_blocks import GatedBlock, StageBlock
+from models.pyramid.stage_blocks import ConvBlock, GatedBlock, StageBlock
 from models.pyramid.stems import create_stem
 from models.spec import Mixers
 from models.trunk import Trunk
@@ -69,6 +69,8 @@ class Pyramid(Trunk):
             self.embedding_norm = NORM_LAYERS[spec.norm if spec.embedding_norm else "none"](spec.dims[0], spec.eps)
             self.downs = nn.ModuleList(create_down(spec, dim, out_dim) for dim, out_dim in pairwise(spec.dims))
             self.blocks = nn.ModuleList(self._create_blocks(built))
+            kind = spec.norm if spec.stage_norms else "none"
+            self.stage_norms = nn.ModuleList(NORM_LAYERS[kind](dim, spec.eps) for dim in spec.dims)
             self.head = create_head(spec, num_classes)
         initialise(self, seed)
 
@@ -81,7 +83,9 @@ class Pyramid(Trunk):
             scaled = stage >= len(spec.dims) - spec.residual_scales
             for _ in range(depth):
                 mixer, rate = next(numbered), next(rates)
-                if spec.residual == "gated":
+                if stage < spec.conv_stages:
+                    blocks.append(ConvBlock(mixer, dim=dim, drop_path=rate))
+                elif spec.residual == "gated":
                     blocks.append(GatedBlock(mixer, spec, dim=dim, hidden=hidden, drop_path=rate))
                 else:
                     blocks.append(StageBlock(mixer, spec, dim=dim, hidden=hidden, drop_path=rate, scaled=scaled))
@@ -100,7 +104,7 @@ class Pyramid(Trunk):
         for stage, depth in enumerate(self.spec.stage_depths):
             if stage:
                 x = self.downs[stage - 1](x)
-            x = self._run(self._blocks[first : first + depth], x)
+            x = self.stage_norms[stage](self._run(self._blocks[first : first + depth], x))
             outputs.append(x)
             first += depth
         return outputs

@@ -30,7 +30,7 @@ BLOCKS = ("pre", "post")
 RESIDUALS = ("each", "one", "gated")
 CPES = ("none", "mixer", "both")
 FFNS = ("mlp", "star", "conv_before", "conv_after", "channel_mix")
-HEADS = ("norm_mean", "mean_norm", "batch_mean", "mlp", "mlp_squared", "conv", "fused", "ends")
+HEADS = ("norm_mean", "mean_norm", "batch_mean", "mlp", "mlp_squared", "conv", "conv_gelu", "fused", "ends")
 MOST_STAGES = 8
 
 
@@ -71,8 +71,12 @@ class PyramidSpec(TrunkSpec):
             its residual inside: `conv_before` GELU (MSVMamba) or `conv_after` it (RAVLT); or `channel_mix`, gated ReLU²
             of tokens mixed with their neighbours (Vision-RWKV). With `gated` residuals it has batch norms and ReLU.
         ffn_ratio: inner width over channels.
+        conv_stages: in how many of the first stages blocks are convolutional: one residual around the mixer and, behind
+            it, two 3 × 3 convolutions with batch norms, GELU between them; what else is said of blocks does not hold
+            there (MambaVision, whose mixer there is `identity`).
         norm: of blocks, `conv` and head: `layer`, `layer_no_bias`, `rms`, `group` (GroupNorm of one group), or `affine`
             (a learned factor and summand per channel in its place: ResMLP).
+        stage_norms: whether that norm follows the last block of every stage.
         eps: of these norms.
         layer_scale: start of a learned factor per channel of each branch (LayerScale, arXiv 2103.17239); 0: none.
         residual_scales: in how many of the last stages each residual's other side has a learned factor per channel that
@@ -82,8 +86,9 @@ class PyramidSpec(TrunkSpec):
         head: `norm_mean` (norm, mean over the grid, linear), `mean_norm` (the first two the other way round),
             `batch_mean` (with a batch norm), `mlp` (mean_norm, then linear to 4 C, GELU, norm, linear), `mlp_squared`
             (the same with ReLU² and an ε of 1e-5 in the second norm: ConvFormer), `conv` (linear to 2 C, batch norm,
-            SiLU, mean, linear: RAVLT), `fused` (a weighted sum of linear maps of the means of all stages and, once
-            more, of the last), or `ends` (norm, first and last token side by side, norm of 2 C channels, linear: ViL).
+            SiLU, mean, linear: RAVLT), `conv_gelu` (the same to 1.5 C, without bias, and with GELU: STM-Evaluation),
+            `fused` (a weighted sum of linear maps of the means of all stages and, once more, of the last), or `ends`
+            (norm, first and last token side by side, norm of 2 C channels, linear: ViL).
 
     Raises:
         InputError: a value out of range, with what is allowed.
@@ -106,7 +111,9 @@ class PyramidSpec(TrunkSpec):
     cpe: str = "none"
     ffn: str = "mlp"
     ffn_ratio: float = 4.0
+    conv_stages: int = 0
     norm: str = "layer"
+    stage_norms: bool = False
     eps: float = 1e-6
     layer_scale: float = 0.0
     residual_scales: int = 0
@@ -137,6 +144,7 @@ class PyramidSpec(TrunkSpec):
         check_number("model.layer_scale", self.layer_scale, least=0, most=100)
         check_number("model.residual_scales", self.residual_scales, least=0, most=len(self.widths), integer=True)
         check_number("model.drop_path", self.drop_path, least=0, most=0.95)
+        check_number("model.conv_stages", self.conv_stages, least=0, most=len(self.widths), integer=True)
         self._check_together()
 
     def _check_choices(self) -> None:
@@ -153,6 +161,7 @@ class PyramidSpec(TrunkSpec):
             ("cpe", CPES),
             ("ffn", FFNS),
             ("norm", PYRAMID_NORMS),
+            ("stage_norms", (True, False)),
             ("drop_path_grows", (True, False)),
             ("head", HEADS),
         ):
@@ -175,11 +184,12 @@ class PyramidSpec(TrunkSpec):
                     )
             if not self.ffn_width:
                 raise InputError(f"model.residual={self.residual!r} needs a feed-forward network: model.hidden is 0")
-            if self.residual == "gated" and self.checkpointing:
-                raise InputError(
-                    "model.checkpointing=True would count every batch twice in the batch norms of "
-                    "model.residual='gated': leave it out"
-                )
+        batch_norms = f"conv_stages={self.conv_stages}" if self.conv_stages else f"residual={self.residual!r}"
+        if self.checkpointing and (self.residual == "gated" or self.conv_stages):
+            raise InputError(
+                "model.checkpointing=True would count every batch twice in the batch norms of "
+                f"model.{batch_norms}: leave it out"
+            )
 
     @property
     def dims(self) -> tuple[int, ...]:

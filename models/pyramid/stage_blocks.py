@@ -136,5 +136,32 @@ class GatedBlock(nn.Module):
         return self.ffn.macs(tokens) + self.mixer_position.conv.macs(tokens) + self.ffn_position.conv.macs(tokens)
 
 
+class ConvBlock(nn.Module):
+    """The block of convolutional stages (MambaVision, arXiv 2407.08083, section 3.2): x + drop(f(mixer(x))).
+
+    f is BN(Conv_3(GELU(BN(Conv_3(z))))) with full convolutions, biases, and the tanh approximation of GELU.
+
+    Args:
+        mixer: what mixes the tokens in front of the convolutions.
+        dim: channels C of the stage.
+        drop_path: probability with which a sample skips the branch in training.
+    """
+
+    def __init__(self, mixer: Mixer, *, dim: int, drop_path: float) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.first = ConvNorm(dim, dim, bias=True, activation="gelu_tanh")
+        self.second = ConvNorm(dim, dim, bias=True)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, H, W, C) to (B, H, W, C)."""
+        return x + self.drop_path(self.second(self.first(self.mixer(x))))
+
+    def macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the block outside its mixer, for so many tokens."""
+        return self.first.conv.macs(tokens) + self.second.conv.macs(tokens)
+
+
 def _scale(dim: int, start: float) -> nn.Module:
     return ChannelScale(dim, start) if start else nn.Identity()

@@ -83,7 +83,7 @@ class Padding(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, a batch norm and, if asked for, ReLU or GELU."""
+    """A convolution without bias, a batch norm and, if asked for, `relu`, `gelu` or `gelu_tanh`."""
 
     def __init__(
         self, in_channels: int, channels: int, kernel: int = 3, *, stride: int = 1, depthwise: bool = False,
@@ -99,7 +99,9 @@ class ConvNorm(nn.Module):
         x = self.norm(self.conv(x))
         if self.activation == "none":
             return x
-        return F.relu(x) if self.activation == "relu" else F.gelu(x)
+        if self.activation == "relu":
+            return F.relu(x)
+        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
 
 class ResidualPair(nn.Module):

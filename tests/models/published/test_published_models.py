@@ -15,7 +15,7 @@ from operators import InputError, registry
 from operators.shell.spec import resolve
 
 QUICK = (
-    *("poolformer_s12", "mila_t", "efficientvim_m1", "caformer_s18", "swin_t"),
+    *("poolformer_s12", "mila_t", "efficientvim_m1", "caformer_s18", "swin_t", "mambavision_t", "u_swin_micro"),
     *("deit_ti", "gfnet_xs", "vit3_t", "vil_t", "vrwkv_t", "resmlp_s12"),
     "dig_s_2",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import models
 import operators
@@ -47,6 +48,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"widths": [1, 1.5, 2.5], "hidden": 50, "gelu": "tanh"},
     {"positions": "learned", "embedding_norm": True, "ffn": "channel_mix", "block": "post", "layer_scale": 1.0},
     {"norm": "affine", "layer_scale": 0.1, "drop_path_grows": False, "head": "ends"},
+    {"stage_norms": True, "down_bias": False, "layer_scale": 0.5, "head": "conv_gelu"},
+    {"conv_stages": 2, "stem": "fast", "patch": 4, "down_norm": "none", "norm": "rms"},
 ]
 
 
@@ -144,6 +147,27 @@ def test_depth_and_dim_leave_the_first_blocks_as_they_are() -> None:
     same = [name for name in shallow if name.startswith(("stem", "downs", "blocks.0", "blocks.1"))]
     assert len(same) > 20
     assert all(torch.equal(shallow[name], deep[name]) for name in same)
+
+
+def test_blocks_of_convolutional_stages() -> None:
+    """x + BN(Conv(GELU(BN(Conv(mixer(x)))))), in the first stages alone."""
+    model = pyramid(conv_stages=1, depths=[1, 1, 1]).double().eval()
+    block, x = model.blocks[0], torch.randn(2, 5, 7, 16, dtype=torch.float64)
+    for name, value in block.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) + ("running_var" in name))
+    z = block.mixer(x).movedim(-1, 1)
+    for part in (block.first, block.second):
+        z = F.conv2d(z, part.conv.weight, part.conv.bias, padding=1)
+        z = F.batch_norm(z, part.norm.running_mean, part.norm.running_var, part.norm.weight, part.norm.bias)
+        z = F.gelu(z, approximate="tanh") if part is block.first else z
+    assert_close(block(x), x + z.movedim(1, -1), 1e-12, "block")
+    assert [type(block).__name__ for block in model.blocks] == ["ConvBlock", "StageBlock", "StageBlock"]
+
+
+def test_norms_behind_stages() -> None:
+    for stage in pyramid(stage_norms=True).stages(torch.randn(2, 3, 16, 24)):
+        assert_close(stage.var(-1, correction=0), torch.ones_like(stage[..., 0]), 1e-3, "variance over channels")
 
 
 def test_drop_path_grows_linearly_over_all_stages() -> None:
@@ -263,6 +287,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"residual": "gated", "cpe": "both"}, r"model.cpe='both' does not go with model.residual='gated'"),
     ({"residual": "one", "hidden": 0}, r"model.residual='one' needs a feed-forward network: model.hidden is 0"),
     ({"residual": "gated", "checkpointing": True}, r"model.checkpointing=True would count every batch twice"),
+    ({"conv_stages": 1, "checkpointing": True}, r"model.checkpointing=True .* model.conv_stages=1: leave it out"),
+    ({"conv_stages": 4}, r"model.conv_stages=4 must be an integer >= 0 and <= 3"),
+    ({"stage_norms": "layer"}, r"model.stage_norms='layer' is not known: allowed are True, False"),
     ({"residual_scales": 4}, r"model.residual_scales=4 must be an integer >= 0 and <= 3"),
     ({"depht": 3}, r"model pyramid_nano has no 'depht': allowed are .*; did you mean 'depth'\?"),
     ({"mixers": StageMixers(((MixerSpec("conv"),),))}, r"mixers for 1 stages do not fit a trunk that has 3"),
