@@ -1,7 +1,7 @@
 """Layers in the `published` shell against their authors': as many parameters, at the shapes the authors give them.
 
 The numbers are those of the authors' modules, built at width 128 with heads 64 wide (gated_deltanet: 3 of 32 keys and
-64 values; neighbourhood and window: 4 of 32); repository and commit are on each card.
+64 values; neighbourhood, window and halo: 4 of 32); repository and commit are on each card.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "dcn": ({}, 62_424),  # DCNv3_pytorch(128, group=8)
     "neighbourhood": ({"heads": 4}, 66_724),  # NeighborhoodAttention2D(128, num_heads=4, kernel_size=7)
     "window": ({"heads": 4}, 66_724),  # WindowAttention(128, (7, 7), num_heads=4)
+    # HaloAttn(128, num_heads=4, block_size=7, pos_embed_type="query_related"), less vectors that no pair of tokens
+    # uses; values have a bias here
+    "halo": ({"heads": 4}, 67_264 - 2 * 6 * 32 + WIDTH),
     "msvmamba": ({}, 141_312),  # SS2D(128, d_state=1, ssm_ratio=2, sscore_type="multiscale_4scan_12", add_se=True)
     "groupmamba": ({}, 33_929),  # GroupMambaLayer(128, 128), whose two LayerNorms are one
     "plainmamba": ({}, 128_080),  # PlainMamba2D(128)

@@ -13,6 +13,9 @@ GRAPH: Mapping[str, tuple[str, ...]] = {
     "NATTEN, k = n -> softmax attention": ("neighbourhood", "attention"),
     "NATTEN, dilation d -> d^2 plain problems": ("neighbourhood",),
     "Swin, w = grid, bias 0 -> softmax attention": ("window", "attention"),
+    "Halo, b = grid, tables 0 -> softmax attention": ("halo", "attention"),
+    "Halo, h = 0, tables 0 -> Swin, shift and bias 0": ("halo", "window"),
+    "Halo, b = 1, tables 0 -> NATTEN inside": ("halo", "neighbourhood"),
     # linear attention, pooling
     "MLLA, no RoPE -> linear attention": ("mlla", "linear_attention"),
     "MLLA, phi constant -> global mean + LePE": ("mlla",),

@@ -42,6 +42,27 @@ def dilated_neighbourhoods_are_problems_of_their_own():
         assert_same_function(mixer, interleaved, image(), EXACT)
 
 
+def halo_blocks_that_see_the_grid_are_softmax_attention():
+    for block, halo in ((7, 0), (9, 2), (2, 7)):
+        mixer = bare("halo", heads=2, block=block, halo=halo, bias=True, relative=False)
+        assert_same_function(mixer, like(bare("attention", heads=2), mixer), image(), EXACT)
+
+
+def halo_blocks_without_a_halo_are_windows():
+    """Of any grid: what is padded is not seen."""
+    mixer = bare("halo", heads=2, block=3, halo=0, bias=True, relative=False)
+    plain = bare("window", heads=2, window=3, shift=0, padding="masked", position_bias=False)
+    assert_same_function(mixer, like(plain, mixer), image(), EXACT)
+
+
+def halo_blocks_of_one_token_are_neighbourhoods_inside():
+    """At the border a neighbourhood moves inwards, and a halo is cut off."""
+    mixer = bare("halo", heads=2, block=1, halo=1, bias=True, relative=False)
+    plain = like(bare("neighbourhood", heads=2, window=3, position_bias=False), mixer)
+    inside = (slice(None), slice(1, -1), slice(1, -1))
+    assert_same_function(lambda x: mixer(x)[inside], lambda x: plain(x)[inside], image(), EXACT)
+
+
 def deformable_convolution_as_it_starts_is_a_box_mean():
     """Zeros count beyond the border: sums of 3 × 3 are divided by nine everywhere."""
     for backend in ("grid_sample", "reference"):
@@ -58,4 +79,7 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("NATTEN, dilation d -> d^2 plain problems", dilated_neighbourhoods_are_problems_of_their_own),
     ("DCNv3, offset = mask = 0 -> 3 x 3 box mean", deformable_convolution_as_it_starts_is_a_box_mean),
     ("Swin, w = grid, bias 0 -> softmax attention", a_window_of_the_whole_grid_is_softmax_attention),
+    ("Halo, b = grid, tables 0 -> softmax attention", halo_blocks_that_see_the_grid_are_softmax_attention),
+    ("Halo, h = 0, tables 0 -> Swin, shift and bias 0", halo_blocks_without_a_halo_are_windows),
+    ("Halo, b = 1, tables 0 -> NATTEN inside", halo_blocks_of_one_token_are_neighbourhoods_inside),
 ]
