@@ -18,7 +18,7 @@ from tasks.config.composition import compose
 from tasks.measures.frechet import doubt
 from tasks.run.execute import execute
 from tasks.samples import Batches, Unfinished, classes_of, shown
-from tests.tasks.test_generation import SMALL
+from tests.tasks.generation.small import SMALL
 
 ORIGIN = {"weights": "abc", "sample.steps": 2, "sample.classes": None}
 CLASSES = (3, 1, 7)

@@ -21,7 +21,7 @@ from tasks.config.composition import compose
 from tasks.run.execute import execute
 from tests.tasks.conftest import TINY
 from tests.tasks.data import photographs
-from tests.tasks.test_generation import SMALL
+from tests.tasks.generation.small import SMALL
 
 LAST = "ckpt=good/checkpoints/last.ckpt"
 DRAWING = "ckpt=drawing/checkpoints/last.ckpt"
