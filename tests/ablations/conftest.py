@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -164,6 +165,18 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     yield made
     for storage in made.opened:
         close(storage)
+
+
+def together(bench: Bench, node: dict[str, Any], count: int) -> None:
+    """Several workers at once, each with a storage of its own."""
+    joined = [bench.join(node) for _ in range(count)]
+    workers = [
+        threading.Thread(target=worker.work, args=(plan, ledger, bench.directory, Stop())) for plan, ledger in joined
+    ]
+    for thread in workers:
+        thread.start()
+    for thread in workers:
+        thread.join()
 
 
 class Attributes:
