@@ -9,96 +9,32 @@ tables: paired or pooled errors, each interval by itself.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ablations import plan as plans
 from ablations.analysis import summary
-from ablations.analysis.study import Record, Study
-from ablations.layout import COMPLETE, DIVERGED
-from ablations.plan import Plan
 from ablations.statistics import Observation, compare_with, fit_factorial, holm, paired_differences, t_interval
 from tests.ablations.fake_study import predictions
 from tests.ablations.statistics import simulate_looks, simulate_tables
+from tests.ablations.statistics.simulate_layouts import (
+    CELLS,
+    NAMES,
+    RUN,
+    Layout,
+    Table,
+    arms_layout,
+    arms_told_apart,
+    effects_shown,
+    factors_layout,
+    result,
+)
 from tests.ablations.statistics.simulate_tables import ARMS, IMAGES, SEEDS, SIGN, answers
-
-Table = npt.NDArray[np.float64]
-NAMES = "abcdefghi"
-CELLS = [dict(zip("abc", levels, strict=True)) for levels in product((0, 1), repeat=3)]
-RUN = 0.01
-"""Standard deviation of a run, in accuracy."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A study's plan, and the levels of its arms."""
-
-    plan: Plan
-    content: Mapping[str, Any]
-    arms: tuple[Mapping[str, str], ...]
-
-    def study(self, table: Table, states: npt.NDArray[np.bool_] | None = None, folder: Path | None = None) -> Study:
-        """Of (arms, seeds) scores in multiples of `RUN`; of runs that diverged where `states` is true."""
-        records = []
-        for seed in range(table.shape[1]):
-            for place, levels in enumerate(self.arms):
-                gone = states is not None and bool(states[place, seed])
-                number = len(records)
-                records.append(
-                    Record(
-                        number=number,
-                        block="main",
-                        arm=" ".join(f"{name}={level}" for name, level in levels.items()),
-                        seed=seed,
-                        state=DIVERGED if gone else COMPLETE,
-                        run_dir=None if folder is None else folder / str(number),
-                        seconds=1.0,
-                        levels=levels,
-                        metrics={} if gone else {"test/accuracy": 0.8 + RUN * float(table[place, seed])},
-                    )
-                )
-        return Study(folder or Path("none"), self.plan, self.content, tuple(records))
-
-    def derive(self, table: Table, states: npt.NDArray[np.bool_] | None = None) -> dict[str, Any]:
-        """What a study with these scores says."""
-        return summary.derive(self.study(table, states))
-
-
-@cache
-def arms_layout(asks: bool = False) -> Layout:
-    """Nine arms of one factor; the study may ask for their differences to the first."""
-    factors = {"mixer": {"key": "mixer", "levels": list(NAMES)}}
-    return _layout({"factors": factors, "asks": ["mixer"] if asks else []}, [{"mixer": name} for name in NAMES])
-
-
-@cache
-def factors_layout(control: bool = False) -> Layout:
-    """Three factors of two levels, the first a negative control if asked for."""
-    factors = {name: {"key": f"mixer.{name}", "levels": [0, 1]} for name in "abc"}
-    block = {"factors": factors, "negative_controls": ["a"] if control else []}
-    return _layout(block, [{name: str(level) for name, level in cell.items()} for cell in CELLS])
-
-
-def _layout(block: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> Layout:
-    content = {
-        "name": "simulated",
-        "kind": "factorial",
-        "question": "Which one is it?",
-        "seeds": 3,
-        "objectives": [{"metric": "test/accuracy", "direction": "maximize"}],
-        "blocks": [{"name": "main", **block}],
-    }
-    return Layout(plans.read(dict(content)), content, tuple(arms))
 
 
 @dataclass(frozen=True)
@@ -110,11 +46,6 @@ class Practice:
     study: Callable[[np.random.Generator, int], tuple[bool, bool]]
 
 
-def result(derived: Mapping[str, Any]) -> Any:
-    """What the summary holds of the only objective of the only block."""
-    return derived["blocks"][0]["objectives"][0]
-
-
 def scores(table: Table) -> dict[str, dict[int, float]]:
     """Arm -> seed -> score of an (arms, seeds) table."""
     return {str(arm): dict(enumerate(map(float, row))) for arm, row in enumerate(table)}
@@ -123,18 +54,6 @@ def scores(table: Table) -> dict[str, dict[int, float]]:
 def blocks(rng: np.random.Generator, seeds: int, arms: int = ARMS) -> Table:
     """(arms, seeds) scores of equal arms; a seed moves all of them alike by twice the noise of a run."""
     return rng.normal(size=(arms, seeds)) + 2 * rng.normal(size=(1, seeds))
-
-
-def arms_told_apart(answer: str) -> int:
-    """How many of the nine arms the answer tells apart from the best."""
-    match = re.search(r"; not told apart from ([^;.]*?)(?: and (\d+) more)?[;.]", answer)
-    return ARMS - 1 - (len(match[1].split(", ")) + int(match[2] or 0) if match else 0)
-
-
-def effects_shown(answer: str, names: Sequence[str]) -> int:
-    """How many of the effects the answer shows, interactions included."""
-    shown = sum(f"no effect of {name}" not in answer.lower() for name in names)
-    return shown + ("they interact" in answer)
 
 
 def told_apart(table: Table) -> tuple[bool, bool]:
