@@ -10,7 +10,7 @@ import pytest
 
 import operators
 from operators import InputError, Site, registry, value_types
-from tests.operators.throwaway import Mean
+from tests.operators.throwaway.sound import Mean
 
 
 class Stranger(Mean):

@@ -17,7 +17,7 @@ from operators import Core, MixerCard, ShellSpec, registry
 from operators.testing.cases import Case
 from operators.testing.contract import Contract, MixerContract, skip_if_exempt
 from operators.testing.properties import CardContract
-from tests.operators import throwaway as cores
+from tests.operators.throwaway import broken, sound
 
 NAME = "throwaway"
 # In the common shell alone the norm would hide a wrong factor, and in the bare one autocast has little to do.
@@ -38,16 +38,16 @@ TRUTH = MixerCard(
 PLACED = {"position_aware": True, "permutation_equivariant": False, "translation_equivariant": None}
 READS = {"linear": False, "reads_context": True}
 TRUTHS: dict[type[Core], Mapping[str, Any]] = {
-    cores.Mean: {},
-    cores.Ramp: PLACED,
-    cores.Neighbours: {**PLACED, "translation_equivariant": "interior", "causal_along": "row"},
-    cores.Running: {**PLACED, "causal_along": "row"},
-    cores.TokenWise: {},
-    cores.Squares: {"linear": False},
-    cores.Sum: {"extensive": True},
-    cores.Table: {**PLACED, "fixed_grid": True},
-    cores.Single: {"linear": False, "fp32_core": True},
-    cores.Reader: READS,
+    sound.Mean: {},
+    sound.Ramp: PLACED,
+    sound.Neighbours: {**PLACED, "translation_equivariant": "interior", "causal_along": "row"},
+    sound.Running: {**PLACED, "causal_along": "row"},
+    sound.TokenWise: {},
+    sound.Squares: {"linear": False},
+    sound.Sum: {"extensive": True},
+    sound.Table: {**PLACED, "fixed_grid": True},
+    sound.Single: {"linear": False, "fp32_core": True},
+    sound.Reader: READS,
 }
 
 
@@ -67,80 +67,80 @@ class Fault:
 
 
 FAULTS = [
-    Fault("shape_and_dtype", cores.NotFinite, "not finite", spreads=True),
-    Fault("shape_and_dtype", cores.Transposed, r"made \(2, 7, 5, 16\) of \(2, 5, 7, 16\)", spreads=True),
-    Fault("serves_grids", cores.RemembersGrid, "another grid than before", spreads=True),
-    Fault("serves_grids", cores.Table, "size", {"fixed_grid": False}, spreads=True),
-    Fault("min_grid", cores.NeedsTwoRows, r"made \(2, 0, 1, 16\) of \(2, 1, 1, 16\)", spreads=True),
-    Fault("batch_independence", cores.BatchMean, "image among others|output of image 0 alone", spreads=True),
-    Fault("batch_independence", cores.BatchMeanInTraining, "image among others|output of image 0 alone"),
-    Fault("determinism", cores.Noisy, "output: relative RMS error", spreads=True),
-    Fault("determinism", cores.Unseeded, "core.weight", spreads=True),
-    Fault("reads_only", cores.Overwrites, "input after the call", spreads=True),
-    Fault("memory_layout", cores.AssumesStrides, "strided input"),
-    Fault("autocast", cores.Cancels, "output under autocast"),
-    Fault("compile", cores.OtherwiseCompiled, "compiled output"),
-    Fault("state_dict", cores.Unsaved, "output after loading"),
-    Fault("state_dict", cores.PicklesState, "weights_only|Unsupported", spreads=True),
-    Fault("gradients", cores.Unused, "core.spare gets no gradient"),
-    Fault("gradients", cores.Dead, "gradient of core.spare is zero"),
-    Fault("extreme_inputs", cores.RootAtZero, "gradient of input for zeros"),
-    Fault("extreme_inputs", cores.Overflows, "output for one huge token|output for 1e4", spreads=True),
-    Fault("cost", cores.Flatters, "the counter saw"),
-    Fault("cost", cores.CostDependsOnRoute, "depends on the way"),
-    Fault("no_weight_decay", cores.SparesNobody, "core.wait"),
-    Fault("copies", cores.HoldsFunction, "pickle|local object"),
-    Fault("inspect", cores.ShowsNaN, "inspect's map"),
-    Fault("inspect", cores.ShowsNumber, "gives size as float"),
-    Fault("cond", cores.Listens, "condition that is not needed"),
-    Fault("cond", cores.Deaf, "outputs under two conditions"),
-    Fault("meta_device", cores.Branches, "meta"),
-    Fault("backends_agree", cores.Backends, "output of fast", {"backends": ("fast", "plain")}),
-    Fault("card", cores.Mean, "must be given", {"source": " "}),
-    Fault("card", cores.Mean, "not a contract test", {"exempt": {"test_cost": "a slip"}}),
-    Fault("card", cores.Mean, "without a reason", {"exempt": {"cost": ""}}),
-    Fault("card", cores.Mean, "whose shell is not its own", {"exempt": {"cost[published]": "a slip"}}),
-    Fault("permutation_equivariant", cores.Ramp, "claimed", {"permutation_equivariant": True}),
-    Fault("permutation_equivariant", cores.Mean, "denied", {"permutation_equivariant": False}),
-    Fault("position_aware", cores.Ramp, "claimed", {"position_aware": False}),
-    Fault("position_aware", cores.Mean, "denied", {"position_aware": True}),
-    Fault("translation_equivariant", cores.Ramp, "wrapped shift.*claimed", {"translation_equivariant": "circular"}),
-    Fault("translation_equivariant", cores.Ramp, "border.*claimed", {"translation_equivariant": "interior"}),
-    Fault("translation_equivariant", cores.Mean, "wrapped shift.*denied", {"translation_equivariant": "interior"}),
-    Fault("translation_equivariant", cores.Mean, "wrapped shift.*denied", {"translation_equivariant": None}),
+    Fault("shape_and_dtype", broken.NotFinite, "not finite", spreads=True),
+    Fault("shape_and_dtype", broken.Transposed, r"made \(2, 7, 5, 16\) of \(2, 5, 7, 16\)", spreads=True),
+    Fault("serves_grids", broken.RemembersGrid, "another grid than before", spreads=True),
+    Fault("serves_grids", sound.Table, "size", {"fixed_grid": False}, spreads=True),
+    Fault("min_grid", broken.NeedsTwoRows, r"made \(2, 0, 1, 16\) of \(2, 1, 1, 16\)", spreads=True),
+    Fault("batch_independence", broken.BatchMean, "image among others|output of image 0 alone", spreads=True),
+    Fault("batch_independence", broken.BatchMeanInTraining, "image among others|output of image 0 alone"),
+    Fault("determinism", broken.Noisy, "output: relative RMS error", spreads=True),
+    Fault("determinism", broken.Unseeded, "core.weight", spreads=True),
+    Fault("reads_only", broken.Overwrites, "input after the call", spreads=True),
+    Fault("memory_layout", broken.AssumesStrides, "strided input"),
+    Fault("autocast", broken.Cancels, "output under autocast"),
+    Fault("compile", broken.OtherwiseCompiled, "compiled output"),
+    Fault("state_dict", broken.Unsaved, "output after loading"),
+    Fault("state_dict", broken.PicklesState, "weights_only|Unsupported", spreads=True),
+    Fault("gradients", broken.Unused, "core.spare gets no gradient"),
+    Fault("gradients", broken.Dead, "gradient of core.spare is zero"),
+    Fault("extreme_inputs", broken.RootAtZero, "gradient of input for zeros"),
+    Fault("extreme_inputs", broken.Overflows, "output for one huge token|output for 1e4", spreads=True),
+    Fault("cost", broken.Flatters, "the counter saw"),
+    Fault("cost", broken.CostDependsOnRoute, "depends on the way"),
+    Fault("no_weight_decay", broken.SparesNobody, "core.wait"),
+    Fault("copies", broken.HoldsFunction, "pickle|local object"),
+    Fault("inspect", broken.ShowsNaN, "inspect's map"),
+    Fault("inspect", broken.ShowsNumber, "gives size as float"),
+    Fault("cond", broken.Listens, "condition that is not needed"),
+    Fault("cond", broken.Deaf, "outputs under two conditions"),
+    Fault("meta_device", broken.Branches, "meta"),
+    Fault("backends_agree", broken.Backends, "output of fast", {"backends": ("fast", "plain")}),
+    Fault("card", sound.Mean, "must be given", {"source": " "}),
+    Fault("card", sound.Mean, "not a contract test", {"exempt": {"test_cost": "a slip"}}),
+    Fault("card", sound.Mean, "without a reason", {"exempt": {"cost": ""}}),
+    Fault("card", sound.Mean, "whose shell is not its own", {"exempt": {"cost[published]": "a slip"}}),
+    Fault("permutation_equivariant", sound.Ramp, "claimed", {"permutation_equivariant": True}),
+    Fault("permutation_equivariant", sound.Mean, "denied", {"permutation_equivariant": False}),
+    Fault("position_aware", sound.Ramp, "claimed", {"position_aware": False}),
+    Fault("position_aware", sound.Mean, "denied", {"position_aware": True}),
+    Fault("translation_equivariant", sound.Ramp, "wrapped shift.*claimed", {"translation_equivariant": "circular"}),
+    Fault("translation_equivariant", sound.Ramp, "border.*claimed", {"translation_equivariant": "interior"}),
+    Fault("translation_equivariant", sound.Mean, "wrapped shift.*denied", {"translation_equivariant": "interior"}),
+    Fault("translation_equivariant", sound.Mean, "wrapped shift.*denied", {"translation_equivariant": None}),
     Fault(
-        "translation_equivariant", cores.Neighbours, "wrapped shift.*claimed", {"translation_equivariant": "circular"}
+        "translation_equivariant", sound.Neighbours, "wrapped shift.*claimed", {"translation_equivariant": "circular"}
     ),
-    Fault("translation_equivariant", cores.Neighbours, "border.*denied", {"translation_equivariant": None}),
-    Fault("linear", cores.Squares, "superposition.*claimed", {"linear": True}),
-    Fault("linear", cores.Mean, "superposition.*denied", {"linear": False}),
-    Fault("causal_along", cores.Mean, "along row.*claimed", {"causal_along": "row"}),
-    Fault("causal_along", cores.Running, "along col.*claimed", {"causal_along": "col"}),
-    Fault("causal_along", cores.Running, "along row.*denied", {"causal_along": None}),
-    Fault("causal_along", cores.TokenWise, "token-wise", {"causal_along": "row"}),
-    Fault("causal_along", cores.Running, "the contract knows", {"causal_along": "rows"}),
-    Fault("fixed_grid", cores.Mean, "no parameter or buffer", {"fixed_grid": True}),
-    Fault("extensive", cores.Sum, "denied", {"extensive": False}),
-    Fault("extensive", cores.Mean, "claimed", {"extensive": True}),
-    Fault("fp32_core", cores.HalfExponential, "in half precision ran aten::exp", {"linear": False, "fp32_core": True}),
-    Fault("fp32_core", cores.Mean, "nothing ran in float32", {"fp32_core": True}),
-    Fault("fp32_core", cores.Single, "all ran in float32", {"fp32_core": False}),
-    Fault("state", cores.HidesState, "state_elements=15, but 16 numbers pass"),
-    Fault("state", cores.BoastsState, "state_elements=640, but a pass reaches 576 numbers"),
-    Fault("state_param", cores.Parts, "parts is not the state_param"),
-    Fault("state_param", cores.Parts, "square is not the state_param", {"state_param": "parts"}),
-    Fault("state_param", cores.Parts, "32, 128, …, 512", {"state_param": "square"}),
-    Fault("state_param", cores.Mean, "no parameter of the mixer", {"state_param": "width"}),
-    Fault("projection_cost", cores.SquareProjection, "by tokens"),
-    Fault("axes", cores.Mean, "cost of a video", {"axes": (2, 3)}),
-    Fault("axes", cores.PerFrame, "a video's permuted tokens", {"axes": (2, 3)}),
-    Fault("reads_context", cores.ReadsItself, "own tokens as context", READS),
-    Fault("reads_context", cores.ReadsInOrder, "in another order", READS),
-    Fault("reads_context", cores.ReadsMasked, "with a mask", READS),
-    Fault("reads_context", cores.ReadsForFree, "the counter saw", READS),
-    Fault("reads_context", cores.Mean, "its core has no read", {"reads_context": True}),
+    Fault("translation_equivariant", sound.Neighbours, "border.*denied", {"translation_equivariant": None}),
+    Fault("linear", sound.Squares, "superposition.*claimed", {"linear": True}),
+    Fault("linear", sound.Mean, "superposition.*denied", {"linear": False}),
+    Fault("causal_along", sound.Mean, "along row.*claimed", {"causal_along": "row"}),
+    Fault("causal_along", sound.Running, "along col.*claimed", {"causal_along": "col"}),
+    Fault("causal_along", sound.Running, "along row.*denied", {"causal_along": None}),
+    Fault("causal_along", sound.TokenWise, "token-wise", {"causal_along": "row"}),
+    Fault("causal_along", sound.Running, "the contract knows", {"causal_along": "rows"}),
+    Fault("fixed_grid", sound.Mean, "no parameter or buffer", {"fixed_grid": True}),
+    Fault("extensive", sound.Sum, "denied", {"extensive": False}),
+    Fault("extensive", sound.Mean, "claimed", {"extensive": True}),
+    Fault("fp32_core", broken.HalfExponential, "in half precision ran aten::exp", {"linear": False, "fp32_core": True}),
+    Fault("fp32_core", sound.Mean, "nothing ran in float32", {"fp32_core": True}),
+    Fault("fp32_core", sound.Single, "all ran in float32", {"fp32_core": False}),
+    Fault("state", broken.HidesState, "state_elements=15, but 16 numbers pass"),
+    Fault("state", broken.BoastsState, "state_elements=640, but a pass reaches 576 numbers"),
+    Fault("state_param", sound.Parts, "parts is not the state_param"),
+    Fault("state_param", sound.Parts, "square is not the state_param", {"state_param": "parts"}),
+    Fault("state_param", sound.Parts, "32, 128, …, 512", {"state_param": "square"}),
+    Fault("state_param", sound.Mean, "no parameter of the mixer", {"state_param": "width"}),
+    Fault("projection_cost", broken.SquareProjection, "by tokens"),
+    Fault("axes", sound.Mean, "cost of a video", {"axes": (2, 3)}),
+    Fault("axes", broken.PerFrame, "a video's permuted tokens", {"axes": (2, 3)}),
+    Fault("reads_context", broken.ReadsItself, "own tokens as context", READS),
+    Fault("reads_context", broken.ReadsInOrder, "in another order", READS),
+    Fault("reads_context", broken.ReadsMasked, "with a mask", READS),
+    Fault("reads_context", broken.ReadsForFree, "the counter saw", READS),
+    Fault("reads_context", sound.Mean, "its core has no read", {"reads_context": True}),
 ]
-SLOW_FAULTS = [Fault("compile_inductor", cores.OtherwiseCompiled, "compiled output")]
+SLOW_FAULTS = [Fault("compile_inductor", broken.OtherwiseCompiled, "compiled output")]
 
 
 @pytest.fixture
@@ -188,13 +188,13 @@ def test_sound_cores_keep_every_promise(enter: Any, core: type[Core]) -> None:
 
 
 def test_sound_core_keeps_every_promise_in_a_full_shell(enter: Any) -> None:
-    enter(cores.Mean)
+    enter(sound.Mean)
     for promise in set(MixerContract.promises()) - SLOW:
         keep(promise, ShellSpec(expand=2, conv=3, norm="layer", bias=True))
 
 
 def test_sound_core_compiles(enter: Any) -> None:
-    enter(cores.Mean)
+    enter(sound.Mean)
     keep("compile")
 
 
