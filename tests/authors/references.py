@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from operators.shell.shell import EPS
 from tests.authors.source import Source
 
 TRITON: dict[str, dict[str, Any]] = {"triton": {}, "triton.language": {}}
@@ -24,16 +21,6 @@ FLA_TOOLS: dict[str, dict[str, Any]] = {
 """What files of flash-linear-attention import for their kernels."""
 
 
-def shaken(module: nn.Module, scale: float = 0.3) -> Any:
-    """The module in float64, its parameters off their start, also where that is zero, its LayerNorms with our eps."""
-    for parameter in module.double().parameters():
-        parameter.data += scale * torch.randn_like(parameter)
-    for each in module.modules():
-        if isinstance(each, nn.LayerNorm):
-            each.eps = EPS
-    return module
-
-
 def along_rows(theirs: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     """A module for sequences (B, N, C), of which the first output counts, for grids (B, H, W, C)."""
 
@@ -43,12 +30,6 @@ def along_rows(theirs: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
         return y.view(x.shape)
 
     return mixed
-
-
-def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, **_: Any) -> Tensor:
-    """`causal_conv1d_fn` of (B, D, N), with a filter (D, taps)."""
-    assert activation == "silu"
-    return F.silu(F.conv1d(F.pad(x, (weight.shape[-1] - 1, 0)), weight[:, None], bias, groups=len(weight)))
 
 
 def gated_norm(source: Source, module: str, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What stands in for the authors' kernels and for packages that are not installed; weights of their modules."""
+"""What stands in for the authors' kernels and for packages that are not installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 import operators
 from operators import scan
-from operators.shell.shell import EPS
 
 _LAYERS: dict[str, Any] = {
     "DropPath": nn.Identity,
@@ -36,17 +35,6 @@ def images(*grid: int, dim: int = 16) -> Tensor:
 def built(mixer: str, dim: int, **options: Any) -> Any:
     """Our mixer in float64."""
     return operators.create(mixer, dim, **options).double()
-
-
-def randomised(module: nn.Module, scale: float = 0.3) -> Any:
-    """The module in float64, what it learns off its start, also where that is zero, and with our LayerNorms' eps."""
-    for parameter in module.double().parameters():
-        if parameter.requires_grad:
-            parameter.data += scale * torch.randn_like(parameter)
-    for each in module.modules():
-        if isinstance(each, nn.LayerNorm):
-            each.eps = EPS
-    return module
 
 
 def of(place: str, module: nn.Module | None) -> dict[str, Tensor]:
@@ -104,7 +92,7 @@ class SelectiveScan:
         return selective_scan(u, delta, A, B, C, D, None, bias, softplus)
 
 
-def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, **_: Any) -> Tensor:
     """`causal_conv1d_fn` of (B, D, N), with a filter (D, taps)."""
     assert activation == "silu"
     return F.silu(F.conv1d(F.pad(x, (weight.shape[-1] - 1, 0)), weight[:, None], bias, groups=len(weight)))

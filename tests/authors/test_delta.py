@@ -13,8 +13,10 @@ import operators
 from operators.mixers.delta.branch import NORM_EPS
 from operators.shell.shell import EPS
 from tests.authors.comparing import compare, fill
-from tests.authors.references import FLA_TOOLS, TRITON, along_rows, causal_convolution, shaken
+from tests.authors.references import FLA_TOOLS, TRITON, along_rows
 from tests.authors.source import Source
+from tests.authors.stand_ins import causal_convolution
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM, HEADS = 16, 2
@@ -120,7 +122,7 @@ def test_deltanet(negative: bool) -> None:
         return y.transpose(1, 2), None
 
     module = fla("deltanet", "delta_net", {"fla.ops.delta_rule": {"chunk_delta_rule": rule}})
-    theirs = shaken(module.DeltaNet(hidden_size=DIM, num_heads=HEADS, allow_neg_eigval=negative, norm_eps=EPS))
+    theirs = randomised(module.DeltaNet(hidden_size=DIM, num_heads=HEADS, allow_neg_eigval=negative, norm_eps=EPS))
     ours: Any = operators.create(
         "deltanet", DIM, shell="published", orders=["row"], heads=HEADS, negative_eigenvalues=negative
     ).double()
@@ -145,7 +147,7 @@ def test_gated_deltanet(negative: bool) -> None:
 
     module = fla("gated_deltanet", "gated_deltanet", {"fla.ops.gated_delta_rule": {"chunk_gated_delta_rule": rule}})
     sizes = {"hidden_size": DIM, "head_dim": 6, "num_heads": HEADS, "expand_v": 2, "allow_neg_eigval": negative}
-    theirs = shaken(module.GatedDeltaNet(**sizes, norm_eps=EPS))
+    theirs = randomised(module.GatedDeltaNet(**sizes, norm_eps=EPS))
     ours: Any = operators.create(
         "gated_deltanet", DIM, shell="published", orders=["row"], heads=HEADS, negative_eigenvalues=negative
     ).double()
@@ -171,7 +173,7 @@ def test_kda(negative: bool) -> None:
     module = fla("kda", "kda", {"fla.ops.kda": {"chunk_kda": rule}})
     width = DIM // HEADS
     sizes = {"hidden_size": DIM, "head_dim": width, "num_heads": HEADS, "allow_neg_eigval": negative}
-    theirs = shaken(module.KimiDeltaAttention(**sizes, norm_eps=EPS))
+    theirs = randomised(module.KimiDeltaAttention(**sizes, norm_eps=EPS))
     theirs.g_proj[1].bias.data.zero_()  # which the paper does not have, nor our shell
     shell = {"name": "published", "gate_rank": width}
     ours: Any = operators.create(
@@ -202,7 +204,7 @@ def test_deltaproduct(steps: int, gated: bool) -> None:
     }
     module = fla("deltaproduct", "gated_deltaproduct", kernels, edits={".float()": ""})
     sizes = {"hidden_size": DIM, "head_dim": DIM // HEADS, "num_heads": HEADS, "expand_v": 1, "use_output_gate": False}
-    theirs = shaken(module.GatedDeltaProduct(num_householder=steps, use_forget_gate=gated, norm_eps=EPS, **sizes))
+    theirs = randomised(module.GatedDeltaProduct(num_householder=steps, use_forget_gate=gated, norm_eps=EPS, **sizes))
     ours: Any = operators.create(
         "deltaproduct", DIM, shell="published", orders=["row"], heads=HEADS, steps=steps, gated=gated
     ).double()
@@ -218,7 +220,7 @@ def test_ttt(heads: int, grid: tuple[int, int]) -> None:
     module = Source.of("ttt").load(
         "ttt_block", root="vittt/models", stubs={"timm.models.layers": {"trunc_normal_": nn.init.trunc_normal_}}
     )
-    theirs = shaken(module.TTT(dim, heads))
+    theirs = randomised(module.TTT(dim, heads))
     shell = {"name": "published", "expand": 1 + 1 / heads}
     ours: Any = operators.create("ttt", dim, shell=shell, heads=heads).double()
     named = {"core.weight": torch.cat([theirs.w1, theirs.w2], -1)[0], "core.kernel": theirs.w3.flatten(1)}

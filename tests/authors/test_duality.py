@@ -12,8 +12,10 @@ from torch import Tensor, nn
 import operators
 from operators.shell.shell import EPS
 from tests.authors.comparing import compare, fill
-from tests.authors.references import FLA_TOOLS, TRITON, along_rows, causal_convolution, gated_norm, shaken
+from tests.authors.references import FLA_TOOLS, TRITON, along_rows, gated_norm
 from tests.authors.source import Source
+from tests.authors.stand_ins import causal_convolution
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM, INNER, STATES, HEADS, WIDTH = 8, 16, 6, 2, 8
@@ -59,7 +61,7 @@ def of(place: str, module: nn.Module) -> dict[str, Tensor]:
 def test_ssd() -> None:
     module = Source.of("ssd").load("mamba_ssm.modules.mamba2_simple", stubs=mamba_stubs())
     sizes = {"d_state": STATES, "headdim": WIDTH, "chunk_size": CHUNK}
-    theirs = shaken(module.Mamba2Simple(DIM, use_mem_eff_path=False, **sizes))
+    theirs = randomised(module.Mamba2Simple(DIM, use_mem_eff_path=False, **sizes))
     theirs.norm.eps = EPS
     ours: Any = operators.create("ssd", DIM, shell="published", orders=["row"], state_dim=STATES, heads=HEADS).double()
     shell, core = projections(theirs)
@@ -86,7 +88,7 @@ def test_vssd(grid: tuple[int, int]) -> None:
         "mamba_ssm.ops.triton.selective_state_update": {},
     }
     module = Source.of("vssd").load("mamba2", root="classification/models", stubs=stubs)
-    theirs = shaken(module.Mamba2(DIM, headdim=WIDTH, d_state=STATES, linear_attn_duality=True))
+    theirs = randomised(module.Mamba2(DIM, headdim=WIDTH, d_state=STATES, linear_attn_duality=True))
     ours: Any = operators.create("vssd", DIM, shell="published", state_dim=STATES, heads=HEADS).double()
     shell, core = projections(theirs)
     own = {"project.weight": core, "A_log": theirs.A_log, "D": theirs.D, "step_bias": theirs.dt_bias}
@@ -110,7 +112,7 @@ def test_hsm_ssd(side: int) -> None:
         empty=("classification.models",),
         stubs={"timm.layers": {"SqueezeExcite": nn.Module}, "timm.models": {}, "fvcore.nn": {}},
     )
-    theirs = shaken(module.HSMSSD(DIM, state_dim=STATES))
+    theirs = randomised(module.HSMSSD(DIM, state_dim=STATES))
     ours: Any = operators.create("hsm_ssd", DIM, shell="published", state_dim=STATES).double()
     maps = {"project": theirs.BCdt_proj, "enter": theirs.hz_proj, "leave": theirs.out_proj}
     named = {f"core.{name}.weight": each.conv.weight[..., 0] for name, each in maps.items()}
@@ -127,7 +129,7 @@ def test_hydra() -> None:
         stubs={**mamba_stubs(), "hydra.modules.ops": {}},
         edits={"self.A_log.float()": "self.A_log"},
     )
-    theirs = shaken(module.Hydra(DIM, d_state=STATES, headdim=WIDTH, chunk_size=CHUNK))
+    theirs = randomised(module.Hydra(DIM, d_state=STATES, headdim=WIDTH, chunk_size=CHUNK))
     theirs.norm.eps = EPS
     ours: Any = operators.create("hydra", DIM, shell="published", state_dim=STATES, heads=HEADS).double()
     shell, core = projections(theirs)
@@ -164,7 +166,7 @@ def test_mamba3(rotated: float) -> None:
         "mamba_ssm.ops.cute.mamba3.mamba3_step_fn": {},
     }
     module = source.load("mamba_ssm.modules.mamba3", stubs=stubs, edits={"torch.float32": "torch.float64"})
-    theirs = shaken(module.Mamba3(DIM, d_state=states, headdim=WIDTH, rope_fraction=rotated))
+    theirs = randomised(module.Mamba3(DIM, d_state=states, headdim=WIDTH, rope_fraction=rotated))
     sizes: dict[str, Any] = {"state_dim": states, "heads": HEADS, "rotated": rotated}
     ours: Any = operators.create("mamba3", DIM, shell="published", orders=["row"], **sizes).double()
     pairs = ours.core.branches[0].pairs
@@ -212,7 +214,7 @@ def test_log_linear() -> None:
         edits={"self.A_log.float()": "self.A_log"},
     )
     sizes = {"num_heads": HEADS, "head_dim": WIDTH, "hidden_size": DIM, "state_size": STATES}
-    theirs = shaken(module.LogLinearMamba2(**sizes, use_bias=False, use_conv_bias=True, norm_eps=EPS)).eval()
+    theirs = randomised(module.LogLinearMamba2(**sizes, use_bias=False, use_conv_bias=True, norm_eps=EPS)).eval()
     ours: Any = operators.create(
         "log_linear", DIM, shell="published", orders=["row"], state_dim=STATES, heads=HEADS
     ).double()

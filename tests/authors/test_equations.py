@@ -11,7 +11,7 @@ from torch import Tensor
 import operators
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.weights import named, of, pairs, randomise
+from tests.authors.weights import named, of, pairs, randomised
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 NOT_INSTALLED: dict[str, dict[str, Any]] = {"timm.models.layers": {}}
@@ -37,7 +37,7 @@ def test_gspn() -> None:
         },
     )
     width, rank = 4, 3
-    theirs = randomise(module.SS2D(4, d_model=width, ssm_ratio=1.0, ssm_d_state=rank, channel_first=True))
+    theirs = randomised(module.SS2D(4, d_model=width, ssm_ratio=1.0, ssm_d_state=rank, channel_first=True))
     scan = module.GateRecurrent2dnoind(4, backend="pytorch")
     ours = operators.create("gspn", width, shell=operators.BARE, rank=rank)
     up = torch.cat([theirs.w_conv_up.weight, theirs.l_conv_up.weight, theirs.u_conv_up.weight, theirs.d_conv.weight])
@@ -89,7 +89,7 @@ def test_vheat() -> None:
     )
     width = 6
     for grid in ((7, 7), (5, 8)):
-        theirs = randomise(module.Heat2D(dim=width, hidden_dim=width))
+        theirs = randomised(module.Heat2D(dim=width, hidden_dim=width))
         theirs.out_norm.eps = 1e-6
         embedding = torch.randn(*grid, width, requires_grad=True)
         ours = operators.create("vheat", width, grid=grid, shell="published")

@@ -14,7 +14,8 @@ import operators
 from operators.wavefront import reference
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.stand_ins import TIMM, built, direction, empty, images, mamba_inner, of, randomised
+from tests.authors.stand_ins import TIMM, built, direction, empty, images, mamba_inner, of
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 REFUSAL = 'raise ValueError("Cannot choose scan direction if double scans are enabled!")'

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import operators
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.weights import halves, joined, named, of, pairs, randomise, split
+from tests.authors.weights import halves, joined, named, of, pairs, randomised, split
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 GRIDS = ((5, 7), (6, 6))
@@ -35,7 +35,7 @@ def test_linear_attention__elu() -> None:
     for height, width in GRIDS:
         tokens, heads = height * width, 2
         attention = module.LinearAttention(WIDTH // heads, eps=tokens * 1e-15)
-        theirs = randomise(layers.AttentionLayer(attention, WIDTH, heads))
+        theirs = randomised(layers.AttentionLayer(attention, WIDTH, heads))
         ours = operators.create("linear_attention", WIDTH, shell="published", heads=heads)
         fill(
             ours,
@@ -65,7 +65,7 @@ def test_linear_attention__relu() -> None:
     )
     for height, width in (*GRIDS, (2, 2)):
         eps, heads = height * width * 1e-15, 2
-        theirs = randomise(module.LiteMLA(WIDTH, WIDTH, norm=(None, None), use_bias=True, scales=(), eps=eps))
+        theirs = randomised(module.LiteMLA(WIDTH, WIDTH, norm=(None, None), use_bias=True, scales=(), eps=eps))
         ours = operators.create("linear_attention", WIDTH, shell="published", heads=heads, feature_map="relu")
         parts = split(of(theirs.qkv.conv), *[WIDTH // heads] * 3 * heads)
         fill(
@@ -98,7 +98,7 @@ def test_mlla() -> None:
     )
     heads = 2
     for grid in GRIDS:
-        theirs = randomise(module.MLLABlock(WIDTH, grid, heads))
+        theirs = randomised(module.MLLABlock(WIDTH, grid, heads))
         theirs.norm1 = nn.Identity()
         for other in (theirs.cpe1, theirs.cpe2, theirs.mlp.fc2):
             for parameter in other.parameters():
@@ -128,7 +128,7 @@ def test_mlla() -> None:
 def test_rala() -> None:
     module = Source.of("rala").load("RALA", root="classfication", stubs=NOT_INSTALLED)
     heads = 2
-    theirs = randomise(module.GateLinearAttentionNoSilu(WIDTH, heads))
+    theirs = randomised(module.GateLinearAttentionNoSilu(WIDTH, heads))
     rope = module.RoPE(WIDTH, heads)
     ours = operators.create("rala", WIDTH, shell="published", heads=heads)
     q, k, v, o = split(of(theirs.qkvo), *[WIDTH] * 4)
@@ -156,7 +156,7 @@ def test_polaformer() -> None:
     module = Source.of("polaformer").load("models.pola_pvt", empty=("models",), stubs=NOT_INSTALLED)
     heads = 2
     for height, width in GRIDS:
-        theirs = randomise(module.PolaLinearAttention(WIDTH, height * width, num_heads=heads, qkv_bias=True))
+        theirs = randomised(module.PolaLinearAttention(WIDTH, height * width, num_heads=heads, qkv_bias=True))
         ours = operators.create(
             "polaformer", WIDTH, grid=(height, width), shell="published", heads=heads, positions=True
         )
@@ -189,7 +189,7 @@ def test_focal() -> None:
         "focalnet", root="classification", stubs=NOT_INSTALLED | {"torchvision": {}, "timm.data.constants": {}}
     )
     levels = 3
-    theirs = randomise(module.FocalModulation(WIDTH, focal_window=3, focal_level=levels))
+    theirs = randomised(module.FocalModulation(WIDTH, focal_window=3, focal_level=levels))
     ours = operators.create("focal", WIDTH, shell="published", levels=levels, kernel=3)
     q, context, gates = split(of(theirs.f), WIDTH, WIDTH, levels + 1)
     fill(
@@ -223,7 +223,7 @@ def test_retention_2d(form: str) -> None:
     )
     heads = 2
     kind = module.VisionRetentionAll if form == "full" else module.VisionRetentionChunk
-    theirs = randomise(kind(WIDTH, heads))
+    theirs = randomised(kind(WIDTH, heads))
     positions = module.RetNetRelPos2d(WIDTH, heads, 2, 4)
     ours = operators.create("retention_2d", WIDTH, shell="published", heads=heads, form=form, slowest=2, spread=4)
     fill(

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.stand_ins import TIMM, built, empty, images, of, randomised
+from tests.authors.stand_ins import TIMM, built, empty, images, of
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM = 32

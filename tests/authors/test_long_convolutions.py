@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import operators
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.weights import joined, named, of, pairs, randomise, split
+from tests.authors.weights import joined, named, of, pairs, randomised, split
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 WIDTH = 6
@@ -44,7 +44,7 @@ def test_hyena_nd(directions: int, separable: bool) -> None:
         },
     )
     side = 6
-    theirs = randomise(
+    theirs = randomised(
         module.HyenaOperator2d(
             WIDTH,
             side,
@@ -154,7 +154,7 @@ def siren_mixer(nominal: tuple[int, int], boundary: str, window: str) -> Any:
 def test_hyena_siren(boundary: str, window: str) -> None:
     """On the nominal grid, on a larger and on a smaller one."""
     nominal = (5, 8)
-    theirs = randomise(siren_mixer(nominal, boundary, window))
+    theirs = randomised(siren_mixer(nominal, boundary, window))
     mixer = theirs.mixer
     ours = operators.create(
         "hyena_siren", WIDTH, grid=nominal, shell="published", hidden=8, boundary=boundary, window=window
@@ -197,7 +197,7 @@ def test_hyena_pixel(kernel: int) -> None:
         stubs={"timm.models.layers": {}},
         edits={".to(torch.float32)": ""},
     )
-    theirs = randomise(module.HyenaPixelOperator(WIDTH, long_kernel_size=kernel, filter_emb_dim=8, use_layernorm=True))
+    theirs = randomised(module.HyenaPixelOperator(WIDTH, long_kernel_size=kernel, filter_emb_dim=8, use_layernorm=True))
     theirs.out_norm.eps = 1e-6
     ours = operators.create("hyena_pixel", WIDTH, shell="published", kernel=kernel, features=8)
     convolution = theirs.long_conv
@@ -241,7 +241,7 @@ def test_m2() -> None:
         tokens = grid[0] * grid[1]
         theirs = module.MonarchMixerSequenceMixing(WIDTH, tokens, bidirectional=True, hyena_filter_order=8)
         places = theirs.filter_fn.pos_emb.z.detach().clone()
-        made = randomise(theirs).filter_fn
+        made = randomised(theirs).filter_fn
         made.pos_emb.z.data.copy_(places)  # what ours is a function of, not random numbers
         ours = operators.create("m2", WIDTH, shell="published", hidden=8)
         x1, x2, v = split(of(theirs.in_linear), *[WIDTH] * 3)

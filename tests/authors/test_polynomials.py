@@ -10,8 +10,9 @@ from torch import Tensor
 
 import operators
 from tests.authors.comparing import compare, fill
-from tests.authors.references import along_rows, shaken
+from tests.authors.references import along_rows
 from tests.authors.source import Source
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM = 12
@@ -40,7 +41,7 @@ def compare_reading(name: str, ours: Any, theirs: Any) -> None:
 def test_homm(order: int) -> None:
     edits = {"@torch.compile": "", "1.e-7 + ": ""}
     module = Source.of("homm").load("layers", root="src/model/network", edits=edits)
-    theirs = shaken(module.HoM(DIM, order, 2))
+    theirs = randomised(module.HoM(DIM, order, 2))
     shell = {"name": "published", "expand": 2 * order}
     ours: Any = operators.create("homm", DIM, shell=shell, order=order).double()
     maps = {"shell.in_proj": theirs.ho_proj, "core.gate": theirs.se_proj, "shell.out_proj": theirs.ag_proj}
@@ -72,7 +73,7 @@ def filled(ours: Any, theirs: Any, place: Tensor | slice = slice(None)) -> list[
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
 def test_pom(degree: int, heads: int) -> None:
     module = Source.of("pom").load("pom.pom", empty=("pom",), edits=EXACT)
-    theirs = shaken(module.PoM(DIM, degree, expand=2, n_groups=1, n_sel_heads=heads))
+    theirs = randomised(module.PoM(DIM, degree, expand=2, n_groups=1, n_sel_heads=heads))
     own: dict[str, Any] = {"degree": degree, "heads": None if heads == 1 else heads}
     ours: Any = operators.create("pom", DIM, shell="published", **own).double()
     same = filled(ours, theirs)
@@ -83,7 +84,7 @@ def test_pom(degree: int, heads: int) -> None:
 @pytest.mark.parametrize("grid", [(5, 7), (9, 2)])
 def test_pom__rope(grid: tuple[int, int]) -> None:
     module = Source.of("pom").load("pom.pom_rope", empty=("pom",), edits={**EXACT, "torch.float32": "torch.float64"})
-    theirs = shaken(
+    theirs = randomised(
         module.PoMRoPE(DIM, 3, expand=2, n_groups=1, n_sel_heads=1, max_h=9, max_w=9, rope_base=100.0, rope_2d=True)
     )
     ours: Any = operators.create("pom", DIM, shell="published", degree=3, rope=True).double()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from operators.mixers.linear.vision_rwkv import wkv_reference
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.stand_ins import built, empty, images, of, randomised
+from tests.authors.stand_ins import built, empty, images, of
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM = 16

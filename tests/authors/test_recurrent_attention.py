@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import operators
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.weights import joined, named, of, pairs, randomise, split
+from tests.authors.weights import joined, named, of, pairs, randomised, split
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 WIDTH = 16
@@ -59,7 +59,7 @@ def test_lion(variant: str, curves: int, grid: tuple[int, int]) -> None:
         order="Normal" if curves == 1 else "S",
         num_patches=grid[0] * grid[1] + 1,
     )
-    randomise(theirs)
+    randomised(theirs)
     orders = ["row"] if curves == 1 else ["snake_row", "snake_col"]
     ours = operators.create("lion", WIDTH, shell="published", heads=heads, variant=variant, orders=orders)
     *qk, v = split(of(theirs.qkv), *[WIDTH] * 3)
@@ -144,7 +144,7 @@ def test_gla() -> None:
     def recurrence(*, q: Tensor, k: Tensor, v: Tensor, gk: Tensor, **_: Any) -> Any:
         return fla.recurrence(q, k, v, gk)
 
-    theirs = randomise(fla.layer("gla", recurrence).GatedLinearAttention(hidden_size=WIDTH, num_heads=heads))
+    theirs = randomised(fla.layer("gla", recurrence).GatedLinearAttention(hidden_size=WIDTH, num_heads=heads))
     ours = operators.create("gla", WIDTH, shell="published", heads=heads, orders=["row"])
     low_rank, decay = theirs.gk_proj
     fill(
@@ -188,7 +188,7 @@ def test_lightnet() -> None:
     theirs = fla.layer("lightnet", recurrence).LightNetAttention(
         hidden_size=WIDTH, num_heads=heads, expand_ratio=6, gate_low_rank_dim=128
     )
-    randomise(theirs)
+    randomised(theirs)
     ours = operators.create("lightnet", WIDTH, shell="published", heads=heads, key_width=6)
     down, up = theirs.g_proj
     fill(

@@ -20,10 +20,10 @@ from tests.authors.stand_ins import (
     empty,
     images,
     of,
-    randomised,
     selective_scan,
     vmamba_shell,
 )
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM = 16

@@ -24,10 +24,10 @@ from tests.authors.stand_ins import (
     images,
     mamba_inner,
     of,
-    randomised,
     selective_scan,
     vmamba_shell,
 )
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM = 16

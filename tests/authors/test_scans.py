@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 import operators
 from tests.authors.comparing import compare, fill
-from tests.authors.references import TRITON, along_rows, causal_convolution, shaken
+from tests.authors.references import TRITON, along_rows
 from tests.authors.source import Source
+from tests.authors.stand_ins import causal_convolution
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM = 20
@@ -57,7 +59,7 @@ def test_mamba(grid: tuple[int, int]) -> None:
         },
         edits={".float()": ""},
     )
-    theirs = shaken(module.Mamba(DIM, d_state=6, bimamba_type="v2", if_divide_out=True))
+    theirs = randomised(module.Mamba(DIM, d_state=6, bimamba_type="v2", if_divide_out=True))
     ours: Any = operators.create("mamba", DIM, shell="published", state_dim=6).double()
     named = {"shell.in_proj.weight": theirs.in_proj.weight, "shell.out_proj.weight": theirs.out_proj.weight}
     for place, end, A_log in (("core.branches.0", "", "A_log"), ("core.branches.1", "_b", "A_b_log")):
@@ -106,7 +108,7 @@ def fill_ss2d(ours: Any, theirs: Any) -> list[tuple[Tensor, Tensor]]:
 
 @pytest.mark.parametrize("grid", [(5, 7), (8, 3)])
 def test_ss2d__v0(grid: tuple[int, int]) -> None:
-    theirs = shaken(vmamba().SS2D(DIM, d_state=6, forward_type="v0"))
+    theirs = randomised(vmamba().SS2D(DIM, d_state=6, forward_type="v0"))
     ours: Any = operators.create("ss2d", DIM, shell="published", state_dim=6).double()
     same = fill_ss2d(ours, theirs)
     compare(f"ss2d v0 {grid}", ours, theirs, images(*grid), same=same)
@@ -115,7 +117,7 @@ def test_ss2d__v0(grid: tuple[int, int]) -> None:
 @pytest.mark.parametrize("grid", [(5, 7), (8, 3)])
 def test_ss2d__v05(grid: tuple[int, int]) -> None:
     final = {"forward_type": "v05_noz", "d_state": 1, "conv_bias": False, "channel_first": True}
-    theirs = shaken(vmamba().SS2D(DIM, **final))
+    theirs = randomised(vmamba().SS2D(DIM, **final))
     ours: Any = operators.create("ss2d", DIM, shell="final").double()
     same = fill_ss2d(ours, theirs)
     compare(f"ss2d v05 {grid}", ours, lambda x: theirs(x.movedim(-1, 1)).movedim(1, -1), images(*grid), same=same)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import operators
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.weights import pairs, randomise
+from tests.authors.weights import pairs, randomised
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64")]
 GRIDS = ((5, 7), (4, 6), (1, 3))
@@ -35,7 +35,7 @@ def test_gfnet() -> None:
 
 def test_afno() -> None:
     module = Source.of("afno").load("afno.afno2d", empty=("afno",), edits={"x = x.float()": ""})
-    theirs = randomise(module.AFNO2D(12, num_blocks=3, sparsity_threshold=0.05, hidden_size_factor=2))
+    theirs = randomised(module.AFNO2D(12, num_blocks=3, sparsity_threshold=0.05, hidden_size_factor=2))
     ours = operators.create("afno", 12, shell=operators.BARE, blocks=3, hidden=2, sparsity=0.05)
     weights = {f"core.{name}": getattr(theirs, name) for name in ("w1", "b1", "w2", "b2")}
     fill(ours, weights)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import operators
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.stand_ins import built, empty, images, randomised
+from tests.authors.stand_ins import built, empty, images
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 DIM, GRID = 6, (5, 7)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tests.authors.comparing import compare, fill
 from tests.authors.source import Source
-from tests.authors.stand_ins import TIMM, built, empty, images, of, randomised
+from tests.authors.stand_ins import TIMM, built, empty, images, of
+from tests.authors.weights import randomised
 
 pytestmark = pytest.mark.slow
 SIZES = pytest.mark.parametrize(("dim", "grid"), [(12, (5, 9)), (16, (8, 6)), (14, (1, 4))])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Module = TypeVar("Module", bound=nn.Module)
+from operators.shell.shell import EPS
 
 
-@torch.no_grad()
-def randomise(module: Module, deviation: float = 0.3) -> Module:
-    """The module with normal numbers added to all its parameters: what starts at zero or one counts as well."""
-    for parameter in module.parameters():
-        parameter.add_(deviation * torch.randn_like(parameter))
+def randomised(module: nn.Module, scale: float = 0.3) -> Any:
+    """The module in float64, what it learns off its start, also where that is zero, and with our LayerNorms' eps."""
+    for parameter in module.double().parameters():
+        if parameter.requires_grad:
+            parameter.data += scale * torch.randn_like(parameter)
+    for each in module.modules():
+        if isinstance(each, nn.LayerNorm):
+            each.eps = EPS
     return module
 
 
