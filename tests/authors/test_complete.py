@@ -12,7 +12,7 @@ from tests.authors.source import named
 def test_every_repository_on_a_card_has_a_comparison() -> None:
     tests = {
         node.name.removeprefix("test_").partition("__")[0]
-        for file in Path(__file__).parent.glob("test_*.py")
+        for file in Path(__file__).parent.rglob("test_*.py")
         for node in ast.parse(file.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
