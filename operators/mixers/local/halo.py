@@ -12,7 +12,7 @@ In the `published` shell this is `HaloAttn` of OpenGVLab/STM-Evaluation at b62c4
 halonet.py`, `pos_embed_type="query_related"`), but that its tables have vectors for offsets that no pair of tokens has
 (6 of 25 with b = 7 and h = 3), and that values have a bias here, which is one with that of W_out. With copied weights
 U-HaloNet micro agrees as a whole, at 224 × 224 pixels: outputs to 4e-16, input gradients to 4e-15 (relative RMS,
-float64, measured once).
+float64).
 """
 
 from __future__ import annotations
