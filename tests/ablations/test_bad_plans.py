@@ -18,7 +18,7 @@ BAD_PLANS: list[tuple[str, Any, str]] = [
     ("objectives", [{"metric": "test/accuracy", "direction": "up"}], "maximize, minimize"),
     ("select", {"metric": "test/accuracy"}, "test split is read once"),
     ("blocks", [], "needs blocks"),
-    ("block", [], "'block'; did you mean 'blocks'"),
+    ("block", [], "did you mean 'blocks'"),
     ("overrides", "model.dim=3", "must be a list"),
     ("tuning", {"key": "optimizer.lr", "levels": []}, "no levels"),
     ("tuning", {"levels": [1]}, "no 'key'"),
@@ -68,11 +68,8 @@ def test_adding_seeds_needs_two_of_them_and_a_question_about_arms(node: dict[str
 def test_bad_plan_is_refused(node: dict[str, Any], key: str, value: Any, expected: str) -> None:
     with pytest.raises(InputError) as caught:
         plans.read({**node, key: value})
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
-    if key == "block":
-        assert "did you mean 'blocks'" in str(caught.value)
-    else:
-        assert expected in str(caught.value)
 
 
 BAD_BLOCKS: list[tuple[dict[str, Any], str]] = [
