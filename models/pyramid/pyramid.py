@@ -65,7 +65,10 @@ class Pyramid(Trunk):
         with seeded(seed, "trunk"):
             built = self.build_mixers(mixers, seed=seed)
             self.stem = create_stem(spec, in_channels)
-            self.positions = positions.create(spec.positions, spec.dims[0], self.grid)
+            places = list(zip(spec.dims, self.stage_grids(*self.image_size), strict=True))
+            self.positions = positions.create("none" if spec.positions == "none" else "learned", *places[0])
+            later = "learned" if spec.positions == "stages" else "none"
+            self.stage_positions = nn.ModuleList(positions.create(later, *place) for place in places[1:])
             self.embedding_norm = NORM_LAYERS[spec.norm if spec.embedding_norm else "none"](spec.dims[0], spec.eps)
             self.downs = nn.ModuleList(create_down(spec, dim, out_dim) for dim, out_dim in pairwise(spec.dims))
             self.blocks = nn.ModuleList(self._create_blocks(built))
@@ -103,7 +106,7 @@ class Pyramid(Trunk):
         x, outputs, first = self.tokens(images), [], 0
         for stage, depth in enumerate(self.spec.stage_depths):
             if stage:
-                x = self.downs[stage - 1](x)
+                x = self.stage_positions[stage - 1](self.downs[stage - 1](x))
             x = self.stage_norms[stage](self._run(self._blocks[first : first + depth], x))
             outputs.append(x)
             first += depth
@@ -116,6 +119,12 @@ class Pyramid(Trunk):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, num_classes) of images (B, in_channels, H, W); raises as `stages` does."""
         return self.head(self.stages(images))
+
+    def no_weight_decay(self) -> set[str]:
+        """As of all trunks, and the positions of later stages."""
+        return super().no_weight_decay() | {
+            f"stage_positions.{name}" for name, _ in self.stage_positions.named_parameters()
+        }
 
     def stage_grids(self, height: int, width: int) -> list[tuple[int, int]]:
         """The tokens (h, w) of each stage of an image of height × width pixels."""

@@ -25,7 +25,7 @@ DOWNS = ("conv", "merge", "mila", "mbv")
 DOWN_NORMS = ("post", "pre", "batch", "none")
 STEM_NORMS = ("layer", "layer_no_bias", "batch", "none")
 PYRAMID_NORMS = ("layer", "layer_no_bias", "rms", "group", "affine")
-PYRAMID_POSITIONS = ("none", "learned")
+PYRAMID_POSITIONS = ("none", "learned", "stages")
 BLOCKS = ("pre", "post")
 RESIDUALS = ("each", "one", "gated")
 CPES = ("none", "mixer", "both")
@@ -57,7 +57,7 @@ class PyramidSpec(TrunkSpec):
             batch norms and squeeze-and-excitation, between two depthwise convolutions: EfficientViM).
         down_norm: of `conv`: the stage's norm `post` or `pre`, a `batch` norm behind it, or `none`.
         down_bias: whether `conv` has a bias.
-        positions: `learned`, added behind the stem, or `none`.
+        positions: `learned`, added behind the stem, `stages`, learned and added in front of every stage, or `none`.
         embedding_norm: whether the blocks' norm follows the positions, in front of the first block (Vision-RWKV).
         block: norms before (`pre`) or after (`post`) mixer and feed-forward network.
         residual: `each` of mixer and feed-forward network has one; `one` around both (GFNet); or `gated`, where each of
@@ -70,7 +70,7 @@ class PyramidSpec(TrunkSpec):
         ffn: `mlp`; `star` (StarReLU instead of GELU, no biases: ConvFormer); one with a depthwise 3 × 3 convolution and
             its residual inside: `conv_before` GELU (MSVMamba) or `conv_after` it (RAVLT); or `channel_mix`, gated ReLU²
             of tokens mixed with their neighbours (Vision-RWKV). With `gated` residuals it has batch norms and ReLU.
-        ffn_ratio: inner width over channels.
+        ffn_ratio: inner width over channels, one number or one for each stage.
         conv_stages: in how many of the first stages blocks are convolutional: one residual around the mixer and, behind
             it, two 3 × 3 convolutions with batch norms, GELU between them; what else is said of blocks does not hold
             there (MambaVision, whose mixer there is `identity`).
@@ -110,7 +110,7 @@ class PyramidSpec(TrunkSpec):
     residual: str = "each"
     cpe: str = "none"
     ffn: str = "mlp"
-    ffn_ratio: float = 4.0
+    ffn_ratio: float | tuple[float, ...] = 4.0
     conv_stages: int = 0
     norm: str = "layer"
     stage_norms: bool = False
@@ -139,7 +139,15 @@ class PyramidSpec(TrunkSpec):
         super().__post_init__()
         check_number("model.patch", self.patch, least=1, integer=True)
         self._check_choices()
-        check_number("model.ffn_ratio", self.ffn_ratio, least=0, most=64)
+        if isinstance(self.ffn_ratio, Sequence):
+            object.__setattr__(self, "ffn_ratio", _each("model.ffn_ratio", self.ffn_ratio))
+        for ratio in self._ffn_ratios:
+            check_number("model.ffn_ratio", ratio, least=0, most=64)
+        if len(self._ffn_ratios) != len(self.widths):
+            raise InputError(
+                f"model.ffn_ratio={list(self._ffn_ratios)} must be a number, or have one for each of the "
+                f"{len(self.widths)} stages"
+            )
         check_number("model.eps", self.eps, least=1e-12, most=1)
         check_number("model.layer_scale", self.layer_scale, least=0, most=100)
         check_number("model.residual_scales", self.residual_scales, least=0, most=len(self.widths), integer=True)
@@ -192,6 +200,10 @@ class PyramidSpec(TrunkSpec):
             )
 
     @property
+    def _ffn_ratios(self) -> tuple[float, ...]:
+        return self.ffn_ratio if isinstance(self.ffn_ratio, tuple) else (self.ffn_ratio,) * len(self.widths)
+
+    @property
     def dims(self) -> tuple[int, ...]:
         return tuple(max(1, round(self.dim * width)) for width in self.widths)
 
@@ -202,7 +214,7 @@ class PyramidSpec(TrunkSpec):
     @property
     def hiddens(self) -> tuple[int, ...]:
         if self.hidden is None:
-            return tuple(int(self.ffn_ratio * dim) for dim in self.dims)
+            return tuple(int(ratio * dim) for ratio, dim in zip(self._ffn_ratios, self.dims, strict=True))
         return tuple(max(1, round(self.hidden * dim / self.dims[0])) if self.hidden else 0 for dim in self.dims)
 
     @property

@@ -49,6 +49,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"positions": "learned", "embedding_norm": True, "ffn": "channel_mix", "block": "post", "layer_scale": 1.0},
     {"norm": "affine", "layer_scale": 0.1, "drop_path_grows": False, "head": "ends"},
     {"stage_norms": True, "down_bias": False, "layer_scale": 0.5, "head": "conv_gelu"},
+    {"positions": "stages", "ffn_ratio": [3, 2, 1.5]},
     {"conv_stages": 2, "stem": "fast", "patch": 4, "down_norm": "none", "norm": "rms"},
 ]
 
@@ -165,6 +166,23 @@ def test_blocks_of_convolutional_stages() -> None:
     assert [type(block).__name__ for block in model.blocks] == ["ConvBlock", "StageBlock", "StageBlock"]
 
 
+def test_positions_of_stages_are_added_in_front_of_them() -> None:
+    with_tables, without = pyramid(positions="stages").eval(), pyramid().eval()
+    names = {"positions.table", "stage_positions.0.table", "stage_positions.1.table"}
+    assert with_tables.state_dict().keys() - without.state_dict().keys() == names == with_tables.no_weight_decay()
+    assert [tuple(with_tables.state_dict()[name].shape) for name in sorted(names)] == [
+        (8, 12, 16),
+        (4, 6, 32),
+        (2, 3, 64),
+    ]
+    images = torch.randn(2, 3, 16, 24)
+    with torch.no_grad():
+        assert not torch.equal(with_tables(images), without(images))
+        for name in names:
+            with_tables.get_parameter(name).zero_()
+        assert torch.equal(with_tables(images), without(images))
+
+
 def test_norms_behind_stages() -> None:
     for stage in pyramid(stage_norms=True).stages(torch.randn(2, 3, 16, 24)):
         assert_close(stage.var(-1, correction=0), torch.ones_like(stage[..., 0]), 1e-3, "variance over channels")
@@ -246,6 +264,7 @@ def test_blocks_are_shared_out(depths: tuple[int, ...], total: int, expected: tu
 def test_feed_forward_widths_are_in_proportion() -> None:
     assert pyramid(hidden=50, widths=[1, 1.5, 2.5]).spec.hiddens == (50, 75, 125)
     assert pyramid(ffn_ratio=3.5, dim=18).spec.hiddens == (63, 126, 252)
+    assert pyramid(ffn_ratio=[8, 4, 2]).spec.hiddens == (128, 128, 128)
     assert pyramid(hidden=0).spec.hiddens == (0, 0, 0)
 
 
@@ -289,6 +308,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"residual": "gated", "checkpointing": True}, r"model.checkpointing=True would count every batch twice"),
     ({"conv_stages": 1, "checkpointing": True}, r"model.checkpointing=True .* model.conv_stages=1: leave it out"),
     ({"conv_stages": 4}, r"model.conv_stages=4 must be an integer >= 0 and <= 3"),
+    ({"ffn_ratio": [4, 2]}, r"model.ffn_ratio=\[4, 2\] must be a number, or have one for each of the 3 stages"),
+    ({"ffn_ratio": [4, -2, 1]}, r"model.ffn_ratio=-2 must be a number >= 0"),
     ({"stage_norms": "layer"}, r"model.stage_norms='layer' is not known: allowed are True, False"),
     ({"residual_scales": 4}, r"model.residual_scales=4 must be an integer >= 0 and <= 3"),
     ({"depht": 3}, r"model pyramid_nano has no 'depht': allowed are .*; did you mean 'depth'\?"),

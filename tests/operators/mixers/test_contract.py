@@ -38,6 +38,7 @@ class TestOtherParameters(MixerContract):
         Case("dcn", params={"variant": "flow_dcn", "groups": 4}),
         Case("neighbourhood", params={"window": 4, "dilation": 2, "position_bias": False}),
         Case("window", params={"window": 3, "shift": 1, "padding": "masked", "position_bias": False}),
+        Case("spatial_reduction", params={"heads": 4, "reduction": 3, "bias": False}),
         Case("halo", params={"block": 3, "halo": 0, "relative": False, "bias": True}),
         Case("pde_ssm", params={"order": 2, "initial_velocity": "learned", "boundary": ["neumann", "periodic"]}),
         Case("pde_ssm", params={"nonlinearity": "allen_cahn", "steps": 2, "state": 1}),

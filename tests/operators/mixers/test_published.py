@@ -39,6 +39,10 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     # HaloAttn(128, num_heads=4, block_size=7, pos_embed_type="query_related"), less vectors that no pair of tokens
     # uses; values have a bias here
     "halo": ({"heads": 4}, 67_264 - 2 * 6 * 32 + WIDTH),
+    "spatial_reduction": (
+        {"heads": 2, "reduction": 2},
+        131_968,
+    ),  # Attention(128, num_heads=2, qkv_bias=True, sr_ratio=2)
     "msvmamba": ({}, 141_312),  # SS2D(128, d_state=1, ssm_ratio=2, sscore_type="multiscale_4scan_12", add_se=True)
     "groupmamba": ({}, 33_929),  # GroupMambaLayer(128, 128), whose two LayerNorms are one
     "plainmamba": ({}, 128_080),  # PlainMamba2D(128)

@@ -47,6 +47,32 @@ def decomposed_retention_without_decay_is_axial_attention():
     assert_same_function(mixer, axial, image(), EXACT)
 
 
+def keys_of_the_same_grid_are_softmax_attention():
+    """Queries are the field there, and values here."""
+    for backend in ("sdpa", "reference"):
+        mixer, plain = bare("spatial_reduction", heads=2, reduction=1, backend=backend), bare("attention", heads=2)
+        (keys, values), (weight, bias) = mixer.core.kv.weight.chunk(2), (plain.core.qk.weight, plain.core.qk.bias)
+        with torch.no_grad():
+            values.copy_(torch.eye(WIDTH))
+            mixer.core.kv.bias.zero_()
+            weight.copy_(torch.cat([torch.eye(WIDTH), keys]))
+            bias.zero_()
+        assert_same_function(mixer, plain, image(), EXACT)
+
+
+def one_key_is_what_all_tokens_read():
+    """All get the same, an affine map of the normalised, convolved image."""
+    mixer = bare("spatial_reduction", heads=2, reduction=8)
+
+    def read(x):
+        padded = torch.nn.functional.pad(x, (0, 0, 0, 8 - x.shape[2], 0, 8 - x.shape[1]))
+        z = torch.einsum("brcd,edrc->be", padded, mixer.core.reduce.weight) + mixer.core.reduce.bias
+        z = torch.nn.functional.layer_norm(z, (WIDTH,), mixer.core.norm.weight, mixer.core.norm.bias, 1e-6)
+        return mixer.core.kv(z)[:, None, None, WIDTH:].expand_as(x)
+
+    assert_same_function(mixer, read, image(), EXACT)
+
+
 ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("softmax attention, q = 0 -> global mean", attention_without_queries_is_the_mean),
     (
@@ -55,4 +81,6 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ),
     ("RMT, gamma = 1 -> softmax attention", retention_without_decay_is_softmax_attention),
     ("RMT decomposed, gamma = 1 -> axial attention", decomposed_retention_without_decay_is_axial_attention),
+    ("PVT, r = 1 -> softmax attention", keys_of_the_same_grid_are_softmax_attention),
+    ("PVT, r = grid -> affine map of the image", one_key_is_what_all_tokens_read),
 ]

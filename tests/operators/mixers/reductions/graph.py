@@ -12,6 +12,8 @@ GRAPH: Mapping[str, tuple[str, ...]] = {
     "RMT decomposed, gamma = 1 -> axial attention": ("retention_2d", "attention"),
     "NATTEN, k = n -> softmax attention": ("neighbourhood", "attention"),
     "NATTEN, dilation d -> d^2 plain problems": ("neighbourhood",),
+    "PVT, r = 1 -> softmax attention": ("spatial_reduction", "attention"),
+    "PVT, r = grid -> affine map of the image": ("spatial_reduction",),
     "Swin, w = grid, bias 0 -> softmax attention": ("window", "attention"),
     "Halo, b = grid, tables 0 -> softmax attention": ("halo", "attention"),
     "Halo, h = 0, tables 0 -> Swin, shift and bias 0": ("halo", "window"),
