@@ -46,9 +46,7 @@ def transferred(model: nn.Module, way: str, *, remembered: float = REMEMBERED) -
     """
     check_choice("way", way, WAYS)
     check_number("remembered", remembered, least=0, most=1)
-    mixers = [mixer for mixer in model.modules() if isinstance(mixer, Mixer) and mixer.grid and _scans(mixer)]
-    if not mixers:
-        raise InputError("no mixer of this model has a selective scan and a nominal grid: there is nothing to transfer")
+    mixers = transferable(model)
 
     def enter(mixer: nn.Module, given: tuple[Any, ...]) -> None:
         assert isinstance(mixer, Mixer)
@@ -64,6 +62,14 @@ def transferred(model: nn.Module, way: str, *, remembered: float = REMEMBERED) -
             hooks.callback(mixer.register_forward_pre_hook(enter).remove)
             hooks.callback(mixer.register_forward_hook(leave, always_call=True).remove)
         yield
+
+
+def transferable(model: nn.Module) -> list[Mixer]:
+    """The mixers of `model` that have a selective scan and a nominal grid, not none: else `InputError`."""
+    mixers = [mixer for mixer in model.modules() if isinstance(mixer, Mixer) and mixer.grid and _scans(mixer)]
+    if not mixers:
+        raise InputError("no mixer of this model has a selective scan and a nominal grid: there is nothing to transfer")
+    return mixers
 
 
 def _scans(mixer: Mixer) -> bool:

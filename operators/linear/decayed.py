@@ -72,6 +72,7 @@ def decayed(
     reverse: bool = False,
     backend: str,
     dtype: torch.dtype | None = None,
+    initial: Tensor | None = None,
 ) -> Tensor:
     """The recurrence with decays (B, N, H) or (B, N, H, K), see `scalar_decay`.
 
@@ -83,6 +84,7 @@ def decayed(
         reverse: whether the last token comes first.
         backend: one of `operators.linear.choice.BACKENDS`, or `auto`.
         dtype: in which `fla` multiplies; None for the type of v.
+        initial: (B, H, K, V), the state before the first token that is read; zero without.
     """
     dtype = v.dtype if dtype is None else dtype
     problem = Problem("decayed", "channel" if log_decay.ndim == 4 else "head", v.shape[2], q.shape[3], v.shape[3])
@@ -90,14 +92,36 @@ def decayed(
     if engine == "reference":
         with full_precision(v):
             q, k, v, log_decay = (t.to(wide(t.dtype)) for t in (q, k, v, log_decay))
-            return decayed_reference.recurrence(q, k, v, log_decay, reverse=reverse)
+            start = None if initial is None else initial.to(v.dtype)
+            return decayed_reference.recurrence(q, k, v, log_decay, reverse=reverse, initial=start)
     if engine == "fla":
-        q, k, v, log_decay = (t.flip(1) if reverse else t for t in (q, k, v, log_decay))
-        y = fla.run(problem, dtype, q, k, v, log_decay=log_decay)
-        return y.flip(1) if reverse else y
-    if log_decay.ndim == 4:
-        return channel_decay(q, k, v, log_decay, reverse=reverse)
-    return scalar_decay(q, k, v, **{"backward" if reverse else "forward": log_decay})
+        *turned, decay = (t.flip(1) if reverse else t for t in (q, k, v, log_decay))
+        y = fla.run(problem, dtype, *turned, log_decay=decay)
+        y = y.flip(1) if reverse else y
+    elif log_decay.ndim == 4:
+        y = channel_decay(q, k, v, log_decay, reverse=reverse)
+    else:
+        y = scalar_decay(q, k, v, **{"backward" if reverse else "forward": log_decay})
+    return y if initial is None else y + from_initial(q, log_decay, initial, reverse=reverse)
+
+
+def from_initial(q: Tensor, log_decay: Tensor, initial: Tensor, *, reverse: bool = False) -> Tensor:
+    """What the tokens read of the state before the first one, q_tᵀ diag(a_1 ⋯ a_t) S_0, (B, N, H, V).
+
+    It is added to the outputs of the recurrence from zero. Takes q, log_decay and initial as `decayed` does.
+    """
+    with full_precision(q):
+        q = q.to(wide(q.dtype)).repeat_interleave(log_decay.shape[2] // q.shape[2], dim=2)
+        log_decay = log_decay.flip(1) if reverse else log_decay
+        since = exact_sums(log_decay.movedim(1, -1)).movedim(-1, 1)
+        since = (since.flip(1) if reverse else since).to(q.dtype).exp()
+        reading = q * (since if since.ndim == 4 else since[..., None])
+        return (reading.transpose(1, 2) @ initial.to(q.dtype)).transpose(1, 2)
+
+
+def initial_macs(tokens: int, heads: int, key: int, value: int) -> int:
+    """MACs of the products of `from_initial`."""
+    return tokens * heads * key * value
 
 
 def scalar_decay(

@@ -51,15 +51,27 @@ def chunks(tokens: int, writes: int, channel_decay: bool) -> tuple[int, int]:
     return count, ceil(tokens / count)
 
 
-def delta_macs(tokens: int, heads: int, key: int, value: int, *, writes: int = 1, channel_decay: bool = False) -> int:
-    """MACs of `delta_rule` for one sequence, padding included."""
+def delta_macs(
+    tokens: int,
+    heads: int,
+    key: int,
+    value: int,
+    *,
+    writes: int = 1,
+    channel_decay: bool = False,
+    initial: bool = False,
+) -> int:
+    """MACs of `delta_rule` for one sequence, padding included; `initial`: from a state that is not zero."""
     count, length = chunks(tokens, writes, channel_decay)
     width = length * writes
-    columns = value if count == 1 else key + value
+    columns = value if count == 1 and not initial else key + value
+    passed = (count - 1) * (2 * width + length) * key * value
+    if initial:
+        passed += (count * (width + length) + (count - 1) * width) * key * value + count * length * width * value
     # With decays per channel, blocks of 1, 2, 4 … tokens are compared in pairs: half a square in all.
     compared = length * (length - 1) if channel_decay else width * (width + length)
     within = key * compared + width**2 * columns // 2 + length * width * value
-    return heads * (count * within + (count - 1) * (2 * width + length) * key * value)
+    return heads * (count * within + passed)
 
 
 class _Chunks(NamedTuple):
@@ -82,7 +94,9 @@ class _Chunks(NamedTuple):
     total: Tensor | None
 
 
-def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None) -> Tensor:
+def delta_rule(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None, initial: Tensor | None = None
+) -> Tensor:
     """The outputs y (B, N, H, V) of the delta rule, in at least float32.
 
     Args:
@@ -91,6 +105,7 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor 
         v: (B, N · W, H, V).
         beta: (B, N · W, H).
         log_decay: log a, at most 0 and finite: (B, N, H), or with W = 1 (B, N, H, K); None for no decay.
+        initial: (B, H, K, V), the state before the first token; zero without.
     """
     batch, tokens, heads = q.shape[:3]
     writes = k.shape[1] // tokens
@@ -107,7 +122,7 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor 
             terms = _channel_decay(q, k, _chunked(log_decay.to(dtype), count, length))
         else:
             terms = _head_decay(q, k, _chunked(log_decay[..., None], count, length)[..., 0], writes)
-        y = _outputs(terms, v, beta)
+        y = _outputs(terms, v, beta, None if initial is None else initial.to(dtype).flatten(0, 1))
     return y.unflatten(1, (batch, heads)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :tokens]
 
 
@@ -152,14 +167,14 @@ def _channel_decay(q: Tensor, k: Tensor, log_decay: Tensor) -> _Chunks:
     return _Chunks(erase, scores, entering, reading, leaving, total[..., None])
 
 
-def _outputs(terms: _Chunks, v: Tensor, beta: Tensor) -> Tensor:
+def _outputs(terms: _Chunks, v: Tensor, beta: Tensor, initial: Tensor | None) -> Tensor:
     """The outputs (chunks, B · H, T, V), by passing the state from chunk to chunk."""
     count, key = len(v), terms.entering.shape[-1]
-    # The solver reads what stands below the diagonal, and takes the diagonal for ones.
     right = v if count == 1 else torch.cat([terms.entering, v], -1)
-    solved = torch.linalg.solve_triangular(beta * terms.erase, beta * right, upper=False, unitriangular=True)
+    solved = _solved(terms, beta, right)
     if count == 1:
-        return terms.scores @ solved
+        y = terms.scores @ solved
+        return y if initial is None else y + _from_initial(terms, _solved(terms, beta, terms.entering), initial)
     through, added = solved.split([key, solved.shape[-1] - key], -1)
     parts = zip(through.unbind(0), added.unbind(0), terms.leaving.mT.unbind(0), strict=True)
     totals = None if terms.total is None else terms.total.unbind(0)
@@ -173,4 +188,23 @@ def _outputs(terms: _Chunks, v: Tensor, beta: Tensor) -> Tensor:
             state = torch.baddbmm(faded, leaving, update) if index else leaving @ update
             states.append(state)
     within = terms.scores @ torch.stack(updates)
-    return torch.cat([within[:1], within[1:] + terms.reading[1:] @ torch.stack(states)])
+    y = torch.cat([within[:1], within[1:] + terms.reading[1:] @ torch.stack(states)])
+    return y if initial is None else y + _from_initial(terms, through, initial)
+
+
+def _solved(terms: _Chunks, beta: Tensor, right: Tensor) -> Tensor:
+    """U of (I + diag(β) A) U = diag(β) `right`."""
+    # The solver reads what stands below the diagonal, and takes the diagonal for ones.
+    return torch.linalg.solve_triangular(beta * terms.erase, beta * right, upper=False, unitriangular=True)
+
+
+def _from_initial(terms: _Chunks, through: Tensor, initial: Tensor) -> Tensor:
+    """What the state before the first token (B · H, K, V) adds to outputs, which are affine in it: zero for zero."""
+    state, states, updates = initial, [], []
+    for index, (from_state, leaving) in enumerate(zip(through.unbind(0), terms.leaving.mT.unbind(0), strict=True)):
+        states.append(state)
+        updates.append(-(from_state @ state))
+        if index < len(through) - 1:
+            faded = state if terms.total is None else terms.total[index] * state
+            state = torch.baddbmm(faded, leaving, updates[-1])
+    return terms.scores @ torch.stack(updates) + terms.reading @ torch.stack(states)

@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 
 
-def recurrence(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def recurrence(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None, initial: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The outputs y (B, N, H, V) of `operators.linear.delta.delta_rule`, and the state after every token.
 
     The states are (B, N, H, K, V).
     """
     batch, tokens, heads, key = q.shape
     writes = k.shape[1] // tokens
-    state = v.new_zeros(batch, heads, key, v.shape[-1])
+    state = v.new_zeros(batch, heads, key, v.shape[-1]) if initial is None else initial.to(v.dtype)
     outputs, states = [], []
     for t in range(tokens):
         if log_decay is not None:

@@ -51,6 +51,7 @@ class Problem(NamedTuple):
         value: value channels V of a head.
         writes: writes of a token, of the delta rule.
         levels: scales of a token, of log-linear attention.
+        initial: whether it starts from a state that is not zero, of the delta rule.
     """
 
     rule: Literal["decayed", "delta", "log_linear"]
@@ -60,6 +61,7 @@ class Problem(NamedTuple):
     value: int
     writes: int = 1
     levels: int = 0
+    initial: bool = False
 
 
 class TritonKernel(NamedTuple):
@@ -176,6 +178,8 @@ def refusal(problem: Problem, device: torch.device, dtype: torch.dtype) -> str |
 
 def _unfit(problem: Problem, dtype: torch.dtype) -> str | None:
     serving = kernel(problem)
+    if problem.initial:
+        return "it has not been compared from a state that is not zero"
     if dtype not in TYPES:
         return f"it has no {str(dtype).removeprefix('torch.')}"
     if dtype == torch.float32 and serving.half_only:
@@ -238,7 +242,7 @@ def _trial(problem: Problem, device: torch.device, dtype: torch.dtype) -> str | 
 
 def _example(problem: Problem, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
     """Arguments of `run`, rounded as it rounds them, and a gradient of the outputs that only the end heads have."""
-    rule, decay, heads, key, value, writes, levels = problem
+    rule, decay, heads, key, value, writes, levels, _ = problem
     generator = torch.Generator().manual_seed(0)
     groups = heads if rule == "delta" else 1
 

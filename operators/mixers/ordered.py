@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from operators.card import Site
 from operators.cost import Cost
-from operators.linear.decayed import decayed
+from operators.linear.decayed import decayed, initial_macs
 from operators.linear.fla import Problem
 from operators.mixers.recurrent import RecurrentCore
 from operators.precision import call_type, full_precision, wide
 from operators.scan import orders
+from operators.states.initial import InitialStates
 
 
 class Terms(NamedTuple):
@@ -56,6 +57,7 @@ class Recurrence(nn.Module):
     def __init__(self, *, backwards: bool, backend: str) -> None:
         super().__init__()
         self.backwards, self.backend = backwards, backend
+        self.initial: InitialStates | None = None
 
     @property
     def problem(self) -> Problem:
@@ -76,7 +78,12 @@ class Recurrence(nn.Module):
 
     def product(self, terms: Terms, x: Tensor) -> Tensor:
         """The outputs (B, N, H, V) of the recurrence."""
-        return decayed(*terms, reverse=self.backwards, backend=self.backend, dtype=call_type(x))
+        initial = self.start(len(x))
+        return decayed(*terms, reverse=self.backwards, backend=self.backend, dtype=call_type(x), initial=initial)
+
+    def start(self, batch: int) -> Tensor | None:
+        """The states (B, H, K, V) before the first token that is read; None for zero."""
+        return None if self.initial is None else self.initial(batch)
 
     def scaled(self, weight: Tensor, x: Tensor, token: int) -> Tensor:
         """The weights (B, N, H) of all tokens at `token`, times the factors that a subclass gives to their values."""
@@ -115,6 +122,9 @@ class OrderedCore(RecurrentCore):
         super().__init__(site, backend=backend)
         self.along = tuple(along)
         self.value_heads = branches[0].heads
+        for branch in branches:
+            if branch.problem.rule == "decayed":
+                branch.initial = InitialStates(branch.problem.heads, branch.problem.key, branch.problem.value)
         self.branches = nn.ModuleList(branches)
         self.no_weight_decay = frozenset(
             f"branches.{i}.{name}" for i, branch in enumerate(branches) for name in branch.no_weight_decay
@@ -140,8 +150,11 @@ class OrderedCore(RecurrentCore):
         return (total / len(self.along)).to(u.dtype)
 
     def core_cost(self, height: int, width: int) -> Cost:
-        """The sum of the recurrences' costs."""
-        return sum((branch.cost(height * width) for branch in self._branches()), Cost())
+        """The sum of the recurrences' costs, and of reading their initial states where there are any."""
+        cost = sum((branch.cost(height * width) for branch in self._branches()), Cost())
+        starts = [branch.initial for branch in self._branches() if branch.initial is not None]
+        reads = [initial_macs(height * width, *initial.shape) for initial in starts if initial.learned]
+        return cost + Cost(mixing_macs=sum(reads))
 
     def inspect(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> dict[str, Tensor]:
         """`decay` (B, orders, H, W), each order's decays averaged over heads, and `influence` (B, orders, H, W),

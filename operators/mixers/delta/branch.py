@@ -25,6 +25,7 @@ from operators.mixers.recurrent import RecurrentCore
 from operators.mixers.scan.branch import check_orders
 from operators.precision import full_precision, wide
 from operators.scan import orders
+from operators.states.initial import InitialStates
 
 NORM_EPS = 1e-6
 """Added to the squared length of queries and keys, as flash-linear-attention does."""
@@ -120,6 +121,7 @@ class DeltaBranch(nn.Module):
         channels = keys * (1 + writes) + values * writes
         self.conv = nn.Conv1d(channels, channels, conv, groups=channels, bias=False) if conv else None
         self.decay = decay
+        self.initial = InitialStates(heads, key_width, self.value_width)
 
     def linears(self) -> list[nn.Linear]:
         """All maps of a token."""
@@ -239,7 +241,8 @@ class DeltaCore(RecurrentCore):
         """What recurs, in sizes, the orders' heads side by side."""
         branches = self._branches()
         key, value, writes = branches[0].key_width, branches[0].value_width, branches[0].writes
-        return Problem("delta", self.decay, len(branches) * branches[0].heads, key, value, writes)
+        heads = len(branches) * branches[0].heads
+        return Problem("delta", self.decay, heads, key, value, writes, initial=branches[0].initial.learned)
 
     def written(self, u: Tensor, x: Tensor) -> Written:
         """Arguments of `delta_rule`, the orders' heads side by side, each order's tokens in its own order."""
@@ -251,6 +254,11 @@ class DeltaCore(RecurrentCore):
         q, k, v, beta = (torch.cat(streams, 2) for streams in zip(*(part[:4] for part in parts), strict=True))
         return Written(q, k, v, beta, torch.cat(decays, 2) if decays else None)
 
+    def start(self, batch: int) -> Tensor | None:
+        """The states (B, H, K, V) before the first token, the orders' heads side by side; None for zero."""
+        states = [state for branch in self._branches() if (state := branch.initial(batch)) is not None]
+        return torch.cat(states, 1) if states else None
+
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """The mean of all orders, (B, H, W, D), of the field u (B, H, W, D)."""
         height, width = u.shape[1:3]
@@ -261,9 +269,9 @@ class DeltaCore(RecurrentCore):
             y = fla.run(self.problem, dtype, q, k, v, log_decay=log_decay, beta=beta)
         elif engine == "reference":
             with full_precision(u):
-                y = recurrence(*written)[0]
+                y = recurrence(*written, self.start(len(u)))[0]
         else:
-            y = delta_rule(*written)
+            y = delta_rule(*written, self.start(len(u)))
         sequences = y.flatten(2).chunk(len(self.along), -1)
         grids = [orders.scatter(part, name, height, width) for name, part in zip(self.along, sequences, strict=True)]
         return (sum(grids[1:], grids[0]) / len(grids)).to(u.dtype)
@@ -279,6 +287,7 @@ class DeltaCore(RecurrentCore):
             first.value_width,
             writes=first.writes,
             channel_decay=self.decay == "channel",
+            initial=first.initial.learned,
         )
         return sum((branch.cost(tokens) for branch in branches), Cost(mixing_macs=mixing))
 

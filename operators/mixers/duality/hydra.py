@@ -22,7 +22,7 @@ from operators.card import MixerCard, Published, Site
 from operators.cost import Cost
 from operators.errors import InputError, check_number
 from operators.initialisation import linear_init
-from operators.linear.decayed import decayed, scalar_macs
+from operators.linear.decayed import decayed, initial_macs, scalar_macs
 from operators.linear.fla import Problem
 from operators.mixers.duality.vssd import check_convolution
 from operators.mixers.heads import check_heads, default_heads
@@ -32,6 +32,7 @@ from operators.mixers.scan.branch import step_bias_init
 from operators.registry import register
 from operators.scan import orders
 from operators.shell.spec import ShellSpec
+from operators.states.initial import InitialStates
 
 
 @register(
@@ -106,6 +107,7 @@ class Hydra(RecurrentCore):
         self.diagonal = nn.Linear(site.width, self.heads, bias=False)
         for linear in (self.project, self.diagonal):
             linear_init(linear)
+        self.initial = InitialStates(self.heads, state_dim, site.width // self.heads, sequences=2)
         channels = site.width + 4 * state_dim
         self.conv = nn.Conv1d(channels, channels, conv, padding="same", groups=channels) if conv else None
 
@@ -135,8 +137,9 @@ class Hydra(RecurrentCore):
         """Mixed field (B, H, W, D) of u (B, H, W, D)."""
         v, ahead, back = self.terms(u, x)
         dtype = self.note(x)
-        before = decayed(*ahead, backend=self.requested_backend, dtype=dtype)
-        behind = decayed(*back, reverse=True, backend=self.requested_backend, dtype=dtype)
+        starts = [self.initial(len(x), sequence) for sequence in range(2)]
+        before = decayed(*ahead, backend=self.requested_backend, dtype=dtype, initial=starts[0])
+        behind = decayed(*back, reverse=True, backend=self.requested_backend, dtype=dtype, initial=starts[1])
         gain = self.D.to(v.dtype) + wide_linear(v.flatten(2), self.diagonal)
         y = gain[..., None] * v
         y = y + F.pad(before[:, :-1], (0, 0, 0, 0, 1, 0)) + F.pad(behind[:, 1:], (0, 0, 0, 0, 0, 1))
@@ -146,9 +149,11 @@ class Hydra(RecurrentCore):
         """Per token C (4 S + 2 heads) + D heads for the maps and D + 4 S for each tap; the chunks' products, twice."""
         tokens, inner = height * width, self.site.width
         taps = 0 if self.conv is None else self.conv.weight.numel()
+        each = scalar_macs(tokens, self.heads, 1, self.state_dim, inner // self.heads)
+        each += initial_macs(tokens, *self.initial.shape) if self.initial.learned else 0
         return Cost(
             projection_macs=tokens * (self.project.weight.numel() + self.diagonal.weight.numel()),
-            mixing_macs=tokens * taps + 2 * scalar_macs(tokens, self.heads, 1, self.state_dim, inner // self.heads),
+            mixing_macs=tokens * taps + 2 * each,
             state_elements=2 * self.state_dim * inner,
         )
 

@@ -31,7 +31,7 @@ from operators.cost import Cost
 from operators.errors import check_choice, check_number
 from operators.initialisation import linear_init
 from operators.linear.choice import serving
-from operators.linear.decayed import exact_sums, scalar_decay, scalar_macs
+from operators.linear.decayed import exact_sums, from_initial, scalar_decay, scalar_macs
 from operators.linear.fla import Problem
 from operators.mixers.heads import check_heads, default_heads
 from operators.mixers.ordered import OrderedCore, Recurrence, Terms, wide_linear
@@ -129,7 +129,11 @@ class TrapezoidalBranch(Recurrence):
             return (y + skip - (share * (C * B).sum(-1))[..., None] * values).flatten(2)
         own = mine / weight.clamp(min=torch.finfo(weight.dtype).tiny)
         decays = {"backward" if self.backwards else "forward": log_decay}
-        return (scalar_decay(C, B, weight[..., None] * values, **decays, own=own) + skip).flatten(2)
+        y = scalar_decay(C, B, weight[..., None] * values, **decays, own=own) + skip
+        initial = self.start(len(x))
+        if initial is not None:
+            y = y + from_initial(C, log_decay, initial, reverse=self.backwards)
+        return y.flatten(2)
 
     def cost(self, tokens: int) -> Cost:
         """Per token C (2 S + 3 heads + pairs) for the maps; the chunks' products."""

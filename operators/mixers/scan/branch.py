@@ -18,6 +18,7 @@ from operators.mixer import Core
 from operators.precision import full_precision, wide
 from operators.scan import orders
 from operators.scan.steps import changed_steps
+from operators.states.initial import InitialStates
 
 STEP = (1e-3, 1e-1)
 """Least and greatest step size at the start."""
@@ -82,6 +83,7 @@ class Branch(nn.Module):
         step_bias_init(self.step.bias)
         self.A_log = nn.Parameter(torch.arange(1, state_dim + 1, dtype=torch.float32).log().repeat(width, 1))
         self.D = nn.Parameter(torch.ones(width))
+        self.initial = InitialStates(width, state_dim)
 
     def convolve(self, v: Tensor) -> Tensor:
         """What is scanned, (B, N, D)."""
@@ -106,12 +108,15 @@ class Branch(nn.Module):
         dtype, v = v.dtype, v.to(wide(v.dtype))
         return self.recur(v, *self.maps(v), reverse=self.backwards).to(dtype)
 
-    def recur(self, v: Tensor, step: Tensor, B: Tensor, C: Tensor, *, reverse: bool) -> Tensor:
-        """The recurrence of v (B, N, D) with maps such as `maps` makes, read from its end with `reverse`."""
+    def recur(self, v: Tensor, step: Tensor, B: Tensor, C: Tensor, *, reverse: bool, sequence: int = 0) -> Tensor:
+        """The recurrence of v (B, N, D) with maps such as `maps` makes, read from its end with `reverse`.
+
+        `sequence` says from which of the initial states.
+        """
         A = self.rates()
         y = scan.selective_scan(
             v.mT, A=A, B=B.mT, C=C.mT, D=self.D, backend=self.backend, reverse=reverse,
-            **changed_steps(step, self.step.bias, A),
+            initial_state=self.initial(len(v), sequence), **changed_steps(step, self.step.bias, A),
         )  # fmt: skip
         assert isinstance(y, Tensor)
         return y.mT
@@ -264,7 +269,8 @@ class ScanCore(Core):
         if self.requested_backend != "auto":
             return self.requested_backend
         parameter = next(self.parameters())
-        return scan.serving("auto", parameter.device, wide(parameter.dtype))
+        states = any(branch.initial.learned for branch in self._branches())
+        return scan.serving("auto", parameter.device, wide(parameter.dtype), states=states)
 
     def scans(self, u: Tensor) -> Tensor:
         """The sum of all branches, (B, H, W, D), of the field u (B, H, W, D)."""

@@ -21,6 +21,7 @@ from operators.precision import wide
 from operators.registry import register
 from operators.scan import orders
 from operators.shell.spec import ShellSpec
+from operators.states.initial import InitialStates
 
 SNAKES = ("snake_row", "snake_col")
 BOTH_WAYS = ("snake_row", "snake_row_r", "snake_col", "snake_col_r")
@@ -79,6 +80,8 @@ class PlainMamba(ScanCore):
     ) -> None:
         check_choice("mixer.aligned", aligned, (None, True, False))
         super().__init__(site, backend=backend, along=SNAKES[:1], state_dim=state_dim, rank=rank)
+        (branch,) = self._branches()
+        branch.initial = InitialStates(site.width, state_dim, sequences=2 * len(SNAKES))
         self.aligned = aligned is not False
         self.directions = nn.Parameter(torch.empty(len(orders.DIRECTIONS), state_dim))
         truncated_normal_(self.directions)
@@ -93,9 +96,10 @@ class PlainMamba(ScanCore):
         (branch,) = self._branches()
         tokens = u.flatten(1, 2).to(wide(u.dtype))
         total: Tensor | None = None
-        for (order, steps), (ahead, back) in self._walks(branch.maps(tokens), height, width):
+        for index, ((order, steps), (ahead, back)) in enumerate(self._walks(branch.maps(tokens), height, width)):
             v = tokens.index_select(1, order)
-            y = branch.recur(v, *ahead, reverse=False) + branch.recur(v, *back, reverse=True)
+            y = branch.recur(v, *ahead, reverse=False, sequence=2 * index)
+            y = y + branch.recur(v, *back, reverse=True, sequence=2 * index + 1)
             y = y.index_select(1, steps)
             total = y if total is None else total + y
         assert total is not None

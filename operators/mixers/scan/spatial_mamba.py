@@ -135,9 +135,10 @@ class SpatialMamba(ScanCore):
         (branch,) = self._branches()
         size = branch.state_dim
         A, ones = branch.rates(), torch.ones_like(B.mT[:, :, None])
+        initial = branch.initial(len(v))
         h = scan.selective_scan(
             v.mT.repeat(1, size, 1), A=A.mT.reshape(-1, 1), B=B.mT[:, :, None], C=ones, backend=branch.backend,
-            reverse=branch.backwards,
+            reverse=branch.backwards, initial_state=None if initial is None else initial.mT.reshape(len(v), -1, 1),
             **changed_steps(step.repeat(1, 1, size), branch.step.bias.repeat(size), A.repeat(size, 1)),
         )  # fmt: skip
         assert isinstance(h, Tensor)
