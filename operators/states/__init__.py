@@ -2,7 +2,8 @@
 
 A selective scan and a linear recurrence hold nothing before their first token. With a learned state S_0 in its place,
 one for each recurrence and direction, the frozen model is adapted by few parameters, and with one S_0 for each class
-told which class is meant. S_0 = 0 at the start, where the model is what it was before. RWKV-7 is adapted in this way.
+told which class is meant. S_0 = 0 at the start, where the model is what it was before. RWKV's models are adapted so
+(arXiv 2504.05097, standard state tuning), at learning rates as high as 1 (BlinkDL/RWKV-LM README.md at 2cf92ee).
 
     tuned = operators.states.tuned(model, conditions=10)
     logits = tuned(images, condition=classes)
