@@ -85,7 +85,9 @@ def _check_run(arguments: Sequence[str]) -> None:
     overrides = ["data.root=DIR" if word.startswith("data.root=$") else word for word in overrides]
     if any(word.startswith("ckpt=") for word in overrides):
         # The checkpoint is a placeholder; what else is said must compose for the task that it names.
-        overrides = [word for word in overrides if not word.startswith(("ckpt=", "mode=", "sample.classes="))]
+        overrides = [
+            word for word in overrides if not word.startswith(("ckpt=", "mode=", "sample.classes=", "transfer="))
+        ]
         overrides += ["task=generation"] if any(word.startswith("sample.") for word in overrides) else []
         overrides = [word for word in overrides if not word.startswith("data.resolution=[")]
     if "--multirun" in arguments:

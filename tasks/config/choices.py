@@ -7,6 +7,7 @@ DISTRIBUTIONS = ("uniform", "logit_normal")
 NETWORKS = ("efficientnet_lite0", "inception")
 OPTIMIZERS = ("adamw", "muon", "lion", "lamb", "adafactor", "schedule_free")
 SCHEDULES = ("cosine", "wsd", "constant")
+TRANSFERS = ("rescaled", "filtered")
 ACCELERATORS = ("auto", "gpu", "cpu", "cuda", "mps", "tpu")
 STRATEGIES = (
     "auto",

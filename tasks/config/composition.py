@@ -41,8 +41,8 @@ def read(overrides: Sequence[str] = ()) -> RunConfig:
 def settle(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
     """The run that the composed `config` asks for, after what Hydra's composition cannot express.
 
-    A hybrid without a PDE layer has no node `pde`; the node `plan` goes with mode=plan; `model.match` decides
-    `model.hidden`; with `ckpt=PATH` the checkpoint's configuration takes over.
+    A hybrid without a PDE layer has no node `pde`; `plan` goes with mode=plan, `transfer` with mode=test; `model.match`
+    decides `model.hidden`; with `ckpt=PATH` the checkpoint's configuration takes over.
 
     Args:
         config: as Hydra has composed it.
@@ -74,11 +74,13 @@ def settle(config: DictConfig, overrides: Sequence[str]) -> RunConfig:
         for override in parse(overrides):
             if override.key_or_group.split(".")[0] == "pde" and not override.is_delete():
                 raise InputError(no_pde(override.key_or_group))
-    if plain["mode"] != "plan":
-        del plain["plan"]
+    for node, mode in (("plan", "plan"), ("transfer", "test")):
+        if plain["mode"] == mode:
+            continue
+        plain.pop(node, None)
         for override in parse(overrides):
-            if override.key_or_group.split(".")[0] == "plan":
-                raise InputError(f"{override.key_or_group} goes with mode=plan, not with mode={plain['mode']}")
+            if override.key_or_group.split(".")[0] == node:
+                raise InputError(f"{override.key_or_group} goes with mode={mode}, not with mode={plain['mode']}")
     if plain["ckpt"] is None or plain["mode"] == "plan":  # which takes none, and says so
         run = schema.parse(plain)
         schema.check(run)

@@ -17,7 +17,7 @@ from models.spec import DiTSpec, Mixers, MixerSpec, StageMixers, listed
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
 from tasks.config import bounds, start
-from tasks.config.choices import DATA_SETS
+from tasks.config.choices import DATA_SETS, TRANSFERS
 from tasks.config.images import Images
 from tasks.config.layers import mixer_specs
 from tasks.config.task import TASKS, ClassificationConfig, GenerationConfig, SampleConfig, TaskConfig
@@ -61,6 +61,7 @@ class RunConfig:
         mode: one of `MODES`.
         ckpt: checkpoint to continue (fit), to evaluate (test) or to draw from (sample).
         init: weights to start from, see `tasks.config.start`.
+        transfer: how selective scans change their steps on larger grids, see `operators.transfer`; None: not at all.
         sample: how to draw samples; with generation, and only there.
         plan: with mode plan, and only there.
         plain: all of it in plain containers, as `config.yaml` has it.
@@ -80,6 +81,7 @@ class RunConfig:
     mode: str = "fit"
     ckpt: str | None = None
     init: str | None = None
+    transfer: str | None = None
     sample: SampleConfig | None = None
     plan: PlanConfig | None = None
 
@@ -163,6 +165,12 @@ class RunConfig:
             raise InputError("mode=sample draws from a generator: this is task=classification")
         if self.sample is not None and self.sample.classes is not None and self.mode != "sample":
             raise InputError(f"sample.classes goes with mode=sample: mode={self.mode} measures all classes")
+        check_choice("transfer", self.transfer, (None, *TRANSFERS))
+        if self.transfer is not None and (self.mode != "test" or self.sample is not None):
+            raise InputError(
+                f"transfer={self.transfer} goes with mode=test of a classifier, not with mode={self.mode}, "
+                f"task={self.task.name}"
+            )
         if self.init is not None and (self.ckpt is not None or self.mode != "fit"):
             raise InputError("init=PATH starts a new fit: it goes with neither ckpt=PATH nor another mode")
 
@@ -175,7 +183,8 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     """
     nodes = ("task", "mixer", "shell", "model", "data", "optimizer", "trainer", "logger")
     bounds.check_values(config)
-    check_names("the configuration", config, [*nodes, "pde", "sample", "plan", "seed", "mode", "ckpt", "init"])
+    words = ("seed", "mode", "ckpt", "init", "transfer")
+    check_names("the configuration", config, [*nodes, "pde", "sample", "plan", *words])
     for name in (*nodes, *(name for name in ("pde", "sample", "plan") if name in config)):
         if not isinstance(config.get(name), Mapping):
             raise InputError(f"{name}={config.get(name)!r} must be a mapping: choose an option of the group")
@@ -208,7 +217,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         plain=config,
         sample=_build(SampleConfig, "sample", config["sample"]) if "sample" in config else None,
         plan=_build(PlanConfig, "plan", config["plan"]) if "plan" in config else None,
-        **{key: config[key] for key in ("seed", "mode", "ckpt", "init") if key in config},
+        **{key: config[key] for key in words if key in config},
     )
 
 

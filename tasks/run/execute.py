@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, seed_everything
 
-import models
 from operators.errors import InputError
+from operators.transfer import transferred
 from tasks.config import schema
 from tasks.config.schema import RunConfig
 from tasks.costs import match
@@ -76,7 +77,11 @@ def execute(
             if isinstance(settings.data.get("resolution"), list | tuple):
                 return _across(settings, run_dir, callbacks, stop)
             check_directory(settings, run_dir)
-            return _carry_out(_begun(match.settle(settings), run_dir, callbacks, stop), _work, tuned=tuned)
+            run = _begun(match.settle(settings), run_dir, callbacks, stop)
+            if run.data is not None:
+                size = building.input_shape(run.coder, run.data.channels, *run.data.image_size)[1:]
+                resolutions.check_transfer(settings.transfer, run.trunk, [size])
+            return _carry_out(run, _work, tuned=tuned)
     except Exception as error:
         reason = atomic_files.full(error) if isinstance(error, OSError) else None
         problem = error if reason is None else DiskFullError(no_room(reason, run_dir))
@@ -109,10 +114,10 @@ def _across(settings: RunConfig, run_dir: Path, callbacks: Sequence[Callback], s
         return _begun(settings.changed("data", {**settings.data, "resolution": side}), run_dir, callbacks, stop)
 
     first = at(sides[0])
-    model = first.module.model
-    assert isinstance(model, models.Trunk)
+    model = first.trunk
     for side in sides:
         resolutions.check_size(model, (side, side))
+    resolutions.check_transfer(settings.transfer, model, [(side, side) for side in sides])
 
     def work(run: Run, metrics: Metrics) -> None:
         rows = []
@@ -224,7 +229,9 @@ def _fit(run: Run, metrics: Metrics) -> None:
 
 def _tested(run: Run, folder: Path) -> dict[str, float]:
     """The scores on the test split; what belongs to single images is written into `folder`."""
-    run.trainer.test(run.module, run.data, verbose=False)
+    way = run.settings.transfer
+    with nullcontext() if way is None else transferred(run.module.model, way):
+        run.trainer.test(run.module, run.data, verbose=False)
     besides = run.module.conclude(folder)
     return {k: float(v) for k, v in run.trainer.callback_metrics.items() if k.startswith("test/")} | besides
 

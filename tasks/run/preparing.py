@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+import models
 import tasks.data
 from models import match, targets
 from operators.errors import InputError
@@ -56,6 +57,12 @@ class Run:
     trainer: Trainer
     clock: Clock
     facts: Mapping[str, Any]
+
+    @property
+    def trunk(self) -> models.Trunk:
+        """The model of the task."""
+        assert isinstance(self.module.model, models.Trunk)
+        return self.module.model
 
 
 def check_directory(settings: RunConfig, run_dir: Path) -> None:
@@ -144,6 +151,8 @@ def prepare(
         "mixer_macs": cost.mixer_macs,
         "backend": model.backend,
     }
+    if settings.transfer is not None:
+        facts["transfer"] = settings.transfer
     budget = settings.model.get("match")
     if budget is not None and not targets.unmeasured(budget):
         facts |= match.verify(budget, model).record()

@@ -17,6 +17,7 @@ from rich.table import Table
 import models
 from operators.command_line import console
 from operators.errors import InputError, check_number
+from operators.transfer import transferable
 from tasks.config.bounds import MOST_SIDE
 
 SCORES = ("accuracy", "accuracy_top5", "loss", "ece")
@@ -50,6 +51,25 @@ def check_size(model: models.Trunk, size: tuple[int, int]) -> None:
         if grid[0] < card.min_grid[0] or grid[1] < card.min_grid[1]:
             least = "×".join(map(str, card.min_grid))
             raise InputError(f"{pixels} pixels make {tokens} tokens, but mixer {card.name} needs {least} or more")
+
+
+def check_transfer(way: str | None, model: models.Trunk, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raise `InputError` if a way to transfer is given, and changes no scan of the model on images of these sizes."""
+    if way is None:
+        return
+    try:
+        scans = transferable(model)
+    except InputError as error:
+        raise InputError(f"transfer={way}: {error}") from error
+    for size in sizes:
+        for mixer, grid in zip(model.mixers, model.mixed_grids(*size), strict=True):
+            if mixer in scans and math.prod(grid) > math.prod(mixer.grid or ()):
+                return
+    height, width = model.image_size
+    raise InputError(
+        f"transfer={way} changes scans on grids larger than those of training: give a data.resolution above "
+        f"{max(height, width)}"
+    )
 
 
 def row(model: models.Trunk, size: tuple[int, int], scores: Mapping[str, float]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ _FREE = {
     ),
     "sample": ("trainer", "logger", "optimizer", "seed", "sample", "task.autoencoder"),
 }  # fmt: skip
-_CONTROL = ("mode", "ckpt", "init")
+_CONTROL = ("mode", "ckpt", "init", "transfer")
 # What Python's reader of zip files may raise for one that is damaged, besides errors of the system.
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, IndexError, UnicodeDecodeError, zlib.error)
 _MISSING = object()
@@ -209,7 +209,7 @@ def adopt(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
     if mode == "sample" and "sample" not in config:
         task = config["task"]["name"]
         raise InputError(f"mode=sample draws from a generator: ckpt={composed['ckpt']} is of task={task}")
-    config.update({key: composed[key] for key in _CONTROL} | {"ckpt": str(path)})
+    config.update({key: composed[key] for key in _CONTROL if key in composed} | {"ckpt": str(path)})
     for override in parse(overrides):
         key = override.key_or_group.split("@")[0]
         if override.is_delete() or override.is_hydra_override() or key in _CONTROL:

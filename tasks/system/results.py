@@ -59,6 +59,8 @@ def closing_table(metrics: Mapping[str, Any]) -> Table:
         if key.startswith(("val/", "test/", "diverged/")) and key not in COUNTS:
             number = f"{value:.4f}" if isinstance(value, float) else str(value)
             table.add_row(key, number, *_sample(key, metrics))
+    if "transfer" in metrics:
+        table.add_row("transfer", f"{metrics['transfer']} steps on larger grids")
     table.add_row("parameters", f"{metrics['params']:,}")
     table.add_row("MACs an image", f"{metrics['macs']:,} (mixers {metrics['mixer_macs']:,})")
     for key, title in (("train/seconds", "seconds of training"), ("train/images_per_second", "images a second")):

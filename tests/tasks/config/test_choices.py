@@ -1,6 +1,7 @@
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.strategies import StrategyRegistry
 
+from operators.scan import steps
 from tasks import data
 from tasks.config import choices
 from tasks.flow import paths
@@ -10,6 +11,7 @@ from tasks.measures import networks
 def test_words_are_those_of_the_code():
     assert tuple(paths.PATHS) == choices.PATHS
     assert tuple(networks.names()) == choices.NETWORKS
+    assert steps.WAYS == choices.TRANSFERS
     assert tuple(data.names()) == choices.DATA_SETS
 
 
