@@ -13,6 +13,9 @@ Everything constructs in plain Python:
 
     model = models.create("dit_nano", mixers=pde, image_size=(28, 28), in_channels=1, num_classes=10)
     output = model(x, time, label)     # x and output (B, 1, H, W), time (B,) in [0, 1], label (B,) in 0 … 10
+
+    model = models.create("dit_u_nano", mixers=pde, image_size=(28, 28), in_channels=1, num_classes=10)
+    output = model(x, time, label)     # the same on grids of 14 × 14, 7 × 7 and 14 × 14 tokens
 """
 
 from typing import TYPE_CHECKING
@@ -23,16 +26,20 @@ if TYPE_CHECKING:
     from models.factory import create
     from models.initialisation import seeded
     from models.isotropic.dit import DiffusionTransformer
+    from models.isotropic.generative import GenerativeTrunk
     from models.isotropic.vit import VisionTransformer
     from models.presets import names
     from models.pyramid.pyramid import Pyramid
     from models.pyramid.spec import PyramidSpec
     from models.spec import DiTSpec, MixerSpec, ModelCost, StageMixers, TrunkSpec, ViTSpec
     from models.trunk import Trunk
+    from models.ushape.dit_u import UShapedDiffusionTransformer
+    from models.ushape.spec import UDiTSpec
 
 __all__ = [
     "DiTSpec",
     "DiffusionTransformer",
+    "GenerativeTrunk",
     "MixerSpec",
     "ModelCost",
     "Pyramid",
@@ -40,6 +47,8 @@ __all__ = [
     "StageMixers",
     "Trunk",
     "TrunkSpec",
+    "UDiTSpec",
+    "UShapedDiffusionTransformer",
     "ViTSpec",
     "VisionTransformer",
     "create",
@@ -52,9 +61,12 @@ __getattr__ = attributes(
     {
         **dict.fromkeys(("DiTSpec", "MixerSpec", "ModelCost", "StageMixers", "TrunkSpec", "ViTSpec"), "models.spec"),
         "DiffusionTransformer": "models.isotropic.dit",
+        "GenerativeTrunk": "models.isotropic.generative",
         "Pyramid": "models.pyramid.pyramid",
         "PyramidSpec": "models.pyramid.spec",
         "Trunk": "models.trunk",
+        "UDiTSpec": "models.ushape.spec",
+        "UShapedDiffusionTransformer": "models.ushape.dit_u",
         "VisionTransformer": "models.isotropic.vit",
         "create": "models.factory",
         "names": "models.presets",

@@ -14,6 +14,8 @@ from models.pyramid.pyramid import Pyramid
 from models.pyramid.spec import PyramidSpec
 from models.spec import DiTSpec, Mixers, ViTSpec, like, listed
 from models.trunk import Trunk
+from models.ushape.dit_u import UShapedDiffusionTransformer
+from models.ushape.spec import UDiTSpec
 
 
 def create(
@@ -26,20 +28,22 @@ def create(
     seed: int = 0,
     **overrides: Any,
 ) -> Trunk:
-    """Make the model `name`: a `VisionTransformer`, a `Pyramid` or a `DiffusionTransformer`.
+    """Make the model `name`: a `VisionTransformer`, a `Pyramid`, or a generator.
+
+    Generators are a `DiffusionTransformer` or a `UShapedDiffusionTransformer`.
 
     Args:
         name: one of `names()`.
-        mixers: the mixer of every block, a pattern cycled over depth, or a pattern for each stage of a pyramid. None
-            means the authors' own, for published models.
+        mixers: the mixer of every block, a pattern cycled over depth, or a pattern for each stage of a trunk that has
+            several. None means the authors' own, for published models.
         image_size: nominal (height, width) in pixels.
         in_channels: channels of the images.
         num_classes: number of classes.
         seed: of the run; keys the initialisation.
-        overrides: fields of `ViTSpec`, `PyramidSpec` or `DiTSpec` that differ from the preset's; None keeps the
-            preset's. And `match`, a budget (see `models.match`) of parameters, MACs or state: it decides `hidden`, or
-            the parameter that scales a mixer's state; where that is given, it has to meet the budget. A time is
-            refused: a run measures.
+        overrides: fields of the preset's shape (a `ViTSpec`, `PyramidSpec`, `DiTSpec` or `UDiTSpec`) that differ; None
+            keeps the preset's. And `match`, a budget (see `models.match`) of parameters, MACs or state: it decides
+            `hidden`, or the parameter that scales a mixer's state; where that is given, it has to meet the budget. A
+            time is refused: a run measures.
 
     Raises:
         InputError: an unknown name or field (with the nearest), a value that cannot be, a budget that no width meets.
@@ -53,6 +57,8 @@ def create(
         wide = replace(spec, hidden=hidden)
         if isinstance(wide, DiTSpec):
             return DiffusionTransformer(wide, mixers=mixers, seed=seed, **shape)
+        if isinstance(wide, UDiTSpec):
+            return UShapedDiffusionTransformer(wide, mixers=mixers, seed=seed, **shape)
         if isinstance(wide, PyramidSpec):
             return Pyramid(wide, mixers=mixers, seed=seed, **shape)
         assert isinstance(wide, ViTSpec)

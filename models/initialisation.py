@@ -66,12 +66,13 @@ class FixedLinear(nn.Linear):
 
 
 class StillConv(nn.Conv2d):
-    """A depthwise 3 × 3 convolution of grids (B, H, W, C) whose weights start at zero."""
+    """A convolution of grids (B, H, W, C) that keeps their size, and whose weights start at zero."""
 
     std = 0.0
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, dim, 3, padding=1, groups=dim)
+    def __init__(self, in_channels: int, channels: int, kernel: int, *, depthwise: bool = False) -> None:
+        groups = channels if depthwise else 1
+        super().__init__(in_channels, channels, kernel, padding=kernel // 2, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, H, W, C)."""

@@ -13,10 +13,14 @@ from operators import InputError, Mixer
 
 @dataclass(frozen=True)
 class MixerPlace:
-    """Where a mixer stands: channels C and nominal grid (h, w), in tokens, of its block."""
+    """Where a mixer stands: channels C and nominal grid (h, w), in tokens, of its block.
+
+    `cond_dim` is the width of the conditioning vector that the model gives the mixer; None if it gives none.
+    """
 
     dim: int
     grid: tuple[int, int]
+    cond_dim: int | None = None
 
 
 def assign(mixers: Mixers, depths: Sequence[int]) -> list[int]:
@@ -53,7 +57,6 @@ def build_mixers(
     assigned: Sequence[int],
     places: Sequence[MixerPlace],
     *,
-    cond_dim: int | None = None,
     seed: int = 0,
 ) -> list[Mixer]:
     """One mixer per block, each initialised from its own stream (seed, `blocks.i.mixer`).
@@ -62,7 +65,6 @@ def build_mixers(
         specs: that there are.
         assigned: for each block, the number of its spec.
         places: of each block.
-        cond_dim: width of the conditioning vector that the model gives its mixers; None if it gives none.
         seed: of the run.
 
     Raises:
@@ -78,13 +80,13 @@ def build_mixers(
                     spec.name,
                     place.dim,
                     grid=place.grid,
-                    cond_dim=cond_dim,
+                    cond_dim=place.cond_dim,
                     shell=spec.shell,
                     backend=spec.backend,
                     block_index=before,
                     **spec.params,
                 )
-            if cond_dim is None and mixer.core.needs_cond:
+            if place.cond_dim is None and mixer.core.needs_cond:
                 raise InputError(f"mixer {spec.name} is conditioned, and this model has no condition to give")
         except InputError as error:
             several = len(specs) > 1 or len(set(places)) > 1

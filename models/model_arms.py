@@ -10,7 +10,8 @@ from torch import Tensor
 import models
 from models.presets import preset
 from models.pyramid.spec import PyramidSpec
-from models.spec import DiTSpec, IsotropicSpec
+from models.spec import GenerativeSpec, IsotropicSpec
+from models.ushape.spec import UDiTSpec
 from operators.benchmark.arms import MixerArm
 from operators.benchmark.workload import Shape, Target, Workload, noise
 
@@ -46,8 +47,8 @@ class ModelArm:
 
     def build(self, shape: Shape, place: Target) -> Workload:
         trunk, own = preset(self.model), dict(self.judged.params)
-        generates = isinstance(trunk, DiTSpec)
-        patch = trunk.patch if isinstance(trunk, PyramidSpec | IsotropicSpec) else 1
+        generates = isinstance(trunk, GenerativeSpec)
+        patch = trunk.patch if isinstance(trunk, PyramidSpec | IsotropicSpec | UDiTSpec) else 1
         size = (shape.height * patch, shape.width * patch)
         channels = LATENT if generates else COLOURS
         spec = models.MixerSpec(

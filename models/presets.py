@@ -13,6 +13,7 @@ from typing import Any
 from models.published import MODELS
 from models.pyramid.spec import PyramidSpec
 from models.spec import DiTSpec, StageMixers, TrunkSpec, ViTSpec
+from models.ushape.spec import UDiTSpec
 from operators.errors import InputError, check_choice, check_names
 
 PRESETS: dict[str, TrunkSpec] = {
@@ -28,6 +29,8 @@ PRESETS: dict[str, TrunkSpec] = {
     "dit_b": DiTSpec(dim=768, depth=12),
     "dit_l": DiTSpec(dim=1024, depth=24),
     "dit_xl": DiTSpec(dim=1152, depth=28),
+    # A U of three stages, for small images and small machines.
+    "dit_u_nano": UDiTSpec(dim=48, depths=(1, 2, 1), patch=2),
     # Pyramids: one of the shape of VMamba, vHeat and GSPN for 224 pixels, and one for small images and small machines.
     "pyramid_nano": PyramidSpec(dim=32, widths=(1, 2, 4), depths=(1, 2, 1), patch=2),
     "pyramid_tiny": PyramidSpec(dim=96, widths=(1, 2, 4, 8), depths=(2, 2, 6, 2), drop_path=0.1),

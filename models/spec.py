@@ -201,24 +201,37 @@ class ViTSpec(IsotropicSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiTSpec(IsotropicSpec):
-    """The shape of a `DiffusionTransformer`: the fields of `IsotropicSpec`, with patches of 2 and fixed positions.
+class GenerativeSpec(TrunkSpec):
+    """What the shapes of all generators say, trunks that are told a time and a class.
 
     Attributes:
         time_scale: what the time in [0, 1] is multiplied by before its embedding: 1000 (DiT's number of steps) or 1
             (SiT).
+        norm: before each branch of a block: `layer` without parameters, or `rms` with a weight per channel (FlowDCN);
+            the head's is always `layer`.
         ffn: `mlp`, or `swiglu`: Linear(SiLU(z_1) z_2), z = Linear(x), without biases (arXiv 2002.05202); DiG's.
         local: whether a depthwise 3 × 3 convolution with a residual follows each block, zero at the start; DiG's.
+
+    Raises:
+        InputError: a value out of range, with what is allowed.
     """
 
-    patch: int = 2
-    positions: str = "sincos"
     time_scale: float = 1000
+    norm: str = "layer"
     ffn: str = "mlp"
     local: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("model.time_scale", self.time_scale, least=1e-3, most=1e6)
+        check_choice("model.norm", self.norm, NORMS)
         check_choice("model.ffn", self.ffn, FFN_KINDS)
         check_choice("model.local", self.local, (True, False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTSpec(IsotropicSpec, GenerativeSpec):
+    """The shape of a `DiffusionTransformer`: fields of both, with patches of 2 and fixed positions."""
+
+    patch: int = 2
+    positions: str = "sincos"

@@ -101,16 +101,21 @@ class Trunk(nn.Module):
         shape = zip(self.spec.dims, self.spec.stage_depths, strict=True)
         return [dim for dim, depth in shape for _ in range(depth)]
 
-    def build_mixers(self, mixers: Mixers, *, seed: int, cond_dim: int | None = None) -> list[Mixer]:
+    def build_mixers(self, mixers: Mixers, *, seed: int, conditioned: bool = False) -> list[Mixer]:
         """A mixer for each block, made for its width and its nominal grid; remembers which spec each is of.
+
+        Mixers of a `conditioned` trunk are told a vector that is as wide as their block.
 
         Raises:
             InputError: mixers that do not fit the trunk, or that cannot be made.
         """
         self.assigned = assign(mixers, self.spec.stage_depths)
         grids = self.grids(*self.image_size)
-        places = [MixerPlace(dim, grid) for dim, grid in zip(self.block_dims, grids, strict=True)]
-        return build_mixers(listed(mixers), self.assigned, places, cond_dim=cond_dim, seed=seed)
+        places = [
+            MixerPlace(dim, grid, dim if conditioned else None)
+            for dim, grid in zip(self.block_dims, grids, strict=True)
+        ]
+        return build_mixers(listed(mixers), self.assigned, places, seed=seed)
 
     def tokens(self, images: Tensor) -> Tensor:
         """Tokens with their positions (B, h, w, C) of images (B, in_channels, H, W), on the grid of `token_grid`.

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from models import DiffusionTransformer
+from models import GenerativeTrunk
 from operators.precision import wide
 from tasks import pictures, samples
 from tasks.autoencoder import Autoencoder
@@ -60,7 +60,7 @@ class Generation(Task):
 
     def __init__(
         self,
-        model: DiffusionTransformer,
+        model: GenerativeTrunk,
         *,
         task: GenerationConfig,
         sample: SampleConfig,

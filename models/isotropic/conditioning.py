@@ -78,12 +78,27 @@ class ModulatedNorm(nn.LayerNorm):
         return torch.addcmul(shift, super().forward(x), 1 + scale)
 
 
+class ModulatedRMSNorm(nn.RMSNorm):
+    """(1 + scale) RMS(x) + shift, RMS over channels with a weight for each (FlowDCN, arXiv 2410.22655)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=EPS)
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+        """Map x (B, H, W, C), with scale and shift (B, 1, 1, C)."""
+        return torch.addcmul(shift, super().forward(x), 1 + scale)
+
+
+MODULATED_NORMS: dict[str, type[ModulatedNorm | ModulatedRMSNorm]] = {"layer": ModulatedNorm, "rms": ModulatedRMSNorm}
+"""What each norm of a block is."""
+
+
 class ModulatedBlock(nn.Module):
     """Pre-norm residual block under adaLN-Zero; the identity at the start.
 
         s1, b1, g1, s2, b2, g2 = Linear(SiLU(c))                      # zero at the start
-        x += g1 * mixer((1 + s1) * LN(x) + b1, cond=c)
-        x += g2 * ffn((1 + s2) * LN(x) + b2)                          # not if `hidden` is 0; then only s1, b1, g1
+        x += g1 * mixer((1 + s1) * norm(x) + b1, cond=c)
+        x += g2 * ffn((1 + s2) * norm(x) + b2)                        # not if `hidden` is 0; then only s1, b1, g1
         x += DW_3(x)                                     # only if `local`; zero at the start
 
     Args:
@@ -93,27 +108,37 @@ class ModulatedBlock(nn.Module):
         gelu: see `FeedForward`.
         ffn: `mlp` (`FeedForward`) or `swiglu` (`GatedFeedForward`).
         local: whether a convolution follows.
+        norm: `layer` (`ModulatedNorm`) or `rms` (`ModulatedRMSNorm`).
     """
 
     def __init__(
-        self, mixer: Mixer, dim: int, hidden: int, gelu: str = "exact", ffn: str = "mlp", local: bool = False
+        self,
+        mixer: Mixer,
+        dim: int,
+        hidden: int,
+        gelu: str = "exact",
+        ffn: str = "mlp",
+        local: bool = False,
+        norm: str = "layer",
     ) -> None:
         super().__init__()
-        self.norm = ModulatedNorm(dim)  # without parameters, so that one serves both branches
+        self.norm = MODULATED_NORMS[norm](dim)
         self.mixer = mixer
         self.ffn: FeedForward | GatedFeedForward | None = None
+        self.ffn_norm: ModulatedNorm | ModulatedRMSNorm | None = None
         if hidden:
+            self.ffn_norm = MODULATED_NORMS[norm](dim)
             self.ffn = FeedForward(dim, hidden, gelu) if ffn == "mlp" else GatedFeedForward(dim, hidden)
-        self.local = StillConv(dim) if local else None
+        self.local = StillConv(dim, dim, 3, depthwise=True) if local else None
         self.modulation = Modulation(dim, 6 if hidden else 3)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """Map x (B, H, W, C) to (B, H, W, C), given cond (B, C)."""
         scale, shift, gate, *second = self.modulation(cond)
         x = torch.addcmul(x, gate, self.mixer(self.norm(x, scale, shift), cond))
-        if self.ffn is not None:
+        if self.ffn is not None and self.ffn_norm is not None:
             scale, shift, gate = second
-            x = torch.addcmul(x, gate, self.ffn(self.norm(x, scale, shift)))
+            x = torch.addcmul(x, gate, self.ffn(self.ffn_norm(x, scale, shift)))
         return x if self.local is None else x + self.local(x)
 
     def macs(self, tokens: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import models
 from models.presets import shaped
-from models.spec import DiTSpec, Mixers, MixerSpec, StageMixers, listed
+from models.spec import GenerativeSpec, Mixers, MixerSpec, StageMixers, listed
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
 from tasks.config import bounds, start
@@ -129,7 +129,7 @@ class RunConfig:
     def check_purpose(self) -> None:
         """Raise `InputError` unless the model is made for the task."""
         shape = shaped(self.model["name"], {key: value for key, value in self.model.items() if key != "name"})
-        if isinstance(shape, DiTSpec) == isinstance(self.task, ClassificationConfig):
+        if isinstance(shape, GenerativeSpec) == isinstance(self.task, ClassificationConfig):
             fitting = "vit_* or pyramid_*" if isinstance(self.task, ClassificationConfig) else "dit_*"
             raise InputError(f"model={self.model['name']} is not made for task={self.task.name}: take {fitting}")
 

@@ -101,7 +101,7 @@ class StepBench:
         """Evaluate the model once on a batch, without gradients; a generator at one time of its path."""
         self._module.eval()
         with torch.inference_mode(), self._precision.val_step_context():
-            if not isinstance(self._model, models.DiffusionTransformer):
+            if not isinstance(self._model, models.GenerativeTrunk):
                 return self._module(self._input)
             moment = torch.full((len(self._input),), 0.5, device=self._device, dtype=self._input.dtype)
             return self._model(self._input, moment, self._batch["label"])

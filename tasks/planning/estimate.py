@@ -158,7 +158,7 @@ def _task(run: RunConfig, data: ImageData, images: Images, dtype: torch.dtype) -
 def _evaluate(model: models.Trunk, shape: tuple[int, int, int, int], dtype: torch.dtype) -> Tensor:
     images = torch.empty(shape, dtype=dtype)
     batch = len(images)
-    if not isinstance(model, models.DiffusionTransformer):
+    if not isinstance(model, models.GenerativeTrunk):
         return model(images).float()
     time, label = torch.empty(batch), torch.empty(batch, dtype=torch.int64)
     return model(images, time, label).float()

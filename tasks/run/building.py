@@ -129,7 +129,7 @@ def build_module(
     }
     module: Task
     if isinstance(settings.task, GenerationConfig):
-        assert isinstance(model, models.DiffusionTransformer)
+        assert isinstance(model, models.GenerativeTrunk)
         assert settings.sample is not None
         if data is not None:
             if data.augment.mixes:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from models import DiffusionTransformer, Trunk, VisionTransformer
+from models import DiffusionTransformer, GenerativeTrunk, Trunk, VisionTransformer
 from operators.errors import InputError
 from tasks.config.start import Start
 from tasks.system import checkpoint, results
@@ -67,9 +67,11 @@ def _converted(
         )
     if layout != wanted:
         raise InputError(f"{start.where} is in timm's layout of ViTs, not in that of {start.kind}: give init=FILE")
-    if isinstance(model, DiffusionTransformer):
+    if isinstance(model, GenerativeTrunk):
         if wanted == "vit":
             raise InputError(f"{start.where} are the weights of a classifier, and this model is a generator")
+        if not isinstance(model, DiffusionTransformer):
+            raise InputError(f"{start.where} is in the layout of DiT and SiT, and this model is U-shaped")
         return dit.convert(weights, model, "dit" if start.kind == "dit" else "sit")
     if not isinstance(model, VisionTransformer):
         raise InputError(f"{start.where} is in timm's layout of ViTs, and this model is a pyramid")

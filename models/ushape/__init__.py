@@ -1,0 +1,1 @@
+"""The U-shaped generator: stages of blocks on grids that halve and double, with skip connections."""
