@@ -10,14 +10,14 @@ import models.__main__ as listing
 from models import MixerSpec
 from models.presets import published_mixers
 from models.published import MODELS
-from models.spec import DiTSpec, listed
+from models.spec import GenerativeSpec, listed
 from operators import InputError, registry
 from operators.shell.spec import resolve
 
 QUICK = (
     *("poolformer_s12", "mila_t", "efficientvim_m1", "caformer_s18", "swin_t", "mambavision_t", "u_swin_micro"),
     *("deit_ti", "gfnet_xs", "vit3_t", "vil_t", "vrwkv_t", "resmlp_s12"),
-    "dig_s_2",
+    *("dig_s_2", "dico_s"),
 )
 """Of each trunk one; the others are slow."""
 
@@ -43,7 +43,7 @@ def test_sizes_are_the_authors_but_for_what_is_said(name: str) -> None:
         ours = cost.macs / 1e9 - sum(deviation.macs for deviation in model.deviations)
         assert ours == pytest.approx(model.macs, rel=0.01)
     images = torch.empty(2, model.in_channels, *model.image_size, device="meta")
-    if isinstance(model.spec, DiTSpec):
+    if isinstance(model.spec, GenerativeSpec):
         time, label = torch.empty(2, device="meta"), torch.empty(2, dtype=torch.int64, device="meta")
         assert trunk(images, time, label).shape == images.shape
     else:
