@@ -190,7 +190,7 @@ DIFFUSION: dict[str, PublishedModel] = {
         4.843,
         54.6,
         compared="outputs within 1.1e-15, input gradients within 3.8e-15 (relative RMS, float64, 32 × 32 pixels; "
-        "weights 0.02 from their start; a plain kernel that rounds down in place of theirs; norms and times in float64)",
+        "weights 0.02 from their start; a plain kernel that rounds down for theirs; norms and times in float64)",
     ),
     "flowdcn_b_2": _flow_dcn("B", 768, 12, 12, 120_099_512, 19.277, 28.5),
     "flowdcn_l_2": _flow_dcn("L", 1024, 24, 16, 421_503_952, 68.429, 13.8),

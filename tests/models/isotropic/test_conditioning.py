@@ -77,6 +77,23 @@ def test_block_is_two_modulated_gated_branches(mixer: str) -> None:
     assert_differs(expected, middle, 1e-2, "the second branch")
 
 
+def test_block_with_rms_norms_of_its_own() -> None:
+    block = ModulatedBlock(operators.create("conv", DIM), DIM, hidden=12, norm="rms").double()
+    perturb(block)
+    x, cond = torch.randn(2, 5, 4, DIM, dtype=torch.float64), torch.randn(2, DIM, dtype=torch.float64)
+
+    def scaled(x: Tensor, norm: nn.Module, scale: Tensor, shift: Tensor) -> Tensor:
+        normed = norm.get_parameter("weight") * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        return (1 + scale[:, None, None]) * normed + shift[:, None, None]
+
+    assert block.ffn is not None
+    assert block.ffn_norm is not None
+    s1, b1, g1, s2, b2, g2 = linear_of_silu(block.modulation, cond)
+    middle = x + g1[:, None, None] * block.mixer(scaled(x, block.norm, s1, b1))
+    expected = middle + g2[:, None, None] * block.ffn(scaled(middle, block.ffn_norm, s2, b2))
+    assert_close(block(x, cond), expected, 1e-12, "block")
+
+
 def test_block_without_feed_forward_is_its_mixer_branch() -> None:
     block = ModulatedBlock(operators.create("conv", DIM), DIM, hidden=0).double()
     perturb(block)
