@@ -190,7 +190,7 @@ class PyramidSpec(TrunkSpec):
                         f"model.{name}={getattr(self, name)!r} does not go with model.residual={self.residual!r}, "
                         f"which needs {value!r}"
                     )
-            if not self.ffn_width:
+            if not all(self.hiddens):
                 raise InputError(f"model.residual={self.residual!r} needs a feed-forward network: model.hidden is 0")
         batch_norms = f"conv_stages={self.conv_stages}" if self.conv_stages else f"residual={self.residual!r}"
         if self.checkpointing and (self.residual == "gated" or self.conv_stages):

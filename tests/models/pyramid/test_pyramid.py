@@ -305,6 +305,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"residual": "one", "block": "post"}, r"model.block='post' does not go with model.residual='one'.* 'pre'"),
     ({"residual": "gated", "cpe": "both"}, r"model.cpe='both' does not go with model.residual='gated'"),
     ({"residual": "one", "hidden": 0}, r"model.residual='one' needs a feed-forward network: model.hidden is 0"),
+    ({"residual": "one", "ffn_ratio": [4, 4, 0]}, r"model.residual='one' needs a feed-forward network: "),
     ({"residual": "gated", "checkpointing": True}, r"model.checkpointing=True would count every batch twice"),
     ({"conv_stages": 1, "checkpointing": True}, r"model.checkpointing=True .* model.conv_stages=1: leave it out"),
     ({"conv_stages": 4}, r"model.conv_stages=4 must be an integer >= 0 and <= 3"),
