@@ -9,7 +9,7 @@ In the `published` shell, whose W_in is the map of queries, this is `Attention` 
 STM-Evaluation at b62c471 has it (`classification/models/blocks/pvt.py`), with LayerNorm's ε set to 1e-6. That code
 takes only grids whose sides are at least r, and leaves out the rows and columns that r does not divide. With copied
 weights U-PVT micro agrees as a whole, at 64 × 64 pixels: outputs to 7e-16, input gradients to 4e-15 (relative RMS,
-float64, measured once).
+float64).
 """
 
 from __future__ import annotations

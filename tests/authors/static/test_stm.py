@@ -1,4 +1,4 @@
-"""Attention of blocks and their halos against the code of the STM evaluation."""
+"""Attention of blocks and their halos, and to coarser grids, against the code of the STM evaluation."""
 
 from __future__ import annotations
 
@@ -43,3 +43,27 @@ def test_halo(grid: tuple[int, int], block: int, halo: int) -> None:
     )
     same = [(ours.shell.out_proj.weight, theirs.proj.weight)]
     compare("halo", ours, theirs, images(*grid, dim=dim), same=same)
+
+
+@pytest.mark.parametrize(("grid", "reduction"), [((5, 7), 1), ((6, 8), 2), ((4, 2), 2)])
+def test_spatial_reduction(grid: tuple[int, int], reduction: int) -> None:
+    """On grids that r divides: their convolution leaves out rows and columns beyond."""
+    module = Source.of("spatial_reduction").load(
+        "models.blocks.pvt", root="classification", empty=("models", "models.blocks"), stubs=TIMM
+    )
+    dim, heads = 16, 2
+    theirs = randomised(module.Attention(dim, num_heads=heads, qkv_bias=True, sr_ratio=reduction))
+    ours = built("spatial_reduction", dim, shell="published", heads=heads, reduction=reduction)
+    coarser = {} if reduction == 1 else {**of("core.reduce", theirs.sr), **of("core.norm", theirs.norm)}
+    layers = {"shell.in_proj": theirs.q, "core.kv": theirs.kv, "shell.out_proj": theirs.proj}
+    fill(
+        ours, {**coarser, **{name: each for place, layer in layers.items() for name, each in of(place, layer).items()}}
+    )
+    same = [(ours.core.kv.weight, theirs.kv.weight), (ours.shell.in_proj.weight, theirs.q.weight)]
+    compare(
+        "spatial_reduction",
+        ours,
+        lambda x: theirs(x.flatten(1, 2), *grid).view(x.shape),
+        images(*grid, dim=dim),
+        same=same,
+    )
