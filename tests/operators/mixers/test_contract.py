@@ -40,6 +40,7 @@ class TestOtherParameters(MixerContract):
         Case("window", params={"window": 3, "shift": 1, "padding": "masked", "position_bias": False}),
         Case("spatial_reduction", params={"heads": 4, "reduction": 3, "bias": False}),
         Case("halo", params={"block": 3, "halo": 0, "relative": False, "bias": True}),
+        Case("udit", params={"factor": 3, "kernel": 1, "rope": False}),
         Case("pde_ssm", params={"order": 2, "initial_velocity": "learned", "boundary": ["neumann", "periodic"]}),
         Case("pde_ssm", params={"nonlinearity": "allen_cahn", "steps": 2, "state": 1}),
         Case("deltaproduct", params={"orders": ["hilbert_r"], "key_width": 3, "conv": 2, "gated": False}),

@@ -35,6 +35,8 @@ COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "vil": ({}, 112_264),  # ViLLayer(128, SequenceTraversal.ROWWISE_FROM_TOP_LEFT, conv_kernel_size=3)
     "dcn": ({}, 62_424),  # DCNv3_pytorch(128, group=8)
     "neighbourhood": ({"heads": 4}, 66_724),  # NeighborhoodAttention2D(128, num_heads=4, kernel_size=7)
+    # DownSample_Attn(128, 12, 2, 4, bias=True, attn_type="v2", downsampler="dwconv5"), and a second convolution
+    "udit": ({"heads": 4}, 69_380 + 26 * WIDTH),
     "window": ({"heads": 4}, 66_724),  # WindowAttention(128, (7, 7), num_heads=4)
     # HaloAttn(128, num_heads=4, block_size=7, pos_embed_type="query_related"), less vectors that no pair of tokens
     # uses; values have a bias here

@@ -18,6 +18,8 @@ GRAPH: Mapping[str, tuple[str, ...]] = {
     "Halo, b = grid, tables 0 -> softmax attention": ("halo", "attention"),
     "Halo, h = 0, tables 0 -> Swin, shift and bias 0": ("halo", "window"),
     "Halo, b = 1, tables 0 -> NATTEN inside": ("halo", "neighbourhood"),
+    "U-DiT, factor f -> f^2 plain problems": ("udit",),
+    "U-DiT, l = -inf -> mean of each class": ("udit",),
     # linear attention, pooling
     "MLLA, no RoPE -> linear attention": ("mlla", "linear_attention"),
     "MLLA, phi constant -> global mean + LePE": ("mlla",),

@@ -31,15 +31,34 @@ def dilated_neighbourhoods_are_problems_of_their_own():
     for dilation in (2, 3):
         mixer = bare("neighbourhood", heads=2, window=2, dilation=dilation)
         plain = like(bare("neighbourhood", heads=2, window=2), mixer)
+        assert_same_function(mixer, interleaved(dilation, plain), image(), EXACT)
 
-        def interleaved(x, step=dilation, plain=plain):
-            y = torch.zeros_like(x)
-            for row in range(step):
-                for column in range(step):
-                    y[:, row::step, column::step] = plain(x[:, row::step, column::step])
-            return y
 
-        assert_same_function(mixer, interleaved, image(), EXACT)
+def interleaved(step, plain):
+    """What `plain` makes of each class of rows and columns modulo `step`."""
+
+    def function(x):
+        y = torch.zeros_like(x)
+        for row in range(step):
+            for column in range(step):
+                y[:, row::step, column::step] = plain(x[:, row::step, column::step])
+        return y
+
+    return function
+
+
+def downsampled_attention_is_problems_of_its_own():
+    """Without convolution, which sees all classes; on sides that the factor divides and others."""
+    for factor in (2, 3):
+        mixer = bare("udit", heads=2, factor=factor, kernel=1)
+        plain = like(bare("udit", heads=2, factor=1, kernel=1), mixer)
+        assert_same_function(mixer, interleaved(factor, plain), image(), EXACT)
+
+
+def downsampled_attention_that_does_not_look_is_a_mean():
+    mixer = bare("udit", heads=2)
+    set_to(-50.0, mixer.core.scale)
+    assert_same_function(mixer, interleaved(2, lambda x: x.mean((1, 2), keepdim=True).expand_as(x)), image(), 1e-11)
 
 
 def halo_blocks_that_see_the_grid_are_softmax_attention():
@@ -82,4 +101,6 @@ ARROWS: list[tuple[str, Callable[[], None]]] = [
     ("Halo, b = grid, tables 0 -> softmax attention", halo_blocks_that_see_the_grid_are_softmax_attention),
     ("Halo, h = 0, tables 0 -> Swin, shift and bias 0", halo_blocks_without_a_halo_are_windows),
     ("Halo, b = 1, tables 0 -> NATTEN inside", halo_blocks_of_one_token_are_neighbourhoods_inside),
+    ("U-DiT, factor f -> f^2 plain problems", downsampled_attention_is_problems_of_its_own),
+    ("U-DiT, l = -inf -> mean of each class", downsampled_attention_that_does_not_look_is_a_mean),
 ]
