@@ -13,7 +13,7 @@ NORMS = ("layer", "rms")
 POSITIONS = ("sincos", "learned", "none")
 GELUS = ("exact", "tanh")
 POOLINGS = ("mean", "class")
-FFN_KINDS = ("mlp", "swiglu")
+FFN_KINDS = ("mlp", "swiglu", "conv")
 MOST_BLOCKS = 10_000
 """Every block is a tree of Python objects, made one after the other, whatever its size."""
 
@@ -209,7 +209,8 @@ class GenerativeSpec(TrunkSpec):
             (SiT).
         norm: before each branch of a block: `layer` without parameters, or `rms` with a weight per channel (FlowDCN);
             the head's is always `layer`.
-        ffn: `mlp`, or `swiglu`: Linear(SiLU(z_1) z_2), z = Linear(x), without biases (arXiv 2002.05202); DiG's.
+        ffn: `mlp`; `swiglu`: Linear(SiLU(z_1) z_2), z = Linear(x), without biases (arXiv 2002.05202), DiG's; or `conv`:
+            depthwise convolutions behind GELU, between products of two linear maps, U-DiT's.
         local: whether a depthwise 3 × 3 convolution with a residual follows each block, zero at the start; DiG's.
 
     Raises:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.blocks import EPS, FeedForward, GatedFeedForward
 from models.initialisation import FixedLinear, StillConv
+from models.isotropic.feed_forward import ConvFeedForward
 from operators import Mixer
 from operators.initialisation import STD
 from operators.precision import full_precision, wide
@@ -106,7 +107,7 @@ class ModulatedBlock(nn.Module):
         dim: channels C, and the width of the conditioning vector.
         hidden: inner width of the feed-forward network; 0 leaves it out.
         gelu: see `FeedForward`.
-        ffn: `mlp` (`FeedForward`) or `swiglu` (`GatedFeedForward`).
+        ffn: `mlp` (`FeedForward`), `swiglu` (`GatedFeedForward`) or `conv` (`ConvFeedForward`).
         local: whether a convolution follows.
         norm: `layer` (`ModulatedNorm`) or `rms` (`ModulatedRMSNorm`).
     """
@@ -124,11 +125,14 @@ class ModulatedBlock(nn.Module):
         super().__init__()
         self.norm = MODULATED_NORMS[norm](dim)
         self.mixer = mixer
-        self.ffn: FeedForward | GatedFeedForward | None = None
+        self.ffn: FeedForward | GatedFeedForward | ConvFeedForward | None = None
         self.ffn_norm: ModulatedNorm | ModulatedRMSNorm | None = None
         if hidden:
             self.ffn_norm = MODULATED_NORMS[norm](dim)
-            self.ffn = FeedForward(dim, hidden, gelu) if ffn == "mlp" else GatedFeedForward(dim, hidden)
+            if ffn == "conv":
+                self.ffn = ConvFeedForward(dim, hidden, gelu)
+            else:
+                self.ffn = FeedForward(dim, hidden, gelu) if ffn == "mlp" else GatedFeedForward(dim, hidden)
         self.local = StillConv(dim, dim, 3, depthwise=True) if local else None
         self.modulation = Modulation(dim, 6 if hidden else 3)
 

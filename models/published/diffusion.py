@@ -11,6 +11,7 @@ from models.ushape.spec import UDiTSpec
 _DIT = "arXiv 2212.09748, table 4; facebookresearch/DiT at ed81ce2"
 _DIG = "arXiv 2405.18428; hustvl/DiG at e3ac0ba, models_dig.py"
 _DICO = "arXiv 2505.11196; shallowdream204/DiCo at b596b05, dico_models.py and README.md"
+_UDIT = "arXiv 2405.02730; YuchuanTian/U-DiT at 7fcce5e, udit_models.py"
 _FLOWDCN = "arXiv 2410.22655; MCG-NJU/FlowDCN at aa48042, src/models/flowdcn.py and README.md"
 _POM = "arXiv 2411.12663; davidpicard/HoMM at 71f8318, src/model/network/imagediffusion.py"
 FID = "ImageNet 256 px FID-50K, 400K steps, no guidance"
@@ -98,6 +99,34 @@ def _dico(
     )
 
 
+def _udit(letters: str, dim: int, heads: int, parameters: int, macs: float, *, compared: str = "") -> PublishedModel:
+    spec = UDiTSpec(dim=dim, depths=(4, 10, 16, 10, 4), ffn="conv", last_conv=True)  # their blocks are pairs
+    blocks = list(zip((32**2, 16**2, 8**2, 16**2, 32**2), spec.depths, spec.dims, strict=True))
+    twice = Deviation(
+        sum(26 * depth * width for _, depth, width in blocks),
+        "values have a convolution of their own; theirs is that of queries and keys",
+        sum(25 * tokens * depth * width for tokens, depth, width in blocks) / 1e9,
+    )
+    unfolded = Deviation(
+        0,
+        "maps after one another, and convolutions side by side, stay apart; theirs are counted as made one for use",
+        sum(tokens * depth * (2 * width**2 + 20 * width) for tokens, depth, width in blocks) / 1e9,
+    )
+    return _latent(
+        f"U-DiT-{letters}",
+        spec,
+        everywhere("udit", 5, heads=heads),
+        _UDIT,
+        parameters,
+        macs,
+        None,
+        (_variance(4 * (9 * 2 * dim + 1), tokens=32**2, biases=4), twice, unfolded),
+        macs_counted=True,
+        compared=compared,
+        notes=("the residual around the values' convolution is its centre, which starts without it",),
+    )
+
+
 def _flow_dcn(
     letters: str,
     dim: int,
@@ -181,6 +210,17 @@ DIFFUSION: dict[str, PublishedModel] = {
     "dico_l": _dico("L", 352, (9, 8, 9, 8, 9), 463_897_992, 60.17, 13.66),
     "dico_xl": _dico("XL", 416, (9, 9, 10, 9, 9), 701_151_368, 87.22, 11.67),
     "dico_h": _dico("H", 416, (14, 12, 10, 12, 14), 1_037_408_328, 194.03, None, ffn_ratio=4),
+    "udit_s": _udit(
+        "S",
+        96,
+        4,
+        58_896_568,
+        6.028,
+        compared="outputs within 4.5e-15, input gradients within 3.0e-15 (relative RMS, float64, 32 × 32 pixels; "
+        "random modulation; their maps as in training; their times and angles, in float32, in float64)",
+    ),
+    "udit_b": _udit("B", 192, 8, 231_251_304, 22.195),
+    "udit_l": _udit("L", 384, 16, 916_335_304, 84.940),
     "flowdcn_s_2": _flow_dcn(
         "S",
         384,

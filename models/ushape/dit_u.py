@@ -9,9 +9,10 @@
     x = blocks(Linear([shuffle(conv(x)) | skip_0]), c_1)             # (B, h, w, 2 C), as wide as level 1
     output = image whose patches are head(x, c_1)                    # (B, in_channels, H, W)
 
-Blocks are those of the isotropic trunk (adaLN-Zero). With the mixer `dico` in the `published` shell this is the network
-of shallowdream204/DiCo at b596b05 (`dico_models.py`), with these differences: the output has as many channels as the
-input, since flow matching learns no variance, and projections start as everywhere here (see `models.initialisation`).
+U-DiT has one convolution more, in front of the head. Blocks are those of the isotropic trunk (adaLN-Zero). With the
+mixer `dico` in the `published` shell this is the network of shallowdream204/DiCo at b596b05 (`dico_models.py`), with
+these differences: the output has as many channels as the input, since flow matching learns no variance, and projections
+start as everywhere here (see `models.initialisation`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from models.blocks import check_patch, unpatchify
 from models.initialisation import initialise, seeded
 from models.isotropic.conditioning import ModulatedBlock
 from models.isotropic.generative import GenerativeTrunk, check_batch
-from models.pyramid.parts import reduced
+from models.pyramid.parts import GridConv, reduced
 from models.spec import Mixers
 from models.ushape.parts import Condition, ConvStem, ModulatedConvHead, ShuffledUp, UnshuffledDown
 from models.ushape.spec import UDiTSpec
@@ -82,6 +83,7 @@ class UShapedDiffusionTransformer(GenerativeTrunk):
                 ModulatedBlock(mixer, dim, hidden, spec.gelu, spec.ffn, spec.local, spec.norm)
                 for mixer, dim, hidden in each
             )
+            self.last_conv = GridConv(spec.dims[-1], spec.dims[-1]) if spec.last_conv else None
             self.head = ModulatedConvHead(spec.dims[-1], in_channels * spec.patch**2, conv)
         initialise(self, seed)
 
@@ -98,7 +100,10 @@ class UShapedDiffusionTransformer(GenerativeTrunk):
         tokens = self.tokens(x)
         conds = self.condition(time, label)
         check_batch(x, time)
-        return unpatchify(self.head(self.stages(tokens, conds)[-1], conds[1]), self.spec.patch)
+        last = self.stages(tokens, conds)[-1]
+        if self.last_conv is not None:
+            last = self.last_conv(last)
+        return unpatchify(self.head(last, conds[1]), self.spec.patch)
 
     def stages(self, x: Tensor, conds: list[Tensor]) -> list[Tensor]:
         """What each stage makes of the tokens x (B, h, w, C): (B, h_s, w_s, C_s), first stage first.
@@ -158,4 +163,6 @@ class UShapedDiffusionTransformer(GenerativeTrunk):
         ups = sum(
             cast(ShuffledUp, up).macs(*around) for up, around in zip(self.ups, pairwise(grids[bottom:]), strict=True)
         )
-        return conditions + downs + ups + self.head.macs(grids[-1][0] * grids[-1][1])
+        tokens = grids[-1][0] * grids[-1][1]
+        last = 0 if self.last_conv is None else self.last_conv.macs(tokens)
+        return conditions + downs + ups + last + self.head.macs(tokens)

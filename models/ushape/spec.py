@@ -32,6 +32,7 @@ class UDiTSpec(GenerativeSpec):
         hidden: inner width of the feed-forward networks of the first stage; those of the others are in proportion to
             their channels. None means `ffn_ratio` times the channels, 0 leaves them out.
         ffn_ratio: inner width over channels.
+        last_conv: whether a 3 × 3 convolution stands in front of the head (U-DiT).
         positions: `learned`, `sincos` or `none`, of the first stage (see `models.positions`).
 
     Raises:
@@ -44,6 +45,7 @@ class UDiTSpec(GenerativeSpec):
     patch: int = 1
     conv: int = 3
     ffn_ratio: float = 2.0
+    last_conv: bool = False
     positions: str = "none"
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class UDiTSpec(GenerativeSpec):
         check_number("model.patch", self.patch, least=1, integer=True)
         check_choice("model.conv", self.conv, KERNELS)
         check_number("model.ffn_ratio", self.ffn_ratio, least=0, most=64)
+        check_choice("model.last_conv", self.last_conv, (True, False))
         check_choice("model.positions", self.positions, POSITIONS)
 
     @property

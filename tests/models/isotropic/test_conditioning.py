@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 import operators
 from models.isotropic.conditioning import ModulatedBlock, ModulatedHead, Modulation, TimeEmbedding
+from models.isotropic.feed_forward import ConvFeedForward
 from operators.testing.checks import assert_close, assert_differs
+from operators.testing.counter import count_macs
 
 DIM = 8
 
@@ -75,6 +77,22 @@ def test_block_is_two_modulated_gated_branches(mixer: str) -> None:
     expected = middle + g2[:, None, None] * block.ffn(modulated(middle, s2, b2))
     assert_close(block(x, cond), expected, 1e-12, "block")
     assert_differs(expected, middle, 1e-2, "the second branch")
+
+
+def test_feed_forward_network_of_convolutions_is_one_of_single_maps() -> None:
+    """The three convolutions and the residual are one 5 × 5 convolution, two linear maps one."""
+    network = ConvFeedForward(DIM, 12).double()
+    x = torch.randn(2, 5, 4, DIM, dtype=torch.float64)
+    (first, second), (third, fourth) = network.up, network.down
+    kernels = [F.pad(conv.weight, [2 - conv.weight.shape[-1] // 2] * 4) for conv in network.convs]
+    kernel = torch.stack(kernels).sum(0)
+    kernel[:, :, 2, 2] += 1
+    z = F.gelu(F.linear(x, second.weight @ first.weight, second.weight @ first.bias + second.bias))
+    bias = torch.stack([conv.bias for conv in network.convs]).sum(0)
+    z = F.conv2d(z.movedim(-1, 1), kernel, bias, padding=2, groups=12).movedim(1, -1)
+    expected = F.linear(z, fourth.weight @ third.weight, fourth.weight @ third.bias + fourth.bias)
+    assert_close(network(x), expected, 1e-13, "network")
+    assert network.macs(20) == count_macs(network, x[:1]) == 20 * (2 * (DIM * DIM + 12 * DIM) + 12 * 35)
 
 
 def test_block_with_rms_norms_of_its_own() -> None:

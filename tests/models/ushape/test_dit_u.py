@@ -30,6 +30,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"ffn": "swiglu", "norm": "rms", "local": True, "positions": "sincos"},
     {"hidden": 0, "patch": 4},
     {"hidden": 24, "gelu": "tanh", "depth": 5},
+    {"ffn": "conv", "last_conv": True},
 ]
 
 
@@ -312,7 +313,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"dim": 30, "positions": "sincos"}, r"model.dim=30 must be a multiple of 4 with model.positions='sincos'"),
     ({"conv": 5}, r"model.conv=5 is not known: allowed are 1, 3"),
     ({"norm": "batch"}, r"model.norm='batch' is not known: allowed are layer, rms"),
-    ({"ffn": "gelu"}, r"model.ffn='gelu' is not known: allowed are mlp, swiglu"),
+    ({"ffn": "gelu"}, r"model.ffn='gelu' is not known: allowed are mlp, swiglu, conv"),
     ({"time_scale": 0}, r"model.time_scale=0 must be a number >= 0.001"),
     ({"patch": 5}, r"model.patch=5 does not divide an image of 16×24 pixels: .*; did you mean 4\?"),
     ({"dept": 3}, r"model dit_u_nano has no 'dept': allowed are .*; did you mean 'depth'\?"),
