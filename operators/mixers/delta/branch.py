@@ -256,8 +256,9 @@ class DeltaCore(RecurrentCore):
 
     def start(self, batch: int) -> Tensor | None:
         """The states (B, H, K, V) before the first token, the orders' heads side by side; None for zero."""
-        states = [state for branch in self._branches() if (state := branch.initial(batch)) is not None]
-        return torch.cat(states, 1) if states else None
+        states = [branch.initial(batch) for branch in self._branches()]
+        given = [state for state in states if state is not None]
+        return torch.cat(given, 1) if given else None
 
     def forward(self, u: Tensor, *, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """The mean of all orders, (B, H, W, D), of the field u (B, H, W, D)."""
