@@ -26,7 +26,7 @@ from torch import nn
 from operators.errors import InputError, check_choice, check_number
 from operators.mixer import Mixer
 from operators.mixers.scan.branch import Branch
-from operators.scan.steps import WAYS, StepChange, step_change
+from operators.scan.steps import WAYS, StepChange
 
 REMEMBERED = 1e-3
 """The least share of its state that a channel which is filtered still holds after N_0 mean steps."""
@@ -35,6 +35,8 @@ REMEMBERED = 1e-3
 @contextmanager
 def transferred(model: nn.Module, way: str, *, remembered: float = REMEMBERED) -> Iterator[None]:
     """While open, the selective scans of `model` change their steps on grids larger than their mixers' nominal ones.
+
+    The change stands in the model: threads that call it at the same time must read grids of one size.
 
     Args:
         model: a mixer, or a module that has some.
@@ -52,10 +54,10 @@ def transferred(model: nn.Module, way: str, *, remembered: float = REMEMBERED) -
         assert isinstance(mixer, Mixer)
         assert mixer.grid is not None
         share = math.prod(mixer.grid) / math.prod(given[0].shape[1:-1])
-        step_change.set(StepChange(way, share, remembered) if share < 1 else None)
+        _change(mixer, StepChange(way, share, remembered) if share < 1 else None)
 
-    def leave(*_: Any) -> None:
-        step_change.set(None)
+    def leave(mixer: nn.Module, *_: Any) -> None:
+        _change(mixer, None)
 
     with ExitStack() as hooks:
         for mixer in mixers:
@@ -70,6 +72,12 @@ def transferable(model: nn.Module) -> list[Mixer]:
     if not mixers:
         raise InputError("no mixer of this model has a selective scan and a nominal grid: there is nothing to transfer")
     return mixers
+
+
+def _change(mixer: nn.Module, change: StepChange | None) -> None:
+    for part in mixer.modules():
+        if isinstance(part, Branch):
+            part.step_change = change
 
 
 def _scans(mixer: Mixer) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,19 +28,15 @@ class StepChange:
     remembered: float
 
 
-step_change: ContextVar[StepChange | None] = ContextVar("step_change", default=None)
-"""What holds for scans in this thread; None: nothing."""
-
-
-def changed_steps(raw: Tensor, bias: Tensor, rates: Tensor) -> dict[str, Any]:
-    """Arguments of `selective_scan` for steps softplus(raw + bias), changed where something is set to hold.
+def changed_steps(raw: Tensor, bias: Tensor, rates: Tensor, change: StepChange | None) -> dict[str, Any]:
+    """Arguments of `selective_scan` for steps softplus(raw + bias), with that change.
 
     Args:
         raw: (B, N, D).
         bias: (D,).
         rates: A (D, S), negative.
+        change: None for none.
     """
-    change = step_change.get()
     if change is None:
         return {"delta": raw.mT, "delta_bias": bias, "delta_softplus": True}
     dt = F.softplus(raw + bias.to(raw.dtype))

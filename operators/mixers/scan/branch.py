@@ -17,7 +17,7 @@ from operators.initialisation import linear_init
 from operators.mixer import Core
 from operators.precision import full_precision, wide
 from operators.scan import orders
-from operators.scan.steps import changed_steps
+from operators.scan.steps import StepChange, changed_steps
 from operators.states.initial import InitialStates
 
 STEP = (1e-3, 1e-1)
@@ -58,6 +58,9 @@ class Branch(nn.Module):
     within ± rank^(-1/2), b_dt the inverse of softplus at steps spread evenly in logarithm over `STEP`, A_log_s = log s
     (S4D-real), D = 1, the convolution as torch does.
 
+    Attributes:
+        step_change: what `operators.transfer` makes of its steps; None: nothing.
+
     Args:
         width: channels D.
         state_dim: states S per channel.
@@ -68,6 +71,7 @@ class Branch(nn.Module):
     """
 
     no_weight_decay = ("A_log", "D", "step.bias")
+    step_change: StepChange | None = None
 
     def __init__(
         self, width: int, *, state_dim: int, rank: int, conv: int | None, backwards: bool, backend: str
@@ -116,7 +120,8 @@ class Branch(nn.Module):
         A = self.rates()
         y = scan.selective_scan(
             v.mT, A=A, B=B.mT, C=C.mT, D=self.D, backend=self.backend, reverse=reverse,
-            initial_state=self.initial(len(v), sequence), **changed_steps(step, self.step.bias, A),
+            initial_state=self.initial(len(v), sequence),
+            **changed_steps(step, self.step.bias, A, self.step_change),
         )  # fmt: skip
         assert isinstance(y, Tensor)
         return y.mT

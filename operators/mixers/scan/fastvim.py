@@ -139,7 +139,8 @@ class FastVim(ScanCore):
         A = branch.rates()
         y = scan.selective_scan(
             pooled.mT, A=A, B=B.mT, C=C.mT / 2, backend=branch.backend, reverse=branch.backwards,
-            initial_state=branch.initial(len(pooled)), **changed_steps(step, branch.step.bias, A),
+            initial_state=branch.initial(len(pooled)),
+            **changed_steps(step, branch.step.bias, A, branch.step_change),
         )  # fmt: skip
         assert isinstance(y, Tensor)
         return y.mT

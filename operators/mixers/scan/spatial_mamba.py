@@ -139,7 +139,9 @@ class SpatialMamba(ScanCore):
         h = scan.selective_scan(
             v.mT.repeat(1, size, 1), A=A.mT.reshape(-1, 1), B=B.mT[:, :, None], C=ones, backend=branch.backend,
             reverse=branch.backwards, initial_state=None if initial is None else initial.mT.reshape(len(v), -1, 1),
-            **changed_steps(step.repeat(1, 1, size), branch.step.bias.repeat(size), A.repeat(size, 1)),
+            **changed_steps(
+                step.repeat(1, 1, size), branch.step.bias.repeat(size), A.repeat(size, 1), branch.step_change
+            ),
         )  # fmt: skip
         assert isinstance(h, Tensor)
         return h.unflatten(1, (size, -1))
