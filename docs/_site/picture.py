@@ -1,7 +1,7 @@
 """`python docs/_site/picture.py`: the README's picture, from the table of effects in docs/results/mixers-cifar10.md.
 
-Common shell: what each mixer and the local convolution change in test accuracy, with 95 % intervals; blue where Holm's
-adjusted p is below 0.05.
+Common shell: what each mixer and the local convolution change in test accuracy, with 95 % intervals that hold together;
+blue where p, for all together, is below 0.05.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Effect:
-    """Points of test accuracy with a 95 % interval, and p after Holm's adjustment (or a bound of it)."""
+    """Points of test accuracy with a 95 % interval, and p (or a bound of it), both for all effects together."""
 
     name: str
     estimate: float
@@ -49,10 +49,10 @@ def draw(shown: list[Effect]) -> Figure:
         colour = CLEAR if effect.p < LEVEL else UNCLEAR
         axes.plot([effect.low, effect.high], [row, row], color=colour, linewidth=2)
         axes.plot([effect.estimate], [row], "o", color=colour)
-        axes.text(5.2, row, f"{effect.estimate:+.1f}".replace("-", "−"), va="center", ha="right", color=colour)
+        axes.text(8.9, row, f"{effect.estimate:+.1f}".replace("-", "−"), va="center", ha="right", color=colour)
     axes.set_yticks(range(len(shown)), [effect.name for effect in reversed(shown)])
-    axes.set_xlim(-3, 5.3)
-    axes.set_xlabel("points of test accuracy; mixers against identity, 95 % intervals")
+    axes.set_xlim(-5, 9)
+    axes.set_xlabel("points of test accuracy; mixers against identity, 95 % intervals, together")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
