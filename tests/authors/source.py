@@ -76,7 +76,7 @@ class Source:
             edits: text -> what takes its place, in whichever file has it; each must be found.
         """
         finder = _Finder(self, root, frozenset(empty), dict(edits or {}))
-        with _stubbed(stubs or {}), warnings.catch_warnings():
+        with _hidden(module.partition(".")[0]), _stubbed(stubs or {}), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             sys.meta_path.insert(0, finder)
             try:
@@ -147,6 +147,18 @@ class _Stub(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         return _Placeholder(name, (), {})
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """A package of that name, such as our own `models`, is not there."""
+    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == package}
+    for name in ours:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        sys.modules.update(ours)
 
 
 @contextmanager
