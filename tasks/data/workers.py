@@ -140,7 +140,8 @@ def watched(checkpoint: Path | None, number: int) -> Iterator[None]:
     """Start `number` workers within; from then on, one that is killed raises `WorkerError` in the main thread.
 
     PyTorch's handler, which starting them puts in place, raises a `RuntimeError` there. Only the first death is told,
-    until others are started: what follows would only disturb the end of the run.
+    until others are started: what follows would only disturb the end of the run. Code that catches whatever it meets
+    may swallow it; the loader then finds its workers gone, and `explained` says of what they died.
     """
     if number and threading.current_thread() is threading.main_thread():
         _watch(checkpoint)
@@ -154,7 +155,7 @@ def _watch(checkpoint: Path | None) -> None:
     handler = signal.getsignal(signal.SIGCHLD)
     if isinstance(handler, _Handler):
         handler.checkpoint = checkpoint
-        handler.silent = False
+        handler.silent, handler.told = False, None
     elif callable(handler):
         signal.signal(signal.SIGCHLD, _Handler(handler, checkpoint))
 
@@ -162,6 +163,7 @@ def _watch(checkpoint: Path | None) -> None:
 class _Handler:
     def __init__(self, inner: Any, checkpoint: Path | None) -> None:
         self._inner, self.checkpoint, self.silent = inner, checkpoint, False
+        self.told: str | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         try:
@@ -169,8 +171,8 @@ class _Handler:
         except RuntimeError as error:
             if self.silent:
                 return
-            self.silent = True
-            raise WorkerError((_line(error) or str(error)) + _continue(self.checkpoint)) from error
+            self.silent, self.told = True, _line(error) or str(error)
+            raise WorkerError(self.told + _continue(self.checkpoint)) from error
 
 
 def _line(error: BaseException) -> str | None:
@@ -180,6 +182,9 @@ def _line(error: BaseException) -> str | None:
     text = str(error).strip()
     ended = _ENDED.search(text)
     if ended is not None:
+        handler = signal.getsignal(signal.SIGCHLD)
+        if isinstance(handler, _Handler) and handler.told is not None:
+            return handler.told
         how = ended["how"].strip()
         hint = next(
             (hint for name, hint in _HINTS.items() if name in how), "see what it has written above, if anything"

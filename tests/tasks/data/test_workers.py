@@ -13,12 +13,14 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from operators.errors import InputError
 from tasks import data
@@ -146,6 +148,26 @@ def failure(problem):
     for child in children:
         child.join(timeout=10)
     return *told, seconds, sum(child.is_alive() for child in children)
+
+
+def test_what_killed_a_worker_is_said_though_code_that_catches_all_was_told_first():
+    assert apart(swallowed) == (FAILED, "data worker killed by signal: Killed")
+
+
+def swallowed():
+    """How a loader ends whose first error was caught by whoever ran when it came, without the worker's number."""
+    loader = broken("killed")
+    with workers.watched(None, 2):
+        batches = DataLoader.__iter__(loader)
+    with suppress(WorkerError):
+        time.sleep(20)
+    try:
+        with workers.explained(None):
+            raise RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly")
+    except WorkerError as error:
+        status, text = explain(error)
+    del batches
+    return status, re.sub(r"(data worker )\d+ is |: as a machine.*", r"\1", text)
 
 
 def test_a_bug_in_a_worker_keeps_its_traceback():
