@@ -4,7 +4,7 @@ import pytest
 
 import operators
 from operators.testing.cases import Case, shells
-from operators.testing.contract import Contract, MixerContract
+from operators.testing.contract import MixerContract
 from operators.testing.properties import CardContract
 from tests.mixers import KINDS
 
@@ -52,17 +52,13 @@ class TestOtherParameters(MixerContract):
 
     @pytest.mark.slow
     def test_compile(self, case: Case) -> None:
-        """`TestEveryMixer` compiles every mixer, and `TestOtherWaysToCompile` what differs most for the compiler."""
+        """`TestEveryMixer` compiles a mixer of each kind."""
         super().test_compile(case)
 
-
-class TestOtherWaysToCompile(Contract):
-    """What no mixer has in the graph as it comes: coefficients that depend on the input, and a filter of transforms."""
-
-    cases = TestOtherParameters.cases[-2:]
-
-    def test_compile(self, case: Case) -> None:
-        MixerContract().test_compile(case)
+    @pytest.mark.slow
+    def test_backends_agree(self, case: Case) -> None:
+        """`TestEveryMixer` compares every mixer's; of these options, the tests of what mixers share do."""
+        super().test_backends_agree(case)
 
 
 class TestEveryCard(CardContract):
