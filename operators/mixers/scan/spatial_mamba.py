@@ -56,7 +56,7 @@ class StateFusion(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Fused maps, (B, D, H, W)."""
         reach = max(self.dilations)
-        padded = F.pad(maps, (reach,) * 4, mode="replicate")
+        padded = _replicated(_replicated(maps, 2, reach), 3, reach)
         height, width = maps.shape[2:]
         weights = (self.alpha.view(-1, 1, 1, 1, 1) * self.kernels).to(maps.dtype)
         fused: Tensor | None = None
@@ -67,6 +67,17 @@ class StateFusion(nn.Module):
             fused = mixed if fused is None else fused + mixed
         assert fused is not None
         return fused
+
+
+def _replicated(maps: Tensor, axis: int, reach: int) -> Tensor:
+    """The maps with their first and last lines along an axis repeated `reach` times.
+
+    PyTorch's own padding by replication has a backward pass whose strides the compiler predicts wrongly.
+    """
+    shape = list(maps.shape)
+    shape[axis] = reach
+    first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, maps.shape[axis] - 1, 1)
+    return torch.cat([first.expand(shape), maps, last.expand(shape)], axis)
 
 
 @register(
