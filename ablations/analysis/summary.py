@@ -13,6 +13,7 @@ from typing import Any
 from ablations.analysis import answer, arm_summary, factorial_summary, fronts, image_differences, origins, search
 from ablations.analysis.axes import budgets, datasets, looks
 from ablations.analysis.outcomes import resolution
+from ablations.analysis.published import ranking
 from ablations.analysis.study import BlockRecords, Record, Study
 from ablations.analysis.words import plural
 from ablations.layout import COMPLETE, ENDED, LEVEL, STATES, tuning_block
@@ -42,8 +43,9 @@ def derive(study: Study) -> dict[str, Any]:
 
     Returns:
         name, question, kind, level, objectives; `answer` (one sentence); `progress` (trials by state); `notes` (what a
-        reader has to know first); `blocks` (see `_block`) of a factorial study; `search` of the other kinds;
-        `trials`; `provenance`; `registration` (see `ablations.registration.standing`); `code` that analysed.
+        reader has to know first); `blocks` (see `_block`) of a factorial study, and `published` (see
+        `ablations.analysis.published.ranking`); `search` of the other kinds; `trials`; `provenance`; `registration`
+        (see `ablations.registration.standing`); `code` that analysed.
 
     Raises:
         InputError: the table has a level that the plan lacks.
@@ -62,6 +64,7 @@ def derive(study: Study) -> dict[str, Any]:
             "seconds": sum(trial.seconds or 0.0 for trial in study.records),
         },
         "blocks": [_block(study, block) for block in study.blocks],
+        "published": [],
         "search": None,
         "trials": [_trial(study.path, record) for record in study.records],
         "provenance": origins.facts(study),
@@ -70,6 +73,7 @@ def derive(study: Study) -> dict[str, Any]:
         "plan": study.content,
         "looks": [look.written for look in study.looks],
     }
+    summary["published"] = ranking.of_study(study, summary["blocks"], LEVEL)
     if study.plan.searches:
         everything = BlockRecords(FactorialBlock("", (), (), "full", None, (), {}, ()), study.records)
         summary["search"] = {

@@ -13,7 +13,7 @@ from ablations.plan import Objective, Plan
 from ablations.registration.environment_lock import SHORT
 
 _ANALYSING = ("analysis", "statistics", "reporting")
-_SOURCES = (".py", ".html", ".css")
+_SOURCES = (".py", ".yaml", ".html", ".css")
 """Folders, and files in them, that make the report of the trials."""
 
 

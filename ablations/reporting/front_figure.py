@@ -13,7 +13,7 @@ from typing import Any
 from ablations.analysis.fronts import BEATEN, MEASURED, OPEN
 from ablations.analysis.words import Scale, plural
 from ablations.reporting.figures import padded, power_text, unit, vertical_grid
-from ablations.reporting.svg import Axis, Canvas, clip, tick_text
+from ablations.reporting.svg import Axis, Box, Canvas, Place, clip, label_boxes, tick_text
 
 DECADES = 8.0
 """Costs that differ by more than this factor are drawn by their logarithms."""
@@ -24,11 +24,6 @@ MEANING = {
     OPEN: "beaten as measured, not shown to be",
     BEATEN: "shown to be beaten",
 }
-_LETTER, _LINE, _NEAR = 7.4, 16.0, 9.0
-"""Of a label: pixels of a letter, of a line, and between it and its point."""
-
-Place = tuple[float, float]
-Box = tuple[float, float, float, float]
 
 
 def front(points: Sequence[Mapping[str, Any]], across: Scale, up: Scale, sign: int, width: int) -> Canvas:
@@ -142,40 +137,10 @@ def _stairs(front_places: Sequence[Place], sign: int) -> list[Place]:
 def _labels(
     points: Sequence[Mapping[str, Any]], places: Sequence[Place], stairs: Sequence[Place], frame: Box
 ) -> list[Box]:
-    """A box for the name of each point, where it hides least of the others; those of the front choose first."""
-    taken: list[Box] = [(a - 6, b - 6, a + 6, b + 6) for a, b in places]
-    taken += [(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in pairwise(stairs)]
-    boxes_by_number: dict[int, Box] = {}
-    for number in sorted(range(len(points)), key=lambda each: points[each]["stands"] != MEASURED):
-        a, b = places[number]
-        wide = _LETTER * len(_name(points[number]))
-        around = [(a - wide, b - _LINE), (a + _NEAR, b + _LINE), (a + _NEAR, b), (a - _NEAR - wide, b)]
-        around += [(a - wide / 2, b - _LINE), (a - wide / 2, b + _LINE), (a + _NEAR, b - _LINE), (a - wide, b + _LINE)]
-        around += [(a + side, b + shift) for shift in (-2 * _LINE, 2 * _LINE) for side in (0, -wide)]
-        boxes = [(start, middle - _LINE / 2, start + wide, middle + _LINE / 2) for start, middle in around]
-        own = taken[number]
-        others = [box for box in taken if box is not own]
-        boxes_by_number[number] = min(
-            boxes, key=lambda box: (_hidden(box, others) + _outside(box, frame), boxes.index(box))
-        )
-        taken.append(boxes_by_number[number])
-    return [boxes_by_number[number] for number in range(len(points))]
-
-
-def _hidden(box: Box, others: Sequence[Box]) -> float:
-    """Pixels that a box shares with others."""
-    shared = 0.0
-    for other in others:
-        across = min(box[2], other[2]) - max(box[0], other[0])
-        down = min(box[3], other[3]) - max(box[1], other[1])
-        shared += max(across, 0.0) * max(down, 0.0)
-    return shared
-
-
-def _outside(box: Box, frame: Box) -> float:
-    """How far a box is outside the frame, so weighted that this counts more than hiding others."""
-    beyond = (frame[0] - box[0], frame[1] - box[1], box[2] - frame[2], box[3] - frame[3])
-    return 1000 * sum(max(each, 0.0) for each in beyond)
+    """A box for the name of each point; those of the front choose first."""
+    lines = [(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in pairwise(stairs)]
+    order = sorted(range(len(points)), key=lambda each: points[each]["stands"] != MEASURED)
+    return label_boxes([_name(point) for point in points], places, lines, frame, order)
 
 
 def _name(point: Mapping[str, Any]) -> str:

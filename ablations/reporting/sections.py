@@ -11,6 +11,7 @@ from ablations.layout import STATES
 from ablations.reporting import arm_sections, effect_sections, front_sections, sample_sheets, search_sections
 from ablations.reporting.axes import sections as axes
 from ablations.reporting.elements import Element, FileLinks, Folded, Heading, Link, Notes, Paragraph, ReportTable
+from ablations.reporting.published_section import published
 from ablations.reporting.registration_section import registration
 
 MOST_TRIALS = 2000
@@ -21,6 +22,7 @@ def report(summary: Mapping[str, Any], files: Sequence[str]) -> Iterator[Element
     yield from _opening(summary)
     for block in summary["blocks"]:
         yield from _block(block, summary)
+    yield from published(summary["published"], summary["objectives"][0]["metric"], summary["level"])
     if summary["search"]:
         yield from search_sections.results(summary)
     yield from _closing(summary, files)

@@ -1,4 +1,4 @@
-"""Drawing of figures as SVG: a canvas, axes with round ticks, and colours that follow the page."""
+"""Drawing of figures as SVG: a canvas, axes with round ticks, labels of points, and colours that follow the page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 """So that series differ without their colours."""
+
+_LETTER, _LINE, _NEAR = 7.4, 16.0, 9.0
+"""Of a label: pixels of a letter, of a line, and between it and its point."""
+
+Place = tuple[float, float]
+Box = tuple[float, float, float, float]
 
 
 class Canvas:
@@ -147,6 +153,48 @@ def _fixed(value: float, step: float) -> str:
     if abs(step * 10**digits - round(step * 10**digits)) > 1e-6:
         digits += 1
     return f"{value + 0.0:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def label_boxes(
+    names: Sequence[str], places: Sequence[Place], obstacles: Sequence[Box], frame: Box, order: Sequence[int]
+) -> list[Box]:
+    """A box for the name of each point, where it hides least of the others, of points and of obstacles.
+
+    Points choose in this `order`. Boxes are (left, top, right, bottom); a name's baseline is 4 pixels above the bottom.
+    """
+    taken: list[Box] = [(a - 6, b - 6, a + 6, b + 6) for a, b in places]
+    taken += obstacles
+    boxes_by_number: dict[int, Box] = {}
+    for number in order:
+        a, b = places[number]
+        wide = _LETTER * len(names[number])
+        around = [(a - wide, b - _LINE), (a + _NEAR, b + _LINE), (a + _NEAR, b), (a - _NEAR - wide, b)]
+        around += [(a - wide / 2, b - _LINE), (a - wide / 2, b + _LINE), (a + _NEAR, b - _LINE), (a - wide, b + _LINE)]
+        around += [(a + side, b + shift) for shift in (-2 * _LINE, 2 * _LINE) for side in (0, -wide)]
+        boxes = [(start, middle - _LINE / 2, start + wide, middle + _LINE / 2) for start, middle in around]
+        own = taken[number]
+        others = [box for box in taken if box is not own]
+        boxes_by_number[number] = min(
+            boxes, key=lambda box: (_hidden(box, others) + _outside(box, frame), boxes.index(box))
+        )
+        taken.append(boxes_by_number[number])
+    return [boxes_by_number[number] for number in range(len(places))]
+
+
+def _hidden(box: Box, others: Sequence[Box]) -> float:
+    """Pixels that a box shares with others."""
+    shared = 0.0
+    for other in others:
+        across = min(box[2], other[2]) - max(box[0], other[0])
+        down = min(box[3], other[3]) - max(box[1], other[1])
+        shared += max(across, 0.0) * max(down, 0.0)
+    return shared
+
+
+def _outside(box: Box, frame: Box) -> float:
+    """How far a box is outside the frame, so weighted that this counts more than hiding others."""
+    beyond = (frame[0] - box[0], frame[1] - box[1], box[2] - frame[2], box[3] - frame[3])
+    return 1000 * sum(max(each, 0.0) for each in beyond)
 
 
 def clip(text: str, pixels: float) -> str:

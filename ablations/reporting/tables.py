@@ -67,6 +67,18 @@ def everything(summary: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             for point in row["points"]
         )
         tables.setdefault("tuning", []).extend({"block": block["name"], **row} for row in block["tuning"])
+    for setting in summary["published"]:
+        for recipe in setting["recipes"]:
+            own = {"setting": setting["setting"], "recipe": recipe["name"]}
+            for place, model in enumerate(recipe["models"]):
+                tables.setdefault("published", []).extend(
+                    {**own, "model": model["model"], **arm, "published": arm["published"][place]}
+                    for arm in recipe["arms"]
+                )
+                tables.setdefault("published_ranks", []).append(own | model)
+        if setting["together"]:
+            row = {"setting": setting["setting"], "recipe": "together", **_flat(setting["together"])}
+            tables.setdefault("published_ranks", []).append(row)
     if summary["search"]:
         search = summary["search"]
         tables["candidates"] = [_flat(row) for row in search["candidates"]]

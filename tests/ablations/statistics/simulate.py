@@ -21,7 +21,7 @@ import numpy as np
 from ablations.analysis import summary
 from ablations.statistics import Observation, compare_with, fit_factorial, holm, paired_differences, t_interval
 from tests.ablations.fake_study import predictions
-from tests.ablations.statistics import simulate_looks, simulate_tables
+from tests.ablations.statistics import simulate_looks, simulate_ranks, simulate_tables
 from tests.ablations.statistics.simulate_layouts import (
     CELLS,
     NAMES,
@@ -259,6 +259,7 @@ TABLES: Mapping[str, Callable[[int], Iterator[str]]] = {
     "power": power,
     "tables": simulate_tables.rows,
     "looks": simulate_looks.rows,
+    "ranks": simulate_ranks.rows,
 }
 
 
