@@ -7,6 +7,7 @@ from typing import Any
 
 from ablations.analysis import image_differences
 from ablations.analysis.axes import budgets, datasets
+from ablations.analysis.published import ranking
 from ablations.analysis.study import Study
 from ablations.analysis.words import Scale, effect_finding, minus, p_said, plural, title
 from ablations.plan import Objective
@@ -17,11 +18,16 @@ OTHER_IMAGES = "for other test images too"
 
 
 def sentence(study: Study, summary: Mapping[str, Any]) -> str:
-    """What the first objective says, block by block; the search's best, or front, of the other kinds."""
+    """What the first objective says, block by block; the search's best, or front, of the other kinds.
+
+    A study of nothing but arms with published scores tells first whether their ranks agree.
+    """
     objective = study.objectives[0]
     if study.plan.searches:
         return _search(study, summary["search"], summary["level"])
-    parts = []
+    arms = sum(len(block["objectives"][0]["arms"]) for block in summary["blocks"])
+    ranked = ranking.sentence(summary["published"], arms, summary["level"])
+    parts = [] if ranked is None else [ranked]
     for block in summary["blocks"]:
         sentences = _block(block["objectives"][0], objective, block, summary["level"])
         parts.append(f"block {block['name']}: {sentences}" if len(summary["blocks"]) > 1 else sentences)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ablations.analysis.words import DASH, Scale, minus, p_value, plural
+from ablations.analysis.published.ranking import rho
+from ablations.analysis.words import DASH, Scale, p_value, plural
 from ablations.reporting.elements import Element, Figure, Folded, Grid, Heading, Paragraph, ReportTable
 from ablations.reporting.figures import padded, unit, vertical_grid
 from ablations.reporting.svg import Axis, Canvas, label_boxes, tick_text
@@ -64,14 +65,10 @@ def _correlations(setting: Mapping[str, Any]) -> ReportTable:
 
 def _numbers(row: Mapping[str, Any]) -> list[str]:
     ends = [
-        DASH if row[f"low_{which}"] is None else f"{_rho(row[f'low_{which}'])} to {_rho(row[f'high_{which}'])}"
+        DASH if row[f"low_{which}"] is None else f"{rho(row[f'low_{which}'])} to {rho(row[f'high_{which}'])}"
         for which in ("seeds", "members")
     ]
-    return [_rho(row["correlation"]), p_value(row["p"]), *ends]
-
-
-def _rho(value: float | None) -> str:
-    return DASH if value is None else minus(f"{value + 0.0:.2f}")
+    return [rho(row["correlation"]), p_value(row["p"]), *ends]
 
 
 def _scale(setting: Mapping[str, Any], metric: str) -> Scale:
@@ -109,7 +106,7 @@ def _figures(setting: Mapping[str, Any], scale: Scale, name: str) -> Iterator[Fi
             title = f"{recipe['name']}, {model['model']}"
             yield Figure(
                 partial(_panel, recipe, place, scale, padded(ends), series),
-                f"{title}: rank correlation {_rho(model['correlation'])}.",
+                f"{title}: rank correlation {rho(model['correlation'])}.",
                 f"{name}-{title}",
                 small=True,
             )

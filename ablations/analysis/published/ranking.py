@@ -13,6 +13,7 @@ from scipy import stats
 from ablations.analysis.outcomes import resolution
 from ablations.analysis.published.recipes import PublishedRecipe, RecipeEntry, beside, published_recipes, settings
 from ablations.analysis.study import Study
+from ablations.analysis.words import DASH, minus, p_said, plural
 from ablations.statistics.ranks import LEAST, Agreement, Compared, agreement, seed_draws
 from ablations.trials import expand
 
@@ -60,6 +61,31 @@ def of_study(study: Study, blocks: Sequence[Mapping[str, Any]], level: float) ->
         {"setting": name, **_compare(arms, objective.sign, step, level)}
         for name, arms in zip(names, found.values(), strict=True)
     ]
+
+
+def sentence(settings: Sequence[Mapping[str, Any]], arms: int, level: float) -> str | None:
+    """Of a study all of whose `arms` are compared in one setting, and which so asks for it, what is found."""
+    if len(settings) != 1 or sum(len(recipe["arms"]) for recipe in settings[0]["recipes"]) != arms:
+        return None
+    recipes = settings[0]["recipes"]
+    row = settings[0]["together"] or recipes[0]["models"][0]
+    if row["correlation"] is None:
+        return "equal scores leave no ranks to compare with the published ones"
+    shown = row["p"] < 1 - level
+    verdict = "no agreement" if not shown else "agreement" if row["correlation"] > 0 else "disagreement"
+    ends = [f"{rho(row['low_members'])} to {rho(row['high_members'])} for other mixers"]
+    if row["low_seeds"] is not None:
+        ends.append(f"{rho(row['low_seeds'])} to {rho(row['high_seeds'])} for other seeds")
+    return (
+        f"{verdict} with the published ranks is shown: rank correlation {rho(row['correlation'])} "
+        f"({100 * level:g} % intervals {', '.join(ends)}; {p_said(row['p'])}, {arms} mixers of "
+        f"{plural(len(recipes), 'recipe')})"
+    )
+
+
+def rho(value: float | None) -> str:
+    """A correlation in print."""
+    return DASH if value is None else minus(f"{value + 0.0:.2f}")
 
 
 def _comparable(study: Study, blocks: Sequence[Mapping[str, Any]]) -> dict[tuple[tuple[str, str], ...], Comparable]:

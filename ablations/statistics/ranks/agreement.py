@@ -167,4 +167,4 @@ def _chance(correlation: float, weights: Array, known: Sequence[Array], measured
         products = (shares[:, None] * (counts / counts.sum())).ravel()
         values, places = np.unique(sums, return_inverse=True)
         shares = np.bincount(places.ravel(), products)
-    return min(1.0, float(shares[np.abs(values) >= abs(correlation) - CLOSE].sum()))
+    return round(float(shares[np.abs(values) >= abs(correlation) - CLOSE].sum()), 12)

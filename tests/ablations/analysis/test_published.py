@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from scipy import stats
 
 import operators
-from ablations import report
+from ablations import plan as plans
+from ablations import report, studyfile
 from ablations.analysis.published.recipes import beside, published_recipes, settings
+from ablations.trials import expand
 from models.published.hybrids import HYBRIDS
 from tests.ablations.analysis.simple_study import analyse
 from tests.ablations.fake_study import FakeStudy
@@ -60,6 +63,15 @@ def test_recipes_share_no_arm_and_have_members_that_can_be_permuted() -> None:
     assert len({entry.name for entry in entries}) == len({str(entry.settings) for entry in entries}) == len(entries)
     assert {len(recipe.entries) for recipe in published_recipes()} <= set(range(3, 9))
     assert len({entry.scores for entry in entries}) == len(entries)
+
+
+def test_the_shipped_study_has_every_entry_in_one_setting() -> None:
+    plan = replace(plans.read(studyfile.load("published")), tuning=None)
+    arms = [settings(arm.overrides) for arm in expand(plan, [], 1)]
+    entries = [entry for recipe in published_recipes() for entry in recipe.entries]
+    rests = [rest for arm in arms for entry in entries if (rest := beside(entry, arm)) is not None]
+    assert len(rests) == len(arms) == len(entries)
+    assert all(rest == rests[0] for rest in rests)
 
 
 def test_arms_are_entries_whose_settings_they_have() -> None:
@@ -124,3 +136,14 @@ def test_the_report_shows_the_correlations_and_the_scores(tmp_path: Path) -> Non
     assert [line.split(",")[1] for line in table[1:]] == ["STM evaluation", "STM evaluation", "together"]
     summary = json.loads((path / "summary.json").read_text())
     assert summary["published"] == analyse(path)["published"], "drawn anew, the same numbers"
+
+
+def test_a_study_of_published_arms_alone_answers_by_their_ranks(tmp_path: Path) -> None:
+    rows = mixers("rows", LION, "mixer.variant", overrides=["mixer=lion"])
+    answer = analyse(study(tmp_path / "s", [mixers("stm", STM), rows], {**STM, **LION}))["answer"]
+    assert answer.startswith("Agreement with the published ranks is shown: rank correlation 0.83 (95 % intervals 0.1")
+    assert "8 mixers of 2 recipes); block stm: the highest test accuracy is that of dcn" in answer
+    three = analyse(study(tmp_path / "three", [rows], LION))["answer"]
+    assert three.startswith("No agreement with the published ranks is shown: rank correlation 1.00 (95 % intervals")
+    more = [mixers("stm", [*STM, "attention"])]
+    assert "ranks" not in analyse(study(tmp_path / "more", more, {**STM, "attention": 0.9}))["answer"]

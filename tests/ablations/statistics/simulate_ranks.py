@@ -80,7 +80,7 @@ def drawn(rng: np.random.Generator, sizes: Sequence[int], r: float, tails: float
 
 @cache
 def normal_correlation(truth: float, tails: float) -> float:
-    """The copula's own correlation for one on Spearman's scale; of the t copula by bisection over a hundred thousand draws."""
+    """The copula's own correlation for one on Spearman's scale; of the t copula by bisection over drawn members."""
     if math.isinf(tails):
         return 2 * math.sin(math.pi * truth / 6)
     rng = np.random.default_rng(1)
