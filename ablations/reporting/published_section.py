@@ -136,7 +136,7 @@ def _panel(
             canvas.whisker(a, low, a, high, series)
             whiskers.append((a - 1, min(low, high), a + 1, max(low, high)))
     names = [arm["name"] for arm in arms]
-    boxes = label_boxes(names, places, whiskers, (left, top, right, bottom), range(len(arms)))
+    boxes = label_boxes(names, places, whiskers, (left, top, right - 8, bottom), range(len(arms)))
     for name, box in zip(names, boxes, strict=True):
         canvas.text(box[0], box[3] - 4, name)
     for a, b in places:

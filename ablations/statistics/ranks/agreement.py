@@ -166,5 +166,5 @@ def _chance(correlation: float, weights: Array, known: Sequence[Array], measured
         sums = (values[:, None] + own).round(12).ravel()
         products = (shares[:, None] * (counts / counts.sum())).ravel()
         values, places = np.unique(sums, return_inverse=True)
-        shares = np.bincount(places.ravel(), products)
+        shares = np.asarray(np.bincount(places.ravel(), products), dtype=np.float64)
     return round(float(shares[np.abs(values) >= abs(correlation) - CLOSE].sum()), 12)
