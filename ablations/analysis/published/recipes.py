@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -57,8 +57,15 @@ def published_recipes() -> tuple[PublishedRecipe, ...]:
 
 
 def settings(overrides: Sequence[str]) -> dict[str, Any]:
-    """Key -> value of overrides of run.py, in plain containers."""
-    return {override.key_or_group: override.value() for override in parse(overrides)}
+    """Key -> value of overrides of run.py, in plain containers, which are not to be changed."""
+    return dict(map(_setting, overrides))
+
+
+@lru_cache(maxsize=4096)
+def _setting(text: str) -> tuple[str, Any]:
+    """Key and value of one override: the arms of a study repeat few of them."""
+    (override,) = parse([text])
+    return override.key_or_group, override.value()
 
 
 def beside(entry: RecipeEntry, arm: Mapping[str, Any]) -> dict[str, Any] | None:
