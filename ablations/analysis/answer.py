@@ -9,7 +9,7 @@ from ablations.analysis import image_differences
 from ablations.analysis.axes import budgets, datasets
 from ablations.analysis.published import ranking
 from ablations.analysis.study import Study
-from ablations.analysis.words import Scale, effect_finding, minus, p_said, plural, title
+from ablations.analysis.words import Scale, effect_finding, minus, p_said, plural, title, told
 from ablations.plan import Objective
 
 MOST_EFFECTS = 3
@@ -92,12 +92,10 @@ def _effects(
     """First what the study asks, in its order; then the largest other effects, the negative controls, interactions."""
     plain = sorted((effect for effect in effects if not effect["control"]), key=lambda effect: -abs(effect["estimate"]))
     chosen_effects = [*asked, *plain[:MOST_EFFECTS], *(effect for effect in effects if effect["control"])]
-    seeds = plural(result["fit"]["seeds"], "seed")
-    first = f", a {100 * level:g} % interval{_together(len(asked) or result['family'])}", f", {seeds}"
-    notes = [first, *[("", "")] * len(chosen_effects)]
+    notes = _notes(chosen_effects, len(asked), result, level)
     parts = [
         effect_finding(effect, objective, scale, level, note)
-        for effect, note in zip(chosen_effects, notes, strict=False)
+        for effect, note in zip(chosen_effects, notes, strict=True)
     ]
     rest = plain[MOST_EFFECTS:]
     if rest:
@@ -107,23 +105,35 @@ def _effects(
     joint = [effect for effect in others if effect["p_together"] < 1 - level]
     if joint:
         most = max(joint, key=lambda effect: abs(effect["estimate"]))
-        where = scale.interval(most["low_together"], most["high_together"])
+        where = scale.interval(most[f"low{told(most)}"], most[f"high{told(most)}"])
+        where += ", the largest effect of all" if told(most) == "_largest" else ""
         parts.append(f"they interact ({most['subject']} {scale.signed(most['estimate'])}{scale.points}, {where})")
     return "; ".join([*parts, *_effects_on_other_images(chosen_effects, scale, level)])
 
 
+def _notes(
+    effects: Sequence[Mapping[str, Any]], asked: int, result: Mapping[str, Any], level: float
+) -> list[tuple[str, str]]:
+    """What kind of interval each effect has, told where the kind comes first, and the seeds at the first effect."""
+    family, seeds = result["family"], plural(result["fit"]["seeds"], "seed")
+    kinds = {"": "", "_together": _together(asked or family), "_largest": f" for the largest of {family} effects"}
+    notes: list[tuple[str, str]] = []
+    explained = {""}
+    for effect in effects:
+        kind = told(effect)
+        new = not notes or kind not in explained
+        explained.add(kind)
+        explanation = f", a {100 * level:g} % interval{kinds[kind]}" if new else ""
+        notes.append((explanation, "" if notes else f", {seeds}"))
+    return notes
+
+
 def _effects_on_other_images(effects: Sequence[Mapping[str, Any]], scale: Scale, level: float) -> list[str]:
     """The intervals of the effects for other test images too, where these matter, and what they no longer show."""
-    together = [
-        {
-            "low": effect["low_together"],
-            "high": effect["high_together"],
-            "low_images": effect["low_together_images"],
-            "high_images": effect["high_together_images"],
-        }
+    rows = [
+        {end + images: effect[f"{end}{told(effect)}{images}"] for end in ("low", "high") for images in ("", "_images")}
         for effect in effects
     ]
-    rows = [effect if effect["control"] else ends for effect, ends in zip(effects, together, strict=True)]
     if not image_differences.noticed(rows):
         return []
     parts = []

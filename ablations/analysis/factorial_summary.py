@@ -31,6 +31,7 @@ from ablations.statistics import (
 )
 from ablations.statistics.families import widening
 from ablations.statistics.intervals import half_width
+from ablations.statistics.largest import largest_interval
 
 MOST_SEEDS = 200
 MOST_NAMED = 6
@@ -76,8 +77,8 @@ def analyse(block: BlockRecords, objective: Objective, level: float, predictions
     for each, size in zip(tested, sizes, strict=True):
         weights = fit.model.run_weights(each.effect.contrast[None])[0]
         error = predictions.error(dict(zip(runs, map(float, weights), strict=True)))
-        row = _effect_row(each, size)
-        effects.append(row | image_differences.effect_ends(row, error, level, each.asked or len(tested)))
+        row, needed = _effect_row(each, size, level), None if each.asked else each.moderated.needed
+        effects.append(row | image_differences.effect_ends(row, error, level, each.asked or len(tested), needed))
     return {
         "fit": {
             "mean": fit.mean,
@@ -115,7 +116,7 @@ def analyse(block: BlockRecords, objective: Objective, level: float, predictions
 def effect_rows(block: BlockRecords, objective: Objective, level: float) -> list[dict[str, Any]]:
     """The effects that `analyse` tells, without what would be findable, which takes most of its time."""
     _, tested = _fit(block, objective, _observations(block, objective), level)
-    return [_effect_row(each, None) for each in tested]
+    return [_effect_row(each, None, level) for each in tested]
 
 
 def _fit(
@@ -184,8 +185,12 @@ def _effects(fit: FactorialFit, block: BlockRecords) -> list[_Tested]:
     return candidates
 
 
-def _effect_row(tested: _Tested, findable: float | None) -> dict[str, Any]:
+def _effect_row(tested: _Tested, findable: float | None, level: float) -> dict[str, Any]:
     effect, moderated = tested.effect, tested.moderated
+    largest: tuple[float | None, float | None] = None, None
+    if moderated.needed is not None and not tested.asked:
+        half = moderated.together.half
+        largest = largest_interval(effect.interval.mean, moderated.needed, moderated.error, moderated.df, level, half)
     return {
         "name": effect.name,
         "kind": tested.kind,
@@ -202,6 +207,8 @@ def _effect_row(tested: _Tested, findable: float | None) -> dict[str, Any]:
         "low_together": moderated.together.low,
         "high_together": moderated.together.high,
         "p_together": moderated.p_together,
+        "low_largest": largest[0],
+        "high_largest": largest[1],
         "pooled_error": effect.error,
         "findable": findable,
         "standardised": effect.standardised,

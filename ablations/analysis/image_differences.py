@@ -18,6 +18,8 @@ from ablations.analysis.words import plural, title
 from ablations.layout import COMPLETE
 from ablations.plan import Objective
 from ablations.statistics import allow_for_images, error_of_images, image_difference_over_seeds
+from ablations.statistics.images import both_df
+from ablations.statistics.largest import largest_interval
 from tasks.system.reading import check_file
 
 METRIC = "test/accuracy"
@@ -87,29 +89,47 @@ def read(block: BlockRecords, objective: Objective) -> Predictions:
 
 
 def ends(
-    estimate: float | None, low: float | None, high: float | None, error: float, level: float, family: int = 1
+    estimate: float | None,
+    low: float | None,
+    high: float | None,
+    error: float,
+    level: float,
+    family: int = 1,
+    df: float = math.inf,
 ) -> dict[str, float | None]:
     """`low_images` and `high_images` of an interval over seeds, made to hold for other test images too.
 
-    They are None where there is no interval, or where the `error` that images add is not known.
+    They are None where there is no interval, or where the `error` that images add is not known. `df`: of the interval.
     """
     if estimate is None or low is None or high is None or math.isnan(error):
         return {"low_images": None, "high_images": None}
-    below, above = (allow_for_images(half, error, level, family) for half in (estimate - low, high - estimate))
+    below, above = (allow_for_images(half, error, level, family, df) for half in (estimate - low, high - estimate))
     return {"low_images": estimate - below, "high_images": estimate + above}
 
 
-def effect_ends(effect: Mapping[str, Any], error: float, level: float, family: int) -> dict[str, float | None]:
-    """Of an effect, as the summary has it: the `error` that images add, and its ends for it alone and together."""
+def effect_ends(
+    effect: Mapping[str, Any], error: float, level: float, family: int, needed: float | None
+) -> dict[str, float | None]:
+    """Of an effect, as the summary has it: the `error` that images add, and its ends for it alone and together.
+
+    The largest has ends as the largest besides; `needed` is what it had to reach to be that.
+    """
     alone, together = (
-        ends(effect["estimate"], effect[f"low{which}"], effect[f"high{which}"], error, level, members)
+        ends(effect["estimate"], effect[f"low{which}"], effect[f"high{which}"], error, level, members, effect["df"])
         for which, members in (("", 1), ("_together", family))
     )
+    largest: tuple[float | None, float | None] = None, None
+    if needed is not None and together["high_images"] is not None:
+        both, df = math.hypot(effect["error"], error), both_df(effect["error"], effect["df"], error)
+        half = together["high_images"] - effect["estimate"]
+        largest = largest_interval(effect["estimate"], needed, both, df, level, half)
     return {
         "image_error": None if math.isnan(error) else error,
         **alone,
         "low_together_images": together["low_images"],
         "high_together_images": together["high_images"],
+        "low_largest_images": largest[0],
+        "high_largest_images": largest[1],
     }
 
 

@@ -174,15 +174,24 @@ def change(estimate: float, objective: Objective, scale: Scale) -> str:
     return f"{'raises' if estimate > 0 else 'lowers'} {scale.title} by {size}"
 
 
+def told(effect: Mapping[str, Any]) -> str:
+    """Which interval of an effect is told, as its keys in the summary end: of a control that for it alone, of the
+    largest that of the largest, of the others that for all together.
+    """
+    if effect["control"]:
+        return ""
+    return "_together" if effect["low_largest"] is None else "_largest"
+
+
 def effect_finding(
     effect: Mapping[str, Any], objective: Objective, scale: Scale, level: float, notes: tuple[str, str]
 ) -> str:
-    """What an effect says. Its interval holds for all effects that may be told together; a control's for it alone.
+    """What an effect says. Its interval is that of `told`.
 
     `notes` stand in the brackets behind the interval, the second also where there is none.
     """
-    family = "" if effect["control"] else "_together"
-    low, high = effect[f"low{family}"], effect[f"high{family}"]
+    kind = told(effect)
+    low, high = effect[f"low{kind}"], effect[f"high{kind}"]
     where = f"{scale.interval(low, high)}{''.join(notes)}"
     if low is None:
         size = change(effect["estimate"], objective, scale)

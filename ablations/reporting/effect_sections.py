@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ablations.analysis.answer import scale_of
-from ablations.analysis.words import DASH, Scale, minus, p_said, p_value, plural
+from ablations.analysis.words import DASH, Scale, minus, p_said, p_value, plural, told
 from ablations.reporting import figures
 from ablations.reporting.elements import Element, Figure, Folded, Grid, Heading, Paragraph, ReportTable
 from ablations.reporting.figures import Bar
@@ -58,6 +58,7 @@ def effects(result: Mapping[str, Any], level: float, name: str) -> Iterator[Elem
         ]
         for effect in result["effects"]
     ]
+    yield from (Paragraph(_largest(effect, scale, level)) for effect in result["effects"] if told(effect) == "_largest")
     yield Folded("The effects in numbers", ReportTable(header, rows))
     aliases = [
         [effect["subject"], ", ".join(f"{minus(f'{share:+.3g}')} {name}" for name, share in effect["aliases"].items())]
@@ -92,6 +93,16 @@ def _meaning(result: Mapping[str, Any]) -> str:
     }
     explained = "; ".join(text for kind, text in explanations.items() if kind in kinds)
     return f"Effect {explained}; over all other factors and seeds."
+
+
+def _largest(effect: Mapping[str, Any], scale: Scale, level: float) -> str:
+    where = scale.interval(effect["low_largest"], effect["high_largest"])
+    return (
+        f"The largest effect, {effect['subject']}, has a {100 * level:g} % interval that allows for its having been "
+        f"chosen ({where}): it holds the true values that go with an estimate of this size among those that exceed "
+        "the runner-up's. It is the plain interval where the runner-up is far below; the nearer that is, the nearer to "
+        "zero are both ends."
+    )
 
 
 def _control(control: Mapping[str, Any], scale: Scale, level: float) -> str:

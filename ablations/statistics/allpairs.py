@@ -8,7 +8,8 @@ alike: with one arm of nine that varies three times as much as the others it ala
 are those of `moderated.py`: 4 % with five seeds, 3 % with ten, 7 % with three.
 
 The interval of the best arm's own score allows for the choice as well. Of k equal arms the best one is the luckiest;
-the lower end (the upper one of a loss) lies as much farther out as that takes.
+the lower end (the upper one of a loss) lies as much farther out as that takes: as far as the runner-up is near
+(`largest.py`), and at most as for k equal arms.
 
 Sources: Tukey, "The problem of multiple comparisons" (1953); Montgomery, Design and Analysis of Experiments, ch. 4.1,
 for blocks; Efron and Morris, J. Am. Stat. Assoc. 70 (1975), for the shrunken estimate.
@@ -17,7 +18,7 @@ for blocks; Efron and Morris, J. Am. Stat. Assoc. 70 (1975), for the shrunken es
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -30,6 +31,7 @@ from ablations.statistics.effects import Observation
 from ablations.statistics.factorial import FactorialFit, fit_factorial
 from ablations.statistics.families import DRAWS
 from ablations.statistics.intervals import Interval, check_level
+from ablations.statistics.largest import lower_end
 from ablations.statistics.moderated import moderate
 from operators.errors import InputError, check_choice
 
@@ -39,6 +41,8 @@ Scores = Mapping[str, Mapping[int, float]]
 
 _STEPS = 10
 """Drawn shares of the variance that seeds give to all arms alike; others lie between two of them."""
+_FAR = 1e6
+"""Standard errors below the best mean from which on a runner-up makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,10 @@ def compare_with(
 def best_arm(scores: Scores, sign: int, level: float = 0.95, resolution: float = 0.0) -> BestArm:
     """The arm with the best mean, and what its score may be believed to be.
 
-    The interval is made of the arm's own standard error, so that other arms may be noisier or less noisy. The factor of
-    the end that the choice flatters is the quantile of the chosen arm's t over drawn tables of equal arms in which
-    seeds move all arms alike by as much of the variance as they do here, estimated from all arms. With an arm far ahead
-    it is on the safe side: up to 97 % (simulated).
+    The interval is made of the arm's own standard error, so that other arms may be noisier or less noisy. The end that
+    the choice flatters is that of the largest estimate, given those of the other arms. Its farthest is the quantile of
+    the chosen arm's t over drawn tables of equal arms. In both, seeds move all arms alike by as much of the variance as
+    they do here, estimated from all arms. The other end is that of the plain t interval.
 
     Args:
         scores: arm -> seed -> score.
@@ -135,11 +139,26 @@ def best_arm(scores: Scores, sign: int, level: float = 0.95, resolution: float =
     error = max(float(np.std(values, ddof=1)), resolution / math.sqrt(2)) / math.sqrt(n)
     plain = float(special.stdtrit(n - 1, (1 + level) / 2))
     fit = _fit({arm: scores[arm] for arm in tables}, best, level)[0] if len(tables) > 1 else None
-    wider = flattered(len(means), n, level, 0.0 if fit is None else _shared(fit, len(means)))
-    low, high = (wider, plain) if sign > 0 else (plain, wider)
-    mean = means[best]
+    mean, flat = means[best], plain * error
+    luck = flat
+    if fit is not None and error > 0:
+        shared = _shared(fit, len(means))
+        others = [sign * means[arm] for arm in means if arm != best]
+        luck = _luck(sign * mean, others, error, n - 1, level, shared, flattered(len(means), n, level, shared))
+    low, high = (luck, flat) if sign > 0 else (flat, luck)
     shrunken = mean if fit is None else _shrunken(fit, means, mean)
-    return BestArm(best, mean, mean - low * error, mean + high * error, shrunken, len(means))
+    return BestArm(best, mean, mean - low, mean + high, shrunken, len(means))
+
+
+def _luck(
+    mean: float, others: Sequence[float], error: float, df: int, level: float, shared: float, farthest: float
+) -> float:
+    """How far the end lies that the choice flatters; `farthest` in standard errors, `shared` as of `flattered`."""
+    # A mean of another arm moves with the chosen one by the part that they share.
+    bound = (max(others) - shared * mean) / (1 - shared) if shared < 1 else -math.inf
+    bound = max(bound, mean - _FAR * error)
+    size, needed, errors, freedom, far = np.array([[mean], [bound], [error], [df], [farthest * error]])
+    return mean - float(lower_end(size, needed, errors, freedom, level, far)[0])
 
 
 def _shared(fit: FactorialFit, arms: int) -> float:

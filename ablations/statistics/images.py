@@ -18,6 +18,9 @@ from ablations.statistics.intervals import check_level
 from operators.errors import InputError
 
 Correct = npt.NDArray[np.bool_]
+FEW = 4
+"""Degrees of freedom below which those of Welch and Satterthwaite promise too much: with two, and images that make up a
+fifth of the variance, 7.6 % of 95 % intervals miss (with four 5.8 %; drawn)."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +115,36 @@ def error_of_images(scores: npt.NDArray[np.float64]) -> float:
     return math.sqrt(max(0.0, float(by_image.var(ddof=1)) / images - residual / (n * images)))
 
 
-def allow_for_images(half: float, error: float, level: float, family: int = 1) -> float:
+def allow_for_images(half: float, error: float, level: float, family: int = 1, df: float = math.inf) -> float:
     """Half width of an interval over seeds, made to hold for other test images as well.
 
-    Half widths of independent parts add up as squares: that over seeds, and the normal one of the `error` that images
-    add, for `family` effects together by Bonferroni's inequality.
+    The error over seeds is taken from the half width, and the `error` that images add is added to it, as squares. The
+    degrees of freedom of the sum are Welch and Satterthwaite's, those of the images being without number; for `family`
+    effects together by Bonferroni's inequality. Without `df`, and with fewer than `FEW`, half widths add up as squares,
+    which is on the safe side.
 
-    Source: Zou and Donner, "Construction of confidence limits about effect measures", Stat. Med. 27 (2008), for the sum
-    of squared distances to the limits.
+    Args:
+        half: of the interval over seeds.
+        error: that images add.
+        level: of the interval.
+        family: of how many effects the interval holds for all together.
+        df: degrees of freedom of the interval over seeds.
+
+    Sources: Satterthwaite, Biometrics Bull. 2 (1946); Zou and Donner, "Construction of confidence limits about effect
+    measures", Stat. Med. 27 (2008), for the sum of squared distances to the limits.
     """
-    return math.hypot(half, _normal(1 - (1 - level) / family) * error)
+    if not math.isfinite(half):
+        return half
+    level = 1 - (1 - level) / family
+    df = df if df >= FEW else math.inf
+    seeds = half / _student(df, level)
+    both = math.hypot(seeds, error)
+    return both * _student(both_df(seeds, df, error), level)
+
+
+def both_df(seeds: float, df: float, images: float) -> float:
+    """Degrees of freedom of the sum of an error over seeds, which has `df`, and one of images, which is known."""
+    return df * (1 + (images / seeds) ** 2) ** 2 if seeds > 0 and df >= FEW else df
 
 
 def sign_flip_p(scores: npt.NDArray[np.int64]) -> float:
@@ -186,6 +209,10 @@ def tango_interval(only_first: int, only_second: int, images: int, level: float 
 
 def _normal(level: float) -> float:
     return float(special.ndtri((1 + level) / 2))
+
+
+def _student(df: float, level: float) -> float:
+    return float(special.stdtrit(df, (1 + level) / 2))
 
 
 def _check(first: Correct, second: Correct, dimensions: int) -> None:

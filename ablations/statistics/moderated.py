@@ -17,7 +17,7 @@ With three seeds Welch and Satterthwaite's degrees of freedom promise too much. 
 is longer by what keeps the promise where the effect changes with the seed (`widening` in `families.py`). Several
 effects are told apart from zero, or have intervals, together: the largest of their ratios |estimate| / half width is
 compared with its distribution over drawn tables (`families.py`). So a leading effect, or a best arm, that the scores
-have chosen is allowed for.
+have chosen is allowed for. The largest effect has an interval of its own besides (`largest.py`).
 
 Sources: Satterthwaite, Biometrics Bull. 2 (1946); Welch, Biometrika 34 (1947); Smyth, Stat. Appl. Genet. Mol. Biol. 3
 (2004), for variances that are moderated by a pooled one; Liang and Zeger, Biometrika 73 (1986); MacKinnon and White,
@@ -37,12 +37,16 @@ from ablations.statistics.effects import Effect
 from ablations.statistics.factorial import FactorialFit
 from ablations.statistics.families import family, widening
 from ablations.statistics.intervals import Interval, t_test
+from ablations.statistics.largest import runner_up
 from ablations.statistics.variances import PRIOR, errors
 
 
 @dataclass(frozen=True)
 class ModeratedEffect:
-    """An effect with its moderated error. `interval` and `p` are for it alone, `together` and `p_together` for all."""
+    """An effect with its moderated error. `interval` and `p` are for it alone, `together` and `p_together` for all.
+
+    `needed` is what the largest of several effects had to reach to be that (`largest.py`), None of the others.
+    """
 
     effect: Effect
     error: float
@@ -51,6 +55,7 @@ class ModeratedEffect:
     p: float
     together: Interval
     p_together: float
+    needed: float | None = None
 
 
 def moderate(
@@ -77,8 +82,12 @@ def moderate(
     wider = widening(model, prior)
     drawn = family(model, contrasts, fit.level, prior) if len(effects) > 1 else None
     factor = wider if drawn is None else drawn.quantile(fit.level)
+    estimates = np.array([[effect.interval.mean for effect in effects]])
+    (first,), (needed,) = runner_up(estimates, weights @ weights.T)
     moderated = []
-    for effect, own_error, own_df, span in zip(effects, wider * error[0], df[0], spans, strict=True):
+    for place, (effect, own_error, own_df, span) in enumerate(
+        zip(effects, wider * error[0], df[0], spans, strict=True)
+    ):
         mean = effect.interval.mean
         p = t_test(mean, float(own_error), float(own_df))
         moderated.append(
@@ -90,6 +99,7 @@ def moderate(
                 p=p,
                 together=Interval(mean, factor * float(span), model.runs),
                 p_together=p if drawn is None else drawn.p(_ratio(mean, float(span))),
+                needed=float(needed) if drawn is not None and place == first else None,
             )
         )
     return tuple(moderated)

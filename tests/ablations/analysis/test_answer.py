@@ -79,10 +79,10 @@ def test_the_answer_names_what_is_shown_and_what_is_not(tmp_path: Path) -> None:
     summary = analyse(fake_study.pde_terms(tmp_path / "s", blocks=("initial",), logs=False))
     effects = by_name(summary["blocks"][0]["objectives"][0]["effects"])
     one = effects["diffusion"]
-    low, high = (f"{100 * one[side]:.1f}" for side in ("low_together", "high_together"))
+    low, high = (f"{100 * one[side]:.1f}" for side in ("low_largest", "high_largest"))
     said = (
-        f"Diffusion adds {100 * one['estimate']:.1f} points of test accuracy ({low} to {high}, a 95 % interval that "
-        "holds for 7 effects together, 3 seeds)"
+        f"Diffusion adds {100 * one['estimate']:.1f} points of test accuracy ({low} to {high}, a 95 % interval for "
+        "the largest of 7 effects, 3 seeds)"
     )
     assert summary["answer"].startswith(said)
     nothing = {"diffusion": 0.0}

@@ -109,8 +109,8 @@ def changing(size: float, which: str) -> Callable[[np.random.Generator, int], tu
         truth = [size, *[0.0] * 6]
         places = list(range(7)) if which == "some" else [0]
         if which == "leading":
-            places = [max(range(7), key=lambda place: abs(rows[place]["estimate"]))]
-        family = "" if which == "own" else "_together"
+            places = [place for place in range(7) if rows[place]["low_largest"] is not None]
+        family = {"own": "", "leading": "_largest", "some": "_together"}[which]
         before = any(not pooled[p].interval.low <= truth[p] <= pooled[p].interval.high for p in places)
         return before, any(not rows[p][f"low{family}"] <= RUN * truth[p] <= rows[p][f"high{family}"] for p in places)
 
@@ -258,6 +258,7 @@ TABLES: Mapping[str, Callable[[int], Iterator[str]]] = {
     "practices": practices,
     "power": power,
     "tables": simulate_tables.rows,
+    "largest": simulate_tables.largest_rows,
     "looks": simulate_looks.rows,
     "ranks": simulate_ranks.rows,
 }

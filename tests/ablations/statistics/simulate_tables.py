@@ -16,12 +16,16 @@ from scipy import special
 from ablations.statistics import FactorialModel, allow_for_images, error_of_images
 from ablations.statistics.allpairs import flattered
 from ablations.statistics.families import family, widening
+from ablations.statistics.largest import lower_end, runner_up, upper_end
 from ablations.statistics.variances import PRIOR, errors, quantiles
 
 Array = npt.NDArray[np.float64]
 ARMS, IMAGES, LEVEL = 9, 500, 0.95
 SEEDS = (3, 5, 10)
-SIGN = np.array([2 * a - 1 for a, _, _ in product((0, 1), repeat=3)])
+_MAINS = 2 * np.array(list(product((0, 1), repeat=3))).T - 1
+SIGNS = np.array([_MAINS[list(names)].prod(axis=0) for size in (1, 2, 3) for names in combinations(range(3), size)])
+"""(effects, arms) signs of the arms in the effects of a 2^3 factorial, mains first."""
+SIGN = SIGNS[0]
 OF_ARM = 1.15
 """Standard deviation of an arm's own difficulties of images, in log odds: their error is then half that of a run."""
 
@@ -51,9 +55,13 @@ class Design:
 
     def halves(self, tables: Array) -> Array:
         """Half widths before the family, or a few seeds, are allowed for."""
-        runs, basis = tables.reshape(len(tables), -1), self.model.matrix.basis
-        error, df = errors(self.model, self.weights, runs - (runs @ basis) @ basis.T, PRIOR)
+        error, df = self.errors(tables)
         return np.asarray(quantiles(df, LEVEL) * error)
+
+    def errors(self, tables: Array) -> tuple[Array, Array]:
+        """(tables, effects) standard errors, and their degrees of freedom."""
+        runs, basis = tables.reshape(len(tables), -1), self.model.matrix.basis
+        return errors(self.model, self.weights, runs - (runs @ basis) @ basis.T, PRIOR)
 
     def together(self) -> float:
         """What half widths are multiplied by to hold for the family."""
@@ -63,6 +71,20 @@ class Design:
         """Share of tables of which some interval of the family misses the truth."""
         wrong = np.abs(self.estimates(tables) - truth) > self.together() * self.halves(tables)
         return float(wrong.any(axis=1).mean())
+
+    def largest(self, tables: Array, truth: Array) -> Array:
+        """Shares of tables of which the largest effect's truth is missed: by the interval for it alone, by that for all
+        effects together, and by that for the largest.
+        """
+        estimates, rows = self.estimates(tables), np.arange(len(tables))
+        places, needed = runner_up(estimates, self.weights @ self.weights.T)
+        error, df, halves = (part[rows, places] for part in (*self.errors(tables), self.halves(tables)))
+        wide, together = widening(self.model) * error, self.together() * halves
+        size, right = np.abs(estimates[rows, places]), truth[places] * np.sign(estimates[rows, places])
+        low = np.where(size > together, lower_end(size, needed, wide, df, LEVEL, together), size - together)
+        missed = (right < low) | (right > upper_end(size, needed, wide, df, LEVEL))
+        alone, all_effects = (np.abs(size - right) > half for half in (widening(self.model) * halves, together))
+        return np.asarray([alone.mean(), all_effects.mean(), missed.mean()])
 
 
 Draw = Callable[[np.random.Generator, int, int], float]
@@ -105,11 +127,10 @@ def changing(size: float, which: str) -> Draw:
         truth = np.array([size, *[0.0] * 6])
         if which == "some":
             return design.some(scores, truth)
-        estimates, halves = design.estimates(scores), design.halves(scores)
-        places = np.abs(estimates).argmax(axis=1) if which == "leading" else np.zeros(tables, dtype=int)
-        factor = design.together() if which == "leading" else widening(design.model)
-        rows = np.arange(tables)
-        return float((np.abs(estimates[rows, places] - truth[places]) > factor * halves[rows, places]).mean())
+        if which == "leading":
+            return float(design.largest(scores, truth)[-1])
+        errors_of_first = np.abs(design.estimates(scores)[:, 0] - size)
+        return float((errors_of_first > widening(design.model) * design.halves(scores)[:, 0]).mean())
 
     return share
 
@@ -124,10 +145,14 @@ def best(spread: float) -> Draw:
         rest += scores.mean(axis=(1, 2), keepdims=True)
         residual = np.square(rest).sum(axis=(1, 2)) / ((ARMS - 1) * (seeds - 1))
         common = np.maximum(scores.mean(axis=2).var(axis=1, ddof=1) - residual / ARMS, 0.0)
-        factors = np.array([flattered(ARMS, seeds, LEVEL, part) for part in common / (common + residual)])
+        shared = common / (common + residual)
+        factors = np.array([flattered(ARMS, seeds, LEVEL, part) for part in shared])
         error, mean = own.std(axis=1, ddof=1) / np.sqrt(seeds), own.mean(axis=1)
+        second = np.sort(scores.mean(axis=1), axis=1)[:, -2]
+        needed, df = (second - shared * mean) / (1 - shared), np.full(tables, seeds - 1.0)
+        low = lower_end(mean, needed, error, df, LEVEL, factors * error)
         plain = special.stdtrit(seeds - 1, (1 + LEVEL) / 2)
-        return float(((mean > factors * error) | (-mean > plain * error)).mean())
+        return float(((low > 0) | (-mean > plain * error)).mean())
 
     return share
 
@@ -154,24 +179,28 @@ def answers(rng: np.random.Generator, arms: int, seeds: int) -> npt.NDArray[np.b
 
 
 def images(which: str, both: bool) -> Draw:
-    """Is zero outside a negative control's interval, or some interval of the family; for other images if `both`?"""
+    """Is zero outside a negative control's interval, or some interval of the family; for other images if `both`?
+
+    Any of the seven effects may be the control.
+    """
 
     def share(rng: np.random.Generator, tables: int, seeds: int) -> float:
         design = Design("factors", seeds)
         factor = design.together() if which == "some" else widening(design.model)
-        members = len(design.weights) if which == "some" else 1
-        weights = seeds * design.weights[:members].reshape(members, seeds, 8)
+        members = len(design.weights)
+        told = members if which == "some" else 1
+        weights = seeds * design.weights.reshape(members, seeds, 8)
         wrong = []
         for _ in range(tables // 4):  # a table here costs as much as thousands of the others
             right = answers(rng, 8, seeds).transpose(1, 0, 2).astype(np.float64)
             scores = right.mean(axis=2)[None]
-            halves = factor * design.halves(scores)[0, :members]
+            halves = factor * design.halves(scores)[0]
             if both:
-                per_image = np.einsum("esa,sai->esi", weights, right)
-                added = [error_of_images(of_effect) for of_effect in per_image]
-                pairs = zip(halves, added, strict=True)
-                halves = np.array([allow_for_images(half, error, LEVEL, members) for half, error in pairs])
-            wrong.append((np.abs(design.estimates(scores)[0, :members]) > halves).any())
+                added = [error_of_images(of_effect) for of_effect in np.einsum("esa,sai->esi", weights, right)]
+                parts = zip(halves, added, design.errors(scores)[1][0], strict=True)
+                halves = np.array([allow_for_images(half, error, LEVEL, told, df) for half, error, df in parts])
+            missed = np.abs(design.estimates(scores)[0]) > halves
+            wrong.append(missed.any() if which == "some" else missed.mean())
         return float(np.mean(wrong))
 
     return share
@@ -208,3 +237,37 @@ def rows(tables: int) -> Iterator[str]:
     for name, counted, share in TABLES:
         shares = [share(np.random.default_rng(seeds), tables, seeds) for seeds in SEEDS]
         yield f"| {name} | {counted} | {' | '.join(f'{100 * each:.1f} %' for each in shares)} |"
+
+
+LARGEST: tuple[tuple[str, tuple[float, ...], float], ...] = (
+    ("none", (0,) * 7, 0),
+    ("one, of 2 standard errors", (2, 0, 0, 0, 0, 0, 0), 0),
+    ("one, of 4", (4, 0, 0, 0, 0, 0, 0), 0),
+    ("one, of 8", (8, 0, 0, 0, 0, 0, 0), 0),
+    ("two, of 8 and 8", (8, 8, 0, 0, 0, 0, 0), 0),
+    ("two, of 8 and 7", (8, 7, 0, 0, 0, 0, 0), 0),
+    ("three, of 8", (8, 8, 8, 0, 0, 0, 0), 0),
+    ("seven, of 0, 1, … 6", tuple(range(7)), 0),
+    ("seven, of 2", (2,) * 7, 0),
+    ("seven, of 8", (8,) * 7, 0),
+    ("one, of 4, changes with the seed by half a run's noise", (4, 0, 0, 0, 0, 0, 0), 0.5),
+    ("one, of 4, changes by a run's noise", (4, 0, 0, 0, 0, 0, 0), 1),
+    ("one, of 12, changes by a run's noise", (12, 0, 0, 0, 0, 0, 0), 1),
+)
+"""What effects there are, in standard errors of an effect that does not change; and how the first changes with the
+seed, in standard deviations of a run."""
+
+
+def largest_rows(tables: int) -> Iterator[str]:
+    """Lines of a Markdown table: how often the interval of the largest of seven effects misses it, by three methods."""
+    yield f"| effects | {' | '.join(f'{seeds} seeds: alone, together, largest' for seeds in SEEDS)} |"
+    yield "| --- |" + " --- |" * len(SEEDS)
+    for name, sizes, change in LARGEST:
+        cells = []
+        for seeds in SEEDS:
+            draw, truth = np.random.default_rng(seeds), np.sqrt(0.5 / seeds) * np.array(sizes)
+            moved = change * draw.normal(size=(tables, seeds, 1)) * SIGN / 2
+            scores = draw.normal(size=(tables, seeds, 8)) + truth @ SIGNS / 2 + moved
+            alone, together, largest = 100 * Design("factors", seeds).largest(scores, truth)
+            cells.append(f"{alone:.1f}, {together:.1f}, **{largest:.1f}**")
+        yield f"| {name} | {' | '.join(cells)} |"
