@@ -144,7 +144,8 @@ def best_arm(scores: Scores, sign: int, level: float = 0.95, resolution: float =
     if fit is not None and error > 0:
         shared = _shared(fit, len(means))
         others = [sign * means[arm] for arm in means if arm != best]
-        luck = _luck(sign * mean, others, error, n - 1, level, shared, flattered(len(means), n, level, shared))
+        farthest = flattered(len(means), n, level, shared)
+        luck = max(flat, _luck(sign * mean, others, error, n - 1, level, shared, farthest))
     low, high = (luck, flat) if sign > 0 else (flat, luck)
     shrunken = mean if fit is None else _shrunken(fit, means, mean)
     return BestArm(best, mean, mean - low, mean + high, shrunken, len(means))
