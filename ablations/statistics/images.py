@@ -144,7 +144,9 @@ def allow_for_images(half: float, error: float, level: float, family: int = 1, d
 
 def both_df(seeds: float, df: float, images: float) -> float:
     """Degrees of freedom of the sum of an error over seeds, which has `df`, and one of images, which is known."""
-    return df * (1 + (images / seeds) ** 2) ** 2 if seeds > 0 and df >= FEW else df
+    if df < FEW:
+        return df
+    return df * (1 + (images / seeds) ** 2) ** 2 if seeds > 0 else math.inf
 
 
 def sign_flip_p(scores: npt.NDArray[np.int64]) -> float:
