@@ -32,6 +32,12 @@ NEGATIVE, ZERO, POSITIVE = (5, 48, 97), (247, 247, 247), (179, 88, 6)
 """Blue, almost white and orange: all kinds of colour vision tell them apart."""
 
 
+def plainest(name: str) -> str:
+    """The last backend on the card of mixer `name` that is usable here, or `auto` where none is."""
+    usable = [backend for backend, reason in core_class(name).availability().items() if reason is None]
+    return usable[-1] if usable else "auto"
+
+
 def respond(name: str) -> tuple[Mixer, Tensor]:
     """The core of mixer `name` at its start (seed 0), and its response (H, W, C) to a pulse in the middle.
 
@@ -41,10 +47,9 @@ def respond(name: str) -> tuple[Mixer, Tensor]:
     Raises:
         InputError: the mixer serves this grid or this width not at all.
     """
-    usable = [backend for backend, reason in core_class(name).availability().items() if reason is None]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        mixer = create(name, DIM, grid=GRID, cond_dim=DIM, shell=BARE, backend=usable[-1] if usable else "auto")
+        mixer = create(name, DIM, grid=GRID, cond_dim=DIM, shell=BARE, backend=plainest(name))
         cond = torch.zeros(DIM)
         if mixer.card.linear:
             return mixer, impulse_response(mixer, GRID, cond=cond)

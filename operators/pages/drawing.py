@@ -64,8 +64,7 @@ def draw_impulse_response(response: Tensor, theme: Theme, *, at: tuple[int, int]
     from matplotlib.colors import SymLogNorm
 
     height, width, channels = response.shape
-    row, column = (height // 2, width // 2) if at is None else at
-    extent = (-0.5 - column, width - 0.5 - column, height - 0.5 - row, -0.5 - row)
+    extent = from_token(height, width, at)
     figure, panels = _panels(min(channels, PANELS), theme)
     for channel, panel in enumerate(panels):
         values = response[..., channel].detach().cpu().double()
@@ -74,17 +73,16 @@ def draw_impulse_response(response: Tensor, theme: Theme, *, at: tuple[int, int]
         norm = SymLogNorm(linthresh=LINEAR, vmin=-1, vmax=1)
         image = panel.imshow(shown, cmap=theme.signed, norm=norm, extent=extent, interpolation="nearest")
         panel.set_title(f"channel {channel}: peak {peak:.2g}", color=theme.text, fontsize=11)
-    _count_tokens(panels)
-    _label(panels, "columns from the pulse (tokens)", "rows from the pulse (tokens)", theme)
-    _bar(figure, image, panels, "response / largest magnitude", theme)
+    count_tokens(panels)
+    label(panels, "columns from the pulse (tokens)", "rows from the pulse (tokens)", theme)
+    bar(figure, image, panels, "response / largest magnitude", theme)
     return figure
 
 
 def draw_receptive_field(field: Tensor, theme: Theme, *, at: tuple[int, int] | None = None) -> Figure:
     """A receptive field (H, W) on a logarithmic scale; tokens without any influence stay blank."""
     height, width = field.shape
-    row, column = (height // 2, width // 2) if at is None else at
-    extent = (-0.5 - column, width - 0.5 - column, height - 0.5 - row, -0.5 - row)
+    extent = from_token(height, width, at)
     figure, (panel,) = _panels(1, theme)
     values = field.detach().cpu().double()
     logarithm = (values / values.max()).clamp_min(10.0**-DECADES).log10().masked_fill(values == 0, torch.nan)
@@ -93,9 +91,9 @@ def draw_receptive_field(field: Tensor, theme: Theme, *, at: tuple[int, int] | N
     )
     seen = int((values > 0).sum())
     panel.set_title(f"{seen} of {values.numel()} tokens reach the output", color=theme.text, fontsize=11)
-    _count_tokens([panel])
-    _label([panel], "columns from the output token", "rows from the output token", theme)
-    _bar(figure, image, [panel], "log₁₀ (mean squared gradient / peak)", theme)
+    count_tokens([panel])
+    label([panel], "columns from the output token", "rows from the output token", theme)
+    bar(figure, image, [panel], "log₁₀ (mean squared gradient / peak)", theme)
     return figure
 
 
@@ -104,7 +102,7 @@ def draw_spectrum(transfer: Tensor, theme: Theme) -> Figure:
     height, width, channels = transfer.shape
     figure, panels = _panels(min(channels, PANELS), theme)
     gains = torch.fft.fftshift(transfer.detach().cpu().abs().double(), dim=(0, 1))[..., : len(panels)]
-    (bottom, top), (left, right) = (_frequencies(side) for side in (height, width))
+    (bottom, top), (left, right) = (frequencies(side) for side in (height, width))
     most = float(gains.max())
     for channel, panel in enumerate(panels):
         image = panel.imshow(
@@ -113,8 +111,8 @@ def draw_spectrum(transfer: Tensor, theme: Theme) -> Figure:
         panel.set_title(f"channel {channel}", color=theme.text, fontsize=11)
         panel.set_xticks(FREQUENCIES)
         panel.set_yticks(FREQUENCIES)
-    _label(panels, "along columns (cycles per token)", "along rows (cycles per token)", theme)
-    _bar(figure, image, panels, "gain |G(k)|", theme)
+    label(panels, "along columns (cycles per token)", "along rows (cycles per token)", theme)
+    bar(figure, image, panels, "gain |G(k)|", theme)
     return figure
 
 
@@ -132,7 +130,7 @@ def draw_times(rows: Sequence[Row], reference: Sequence[Row], theme: Theme) -> F
         panel.minorticks_off()
         panel.set_title(work, color=theme.text, fontsize=11)
         panel.legend(labelcolor=theme.text, frameon=False)
-    _label(panels, "tokens", "milliseconds", theme)
+    label(panels, "tokens", "milliseconds", theme)
     return figure
 
 
@@ -143,7 +141,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _frequencies(side: int) -> tuple[float, float]:
+def frequencies(side: int) -> tuple[float, float]:
     """First and last edge of the cells of `fftshift`, in cycles per token."""
     return (-(side // 2) - 0.5) / side, ((side - 1) // 2 + 0.5) / side
 
@@ -159,28 +157,41 @@ def _panels(count: int, theme: Theme) -> tuple[Figure, list[Axes]]:
     for spare in grid[count:]:
         spare.remove()
     for panel in grid[:count]:
-        panel.tick_params(colors=theme.text, labelsize=10)
-        panel.patch.set_alpha(0)
-        for spine in panel.spines.values():
-            spine.set_color(theme.lines)
+        dress(panel, theme)
     return figure, list(grid[:count])
 
 
-def _count_tokens(panels: list[Axes]) -> None:
+def dress(panel: Axes, theme: Theme, size: float = 10) -> None:
+    """Ticks, letters of that size and frame of a panel in the theme's colours, on a transparent ground."""
+    panel.tick_params(colors=theme.text, labelsize=size)
+    panel.patch.set_alpha(0)
+    for spine in panel.spines.values():
+        spine.set_color(theme.lines)
+
+
+def from_token(height: int, width: int, at: tuple[int, int] | None = None) -> tuple[float, float, float, float]:
+    """Edges (left, right, bottom, top) of an image of tokens in which the token `at`, or the middle one, is zero."""
+    row, column = (height // 2, width // 2) if at is None else at
+    return -0.5 - column, width - 0.5 - column, height - 0.5 - row, -0.5 - row
+
+
+def count_tokens(panels: Sequence[Axes]) -> None:
     """Ticks at whole tokens."""
     for panel in panels:
         panel.locator_params(integer=True, nbins=5)
 
 
-def _label(panels: list[Axes], across: str, down: str, theme: Theme) -> None:
+def label(panels: Sequence[Axes], across: str, down: str, theme: Theme) -> None:
+    """Name the axes of all panels at once."""
     figure = panels[0].get_figure()
     assert figure is not None
     figure.supxlabel(across, color=theme.text, fontsize=11)
     figure.supylabel(down, color=theme.text, fontsize=11)
 
 
-def _bar(figure: Figure, image: Any, panels: list[Axes], label: str, theme: Theme) -> None:
-    bar = figure.colorbar(image, ax=panels, shrink=0.9)
-    bar.set_label(label, color=theme.text, fontsize=11)
-    bar.ax.tick_params(colors=theme.text, labelsize=10)
-    bar.outline.set_edgecolor(theme.lines)
+def bar(figure: Figure, image: Any, panels: Sequence[Axes], text: str, theme: Theme, size: float = 11) -> None:
+    """A bar beside the panels that says what the colours of `image` stand for, in letters of that size."""
+    made = figure.colorbar(image, ax=panels, shrink=0.9)
+    made.set_label(text, color=theme.text, fontsize=size)
+    made.ax.tick_params(colors=theme.text, labelsize=size - 1)
+    made.outline.set_edgecolor(theme.lines)

@@ -13,7 +13,10 @@ from tasks.config.choices import ACCELERATORS, OPTIMIZERS, SCHEDULES, STRATEGIES
 
 LOGGERS = {"tensorboard": None, "csv": None, "wandb": "wandb", "mlflow": "mlflow", "none": None}
 """What pip installs for each that needs a package of its own."""
-_LOGGER_OPTIONS = {"project": ("wandb", "mlflow"), "offline": ("wandb",), "uri": ("mlflow",)}
+_LOGGER_OPTIONS = {
+    "project": ("wandb", "mlflow"), "offline": ("wandb",), "uri": ("mlflow",),
+    "pictures": ("tensorboard", "wandb", "mlflow"),
+}  # fmt: skip
 """Which loggers take an option that not all of them have."""
 PRECISIONS = ("32-true", "64-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")
 
@@ -145,6 +148,7 @@ class LoggerConfig:
         every: steps between points.
         project: with wandb and mlflow (which calls it an experiment): what the run belongs to.
         offline: with wandb: keep everything in the run directory, for `wandb sync`.
+        pictures: epochs between pictures of the mixers, drawn at the end of their validation; 0 draws none.
         uri: with mlflow: the server or database; None takes `MLFLOW_TRACKING_URI`, or `mlflow.db` here.
     """
 
@@ -153,11 +157,13 @@ class LoggerConfig:
     project: str = "operator-zoo"
     offline: bool = False
     uri: str | None = None
+    pictures: int = 0
 
     def __post_init__(self) -> None:
         check_choice("logger.name", self.name, LOGGERS)
         check_number("logger.every", self.every, least=1, integer=True)
         check_choice("logger.offline", self.offline, (True, False))
+        check_number("logger.pictures", self.pictures, least=0, integer=True)
         if not isinstance(self.project, str) or not self.project:
             raise InputError(f"logger.project={self.project!r} must be a name")
         if not isinstance(self.uri, str | None):
@@ -174,3 +180,8 @@ class LoggerConfig:
         package = LOGGERS[self.name]
         if package is not None and find_spec(self.name) is None:
             raise InputError(f"logger={self.name} needs a package that is not installed: pip install {package}")
+        if self.pictures and find_spec("matplotlib") is None:
+            raise InputError(
+                f"logger.pictures={self.pictures} needs matplotlib, which is not installed: "
+                "pip install 'operator-zoo[benchmark]'; or give logger.pictures=0"
+            )

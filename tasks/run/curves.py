@@ -1,18 +1,23 @@
-"""What a run's logger gets besides curves: the settings, and a batch of inputs."""
+"""What a run's logger gets besides curves: the settings, a batch of inputs, and pictures of the mixers."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
 from torch import Tensor
 
+import models
+from operators.show import page
 from tasks import pictures
 from tasks.base import Task
 from tasks.run.loggers import log_image
+from tasks.show import Watch, layers
 
 SHOWN, COLUMNS = 32, 8
 """Images of the batch."""
@@ -60,6 +65,39 @@ class Inputs(Callback):
             page = np.asarray(pictures.enlarged(pictures.sheet(images, COLUMNS), images.shape[-1]))
             for logger in trainer.loggers:
                 log_image(logger, "inputs", page, trainer.global_step)
+
+
+class MixerPictures(Callback):
+    """Shows what the mixers do: responses, receptive fields, spectra, mixing distances, equations, maps.
+
+    They are drawn as validation sees them, among the tokens of the first image of its first batch, and leave training
+    as it would be without them.
+
+    Args:
+        every: epochs between pictures.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        """Draw after the first batch, of its first image; the model is run on that once more."""
+        fits = trainer.state.fn == "fit" and trainer.is_global_zero
+        if batch_idx or not fits or (trainer.current_epoch + 1) % self._every:
+            return
+        assert isinstance(pl_module, Task)
+        trunk = pl_module.model
+        assert isinstance(trunk, models.Trunk)
+        with Watch(trunk.mixers) as watch:
+            pl_module.repeat({name: value[:1] for name, value in batch.items()})
+        with torch.inference_mode(False), torch.autocast(pl_module.device.type, enabled=False):
+            for each in page.overview(layers(trunk, watch.states(""))):
+                with Image.open(io.BytesIO(each.content)) as picture:
+                    pixels = np.asarray(picture.convert("RGB"))
+                for logger in trainer.loggers:
+                    log_image(logger, f"mixers/{each.file.removesuffix('.png')}", pixels, trainer.global_step)
 
 
 def viewable(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> pictures.Pixels:

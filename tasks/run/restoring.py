@@ -21,7 +21,7 @@ from tasks.system.checkpoint import check_weights, fits
 
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?((a|b|rc|\.dev|\.post)\d*)*(\+[\w.]+)?")
 _AVERAGE = ("current_model_state", "averaging_state")
-_WHOLE = ("auto", "single_device", "ddp")
+WHOLE = ("auto", "single_device", "ddp")
 """Strategies, and beginnings of their names, under which every process saves the whole state of the optimiser."""
 
 
@@ -49,7 +49,7 @@ def check_resumable(content: Mapping[str, Any], where: str, trainer: Trainer, mo
         if progress["optimizer"]["step"]["total"]["completed"] != content["global_step"]:
             raise InputError(f"{where} is damaged: its loops have not made the {content['global_step']} steps it is of")
     _check_callbacks(content, where, trainer, module)
-    if strategy.startswith(_WHOLE):
+    if strategy.startswith(WHOLE):
         _check_optimizer(content, where, module)
 
 

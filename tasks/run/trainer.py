@@ -23,8 +23,9 @@ from operators.errors import InputError
 from tasks.config.schema import RunConfig
 from tasks.run import loggers
 from tasks.run.callbacks import Averaging, CorruptCounts, EpochLines, FinalValidation
-from tasks.run.curves import Inputs
+from tasks.run.curves import Inputs, MixerPictures
 from tasks.run.patience import Patience
+from tasks.run.restoring import WHOLE
 from tasks.run.saving import Best, Files, Saving
 from tasks.system import environment
 
@@ -54,6 +55,11 @@ def create(
     """
     asked, out = settings.trainer, console()
     _check_accelerator(asked.accelerator, asked.strategy)
+    if settings.logger.pictures and not asked.strategy.startswith(WHOLE):
+        raise InputError(
+            f"logger.pictures={settings.logger.pictures} needs a process that has the whole model, which "
+            f"trainer.strategy={asked.strategy} has not: give trainer.strategy=auto or ddp, or logger.pictures=0"
+        )
     plugins: list[Any] = [io]
     allocated = "SLURM_NTASKS" in os.environ and not environment.started_by_srun()
     if allocated and not TorchElasticEnvironment.detect():
@@ -66,6 +72,8 @@ def create(
     ]
     if logger:
         own.append(Inputs())
+    if settings.logger.pictures:
+        own.append(MixerPictures(settings.logger.pictures))
     if asked.ema:
         own.append(Averaging(asked.ema))
     if asked.patience is not None:
