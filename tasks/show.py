@@ -1,6 +1,6 @@
 """`python -m operators.show CKPT`: every mixer of a checkpoint's model as pictures, at initialisation and trained.
 
-Also the pictures of a run's logger: `Watch` notes what each mixer of a trunk is given, `layers` makes of it what
+Also the pictures of a run's logger: `Witness` notes what each mixer of a trunk is given, `layers` makes of it what
 `operators.show` draws.
 """
 
@@ -39,7 +39,7 @@ TIME, LABEL = 0.5, 0
 """Of the noisy image that a generator is given."""
 
 
-class Watch:
+class Witness:
     """While open, notes the tokens (H, W, C) and the vector of the first image that each mixer is given.
 
     Args:
@@ -51,7 +51,7 @@ class Watch:
         self._given: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._hooks: list[Any] = []
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Witness:
         for number, mixer in enumerate(self._mixers):
 
             def note(_: nn.Module, given: Any, named: Any, number: int = number) -> None:
@@ -91,10 +91,10 @@ def watched(trunk: models.Trunk, image: Tensor, name: str) -> list[State]:
     """The mixers of a trunk with what they are given of an image (C, H, W)."""
     more = (torch.tensor([TIME]), torch.tensor([LABEL])) if isinstance(trunk, models.GenerativeTrunk) else ()
     trunk.eval()
-    with Watch(trunk.mixers) as watch, torch.no_grad():
+    with Witness(trunk.mixers) as witness, torch.no_grad():
         dtype = next(trunk.parameters()).dtype
         trunk(image[None].to(dtype), *(each.to(dtype) if each.is_floating_point() else each for each in more))
-    return watch.states(name)
+    return witness.states(name)
 
 
 def read(path: str, picture: Path | None, seed: int) -> tuple[list[Layer], dict[str, str]]:

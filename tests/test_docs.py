@@ -22,6 +22,7 @@ from ablations import plan
 from ablations.scheduling.engines import settings as engines
 from operators.benchmark import options as benchmark
 from operators.pages import page, timing
+from operators.show import __main__ as pictures
 from tasks.config.composition import compose
 from tests import processes
 from tests.documents import PAGES, README, ROOT, Block, blocks, commands
@@ -74,6 +75,8 @@ def test_commands(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.Mo
         _check_listing(arguments)
     elif program == "operators.benchmark":
         benchmark.read(arguments)
+    elif program == "operators.show" and not pictures.names_checkpoint(arguments[0]):
+        pictures.parser().parse_args(arguments)
     else:
         assert importlib.util.find_spec(program) is not None, f"there is no module {program}"
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from operators.mixers.equations.pde_ssm import PdeSsm
 from operators.pages.drawing import LIGHT, bar
 from operators.show.equation import QUANTILES, Spots, example_field, film, spots
-from operators.show.figures import COLOURS, FROM_PULSE, LETTERS, name_axes, of, sheet, tokens
+from operators.show.figures import COLOURS, FROM_PULSE, LETTERS, from_zero, name_axes, of, sheet, tokens
 from operators.show.layers import START, Layer, State
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ def spot_panels(layers: Sequence[Layer]) -> Figure:
     figure, panels = sheet(len(states), len(layers), layers[0].states[0].grid, title, share=share)
     for column, layer in enumerate(layers):
         reach = torch.zeros(2)
+        last = spots(layer.states[-1])  # of earlier times, the same states
+        which = last.chosen(torch.linspace(0, 1, min(SHOWN, len(last.weights))).sqrt().tolist())
         for row, state in zip(panels, layer.states, strict=True):
-            text, far = paint_spots(row[column], state)
+            text, far = paint_spots(row[column], state, which)
             heading = f"{layer.title}\n{text}" if len(layers) > 1 else text
             row[column].set_title(heading, color=LIGHT.text, fontsize=LETTERS)
             reach = torch.maximum(reach, far)
@@ -64,13 +67,12 @@ def spot_panels(layers: Sequence[Layer]) -> Figure:
     return figure
 
 
-def paint_spots(panel: Axes, state: State) -> tuple[str, Tensor]:
-    """Draw some spots of a layer and the frame of its grid; say how many, and how far they reach (rows, columns)."""
+def paint_spots(panel: Axes, state: State, which: Tensor) -> tuple[str, Tensor]:
+    """Draw the spots `which` of a layer and the frame of its grid; say how many, and their reach (rows, columns)."""
     from matplotlib import colormaps
     from matplotlib.patches import Ellipse, Rectangle
 
     made = spots(state)
-    which = made.chosen(torch.linspace(0, 1, min(SHOWN, len(made.weights))).sqrt().tolist())
     weights = made.weights[which] / made.weights[which].max().clamp_min(1e-12)
     semi, directions = made.axes
     height, width = state.grid
@@ -120,7 +122,7 @@ def coefficients(layers: Sequence[Layer]) -> Figure:
     for panel, name in zip(panels, quantities, strict=True):
         panel.set_title(name, color=LIGHT.text, fontsize=LETTERS)
         panel.set_xlim(-0.6, len(layers) - 0.4)
-        panel.set_ylim(bottom=0)
+        from_zero(panel)
         panel.set_xticks(range(len(layers)), [layer.title.split(":")[0].removeprefix("layer ") for layer in layers])
     if len(layers) > 1:
         figure.supxlabel("layer", color=LIGHT.text, fontsize=LETTERS)
@@ -134,25 +136,26 @@ def _quantiles(values: Tensor) -> list[float]:
     return values.quantile(shares).tolist()
 
 
-def _stage(state: State, layer: Layer, times: Sequence[float]) -> tuple[Spots, Tensor, Tensor]:
+def _stage(state: State, times: Sequence[float]) -> tuple[Spots, Tensor, Tensor]:
     made = spots(state)
     which = made.chosen(QUANTILES)
     return made, which, film(made, which, example_field(*state.grid), times)
 
 
 def _heading(made: Spots, state: State, number: int) -> str:
-    states = state.mixer.core.agreed.states  # type: ignore[union-attr]
-    long = float(made.axes[0][number, 0])
-    return (
-        f"channel {number // states}, state {number % states}\n√(2Kτ) {long:.1f}, |v|τ {float(made.speeds[number]):.1f}"
-    )
+    core = state.mixer.core
+    assert isinstance(core, PdeSsm)
+    part, states = "channel" if core.condition == "none" else "group", core.agreed.states
+    long, speed = float(made.axes[0][number, 0]), float(made.speeds[number])
+    return f"{part} {number // states}, state {number % states}\n√(2Kτ) {long:.1f}, |v|τ {speed:.1f} tokens"
 
 
 def strip(layer: Layer) -> Figure:
     """A field at several times, one row for each of some states from short to long lengths."""
     state = layer.states[-1]
-    made, which, frames = _stage(state, layer, STRIP)
-    title = f"A field under the equations of {layer.title}, over the layer's time τ"
+    made, which, frames = _stage(state, STRIP)
+    name = f"{layer.title}, {state.name}" if state.name else layer.title
+    title = f"A field under the equations of {name}, over the layer's time τ"
     figure, panels = sheet(len(which), len(STRIP), state.grid, title)
     image: Any = None
     for row, fields in enumerate(frames.unbind(1)):
@@ -163,7 +166,7 @@ def strip(layer: Layer) -> Figure:
                 panel.set_title(f"t = {time:g} τ", color=LIGHT.text, fontsize=LETTERS)
     names = [_heading(made, state, number) for number in which.tolist()]
     name_axes(panels, ("column (tokens)", "row (tokens)"), names)
-    bar(figure, image, [panel for row in panels for panel in row], "field, 1 at its highest at t = 0", LIGHT, LETTERS)
+    bar(figure, image, [panel for row in panels for panel in row], "field / largest given value", LIGHT, LETTERS)
     return figure
 
 
@@ -173,13 +176,13 @@ def animation(layer: Layer) -> bytes:
 
     state = layer.states[-1]
     times = torch.linspace(0, 1, FRAMES).tolist()
-    made, which, frames = _stage(state, layer, times)
+    made, which, frames = _stage(state, times)
     figure, (panels,) = sheet(1, len(which), state.grid, f"{layer.title}: t = 0.00 τ")
     images = [_paint(panel, field) for panel, field in zip(panels, frames[0], strict=True)]
     for panel, number in zip(panels, which.tolist(), strict=True):
         panel.set_title(_heading(made, state, number), color=LIGHT.text, fontsize=LETTERS)
     name_axes([panels], ("column (tokens)", "row (tokens)"), [""])
-    bar(figure, images[0], panels, "field, 1 at its highest at t = 0", LIGHT, LETTERS)
+    bar(figure, images[0], panels, "field / largest given value", LIGHT, LETTERS)
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(DOTS_PER_INCH)
     moving = [figure.suptitle(f"{layer.title}: t = 0.00 τ", color=LIGHT.text, fontsize=LETTERS + 1), *images]

@@ -68,6 +68,11 @@ def tokens(panel: Axes) -> None:
     panel.locator_params(integer=True, nbins=5)
 
 
+def from_zero(panel: Axes) -> None:
+    """Let an axis of amounts start at zero, with room above the highest."""
+    panel.set_ylim(0, 1.08 * panel.dataLim.y1 or 1)
+
+
 def responses(layer: Layer) -> Figure:
     """Responses of some channels, each over its own largest magnitude; a row for each state of the layer."""
     from matplotlib.colors import SymLogNorm
@@ -100,7 +105,7 @@ def responses(layer: Layer) -> Figure:
 def described(state: State) -> str:
     """The state's name and how far it mixes."""
     distance = f"mixing distance {mixing_distance(magnitude(state.response)):.1f} tokens"
-    return f"{state.name}: {distance}" if state.name else distance
+    return f"{state.name}\n{distance}" if state.name else distance
 
 
 def over_layers(
@@ -175,7 +180,7 @@ def distances(layers: Sequence[Layer]) -> Figure:
         colour = COLOURS.get(state.name, LIGHT.line)
         panel.plot(range(len(layers)), heights, "o-" if state.name != START else "s--", color=colour, label=state.name)
     panel.set_xticks(range(len(layers)), [layer.title.replace(": ", "\n") for layer in layers], fontsize=LETTERS - 1)
-    panel.set_ylim(bottom=0)
+    from_zero(panel)
     panel.set_ylabel(f"mixing distance ({unit})", color=LIGHT.text, fontsize=LETTERS)
     if len(layers[0].states) > 1:
         panel.legend(labelcolor=LIGHT.text, frameon=False, fontsize=LETTERS)

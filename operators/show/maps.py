@@ -47,8 +47,7 @@ def drawable(named: Mapping[str, Tensor], grid: tuple[int, int]) -> Iterator[Map
     """What of the tensors of one image can be drawn; others are left out."""
     for name, tensor in named.items():
         values = tensor.detach().cpu().double()
-        made = _maps(name, values, grid)
-        made = _curves(name, values, grid) if made is None else made
+        made = _maps(name, values, grid) or _curves(name, values, grid)
         if made is not None:
             yield made
 

@@ -17,7 +17,7 @@ from operators.show import page
 from tasks import pictures
 from tasks.base import Task
 from tasks.run.loggers import log_image
-from tasks.show import Watch, layers
+from tasks.show import Witness, layers
 
 SHOWN, COLUMNS = 32, 8
 """Images of the batch."""
@@ -90,10 +90,10 @@ class MixerPictures(Callback):
         assert isinstance(pl_module, Task)
         trunk = pl_module.model
         assert isinstance(trunk, models.Trunk)
-        with Watch(trunk.mixers) as watch:
+        with Witness(trunk.mixers) as witness:
             pl_module.repeat({name: value[:1] for name, value in batch.items()})
         with torch.inference_mode(False), torch.autocast(pl_module.device.type, enabled=False):
-            for each in page.overview(layers(trunk, watch.states(""))):
+            for each in page.overview(layers(trunk, witness.states(""))):
                 with Image.open(io.BytesIO(each.content)) as picture:
                     pixels = np.asarray(picture.convert("RGB"))
                 for logger in trainer.loggers:
