@@ -100,15 +100,22 @@ def of_card(card: MixerCard) -> dict[str, str]:
     return {"equation": card.equation, "source": f"{card.source} ({card.year})"}
 
 
+def hand_over(given: Sequence[str]) -> int:
+    """The exit status of the command for checkpoints, with these arguments; raises `InputError` where it is missing."""
+    if find_spec(CHECKPOINTS.partition(".")[0]) is None:
+        raise InputError("checkpoints are read by the package tasks, which is not installed here")
+    return int(import_module(CHECKPOINTS).main(given))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; exit status 0, or 2 for wrong input, explained in one line."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        if any(names_checkpoint(text) for text in given[:1]):
-            if find_spec(CHECKPOINTS.partition(".")[0]) is None:
-                raise InputError(f"{given[0]}: checkpoints are read by the package tasks, which is not installed here")
-            return int(import_module(CHECKPOINTS).main(given))
+        if given and names_checkpoint(given[0]):  # which has options of its own
+            return hand_over(given)
         options = parser().parse_args(given)
+        if names_checkpoint(options.name):
+            return hand_over(given)
         name = check_choice("mixer", options.name, registry.names())
         sides = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", options.grid)
         if sides is None:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,8 +74,8 @@ def overview(layers: Sequence[Layer]) -> list[Picture]:
     """What several layers have together: the pictures that a run draws again and again."""
     shown = some(layers)
     parts = [_fields(shown), _spectra(shown), _distances(layers), *equations(layers)]
-    maps_ = [part.pictures[0] for layer in shown for part in _inspected(layer)]
-    return [*(each for part in parts for each in part.pictures), *maps_]
+    parts += [part for layer in shown for part in _inspected(layer, 1)]
+    return [each for part in parts for each in part.pictures]
 
 
 def _responses(shown: Sequence[Layer]) -> Section:
@@ -168,12 +169,12 @@ def evolution(layer: Layer) -> Iterator[Section]:
     )
 
 
-def _inspected(layer: Layer) -> Iterator[Section]:
-    """What `mixer.inspect` gives, state by state; what is no map is listed."""
+def _inspected(layer: Layer, most: int | None = None) -> Iterator[Section]:
+    """What `mixer.inspect` gives, state by state, or the first `most` of it; what is no map is listed."""
     pictures, texts = [], []
     for state in layer.states:
         drawn = set()
-        for shown in maps.drawable(state.named, state.grid):
+        for shown in islice(maps.drawable(state.named, state.grid), most):
             drawn.add(shown.name)
             title = f"{layer.title}, {state.name}" if state.name else layer.title
             figure = map_figures.draw(shown, title, state.grid)

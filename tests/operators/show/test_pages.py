@@ -127,6 +127,7 @@ def test_what_cannot_be_drawn_is_said() -> None:
         ([], "NAME|CKPT"),
         (["runs/last.ckpt"], "ckpt=runs/last.ckpt does not exist"),
         (["nothing.ckpt", "--grid", "4x4"], "unrecognized arguments"),
+        (["--seed", "1", "nothing.ckpt"], "ckpt=nothing.ckpt does not exist"),
     ],
 )
 def test_refusals_are_one_line(
