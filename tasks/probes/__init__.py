@@ -1,0 +1,1 @@
+"""Two-dimensional probes: small tasks with an exact solver, each of which asks an operator for one ability."""

@@ -1,0 +1,1 @@
+"""Probes whose answer is a linear operator applied to a field."""

@@ -1,0 +1,36 @@
+"""The probes by name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from operators import value_types
+from operators.errors import check_choice, check_names, check_number
+from tasks.probes.linear.shift import Shift
+from tasks.probes.probe import Probe
+
+PROBES: dict[str, type[Probe]] = {kind.name: kind for kind in (Shift,)}
+
+
+def dials(name: str) -> dict[str, str]:
+    """The dials of the probe `name` and their types as written, in order.
+
+    Raises:
+        InputError: an unknown probe, with the nearest.
+    """
+    return {dial.name: str(dial.type) for dial in fields(PROBES[check_choice("probe", name, PROBES)])}
+
+
+def create(name: str, difficulty: int = 0, **given: Any) -> Probe:
+    """The probe `name` of a difficulty, with other dials where they are `given`; None keeps the difficulty's.
+
+    Raises:
+        InputError: an unknown name or dial, with the nearest; a difficulty or a value out of range.
+    """
+    known = dials(name)
+    kind = PROBES[name]
+    check_number("probe.difficulty", difficulty, least=0, most=len(kind.difficulties) - 1, integer=True)
+    check_names(f"probe={name}", given, known)
+    own = {key: value_types.as_annotated(value, known[key]) for key, value in given.items() if value is not None}
+    return kind(**{**kind.difficulties[difficulty], **own})
