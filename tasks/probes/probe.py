@@ -2,7 +2,7 @@
 
 A probe is a frozen dataclass whose fields are its dials. It draws one sample from a random generator, solves samples,
 and knows the best answer that ignores the layout. Errors of a model, of the oracle and of chance are computed by one
-function, on the same samples. To add a probe: a file in a folder of its family with a subclass of `Probe`, and its class in
+function, on the same samples. To add a probe: a subclass of `Probe` in the folder of its family, and its class in
 `tasks.probes.registry.PROBES`. `tests/tasks/probes/test_contract.py` then checks it.
 """
 
