@@ -1,0 +1,1 @@
+"""Probes that ask for what other cells hold, wherever they are."""
