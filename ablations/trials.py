@@ -23,7 +23,7 @@ from tasks.config.hydra_errors import REFUSALS, translate
 from tasks.config.overrides import parse
 
 if TYPE_CHECKING:
-    from tasks.data import ImageData
+    from tasks.data import KeyedData
 
 TUNING, MAIN, SEARCH = "tuning", "main", "search"
 RESERVED = ("seed", "mode", "ckpt", "init", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
@@ -179,7 +179,7 @@ def _check_run(overrides: Sequence[str]) -> None:
 
 
 @lru_cache(maxsize=1)
-def _data(settings: str) -> ImageData:
+def _data(settings: str) -> KeyedData:
     """The data of these settings, which most arms share with the arm before."""
     return tasks.data.create(**json.loads(settings))
 

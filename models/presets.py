@@ -34,6 +34,8 @@ PRESETS: dict[str, TrunkSpec] = {
     # Pyramids: one of the shape of VMamba, vHeat and GSPN for 224 pixels, and one for small images and small machines.
     "pyramid_nano": PyramidSpec(dim=32, widths=(1, 2, 4), depths=(1, 2, 1), patch=2),
     "pyramid_tiny": PyramidSpec(dim=96, widths=(1, 2, 4, 8), depths=(2, 2, 6, 2), drop_path=0.1),
+    # The trunk of probes: a token a cell, an answer a cell, and nothing but the mixer that looks at other cells.
+    "cells_nano": ViTSpec(dim=32, depth=2, patch=1, positions="none", pooling="none"),
 }
 
 

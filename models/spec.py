@@ -12,7 +12,7 @@ from operators.shell.spec import ShellSpec
 NORMS = ("layer", "rms")
 POSITIONS = ("sincos", "learned", "none")
 GELUS = ("exact", "tanh")
-POOLINGS = ("mean", "class")
+POOLINGS = ("mean", "class", "none")
 FFN_KINDS = ("mlp", "swiglu", "conv")
 MOST_BLOCKS = 10_000
 """Every block is a tree of Python objects, made one after the other, whatever its size."""
@@ -182,8 +182,9 @@ class ViTSpec(IsotropicSpec):
     Attributes:
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
         norm: `layer` or `rms`, before each branch and before the head.
-        pooling: what the head reads: the `mean` over the grid, or the token `class`, which mixers see as one token
-            more; this takes mixers for which all tokens are alike (`permutation_equivariant`).
+        pooling: what the head reads: the `mean` over the grid; the token `class`, which mixers see as one token more;
+            this takes mixers for which all tokens are alike (`permutation_equivariant`); or, with `none`, each token by
+            itself, to answer for every pixel of its patch.
 
     Raises:
         InputError: a value out of range, with what is allowed.

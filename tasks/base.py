@@ -67,6 +67,16 @@ class Task(LightningModule):
             mixes: whether they come with what mixes them.
         """
 
+    def blank(self, images: Tensor) -> Batch:
+        """A batch of these images (B, C, H, W) in which nothing else matters but its shape."""
+        count, device = len(images), images.device
+        return {
+            "image": images,
+            "label": torch.zeros(count, dtype=torch.int64, device=device),
+            "index": torch.arange(count, device=device),
+            "epoch": torch.zeros(count, dtype=torch.int64, device=device),
+        }
+
     @abstractmethod
     def repeat(self, batch: Batch) -> None:
         """Run the model on `batch` once more, for `tasks.run.divergence` to watch."""
@@ -78,6 +88,10 @@ class Task(LightningModule):
         Returns:
             what `metrics.json` is to hold besides the scores.
         """
+
+    def outcome(self) -> dict[str, Any]:
+        """What training has found besides scores, for `metrics.json`."""
+        return {}
 
     def on_fit_start(self) -> None:
         """Note what serves the mixers, now that the model is on its device; and count in float64, whatever its type."""

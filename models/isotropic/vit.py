@@ -6,16 +6,19 @@
 
 The trunk of ViT and DeiT (arXiv 2010.11929, 2012.12877), but for the class token: on a grid that every mixer can serve
 there is no place for it, so the head reads the mean. Mixers for which all tokens are alike can have it, with
-`pooling="class"`: they see one row of tokens, of which the first is the class token, and the head reads that.
+`pooling="class"`: they see one row of tokens, of which the first is the class token, and the head reads that. With
+`pooling="none"` the head reads each token, and answers for every pixel.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from models import positions
-from models.blocks import Block, PatchEmbedding, norm_layer
+from models.blocks import Block, PatchEmbedding, norm_layer, unpatchify
 from models.initialisation import initialise, seeded
 from models.spec import Mixers, ViTSpec
 from models.trunk import Trunk
@@ -23,7 +26,8 @@ from operators.errors import InputError
 
 
 class VisionTransformer(Trunk):
-    """A ViT classifier: `model(images)` maps (B, in_channels, H, W) to logits (B, num_classes).
+    """A ViT: `model(images)` maps (B, in_channels, H, W) to logits (B, num_classes), or without pooling to
+    (B, num_classes, H, W).
 
     Images of other sizes than the nominal one are served where the patch divides them and the mixers take the grid.
 
@@ -62,7 +66,8 @@ class VisionTransformer(Trunk):
                 for mixer, rate in zip(built, rates, strict=True)
             )
             self.norm = norm_layer(spec.norm, spec.dim)
-            self.head = nn.Linear(spec.dim, num_classes)
+            answers = spec.patch**2 if spec.pooling == "none" else 1
+            self.head = nn.Linear(spec.dim, answers * num_classes)
             self.class_token = nn.Parameter(torch.zeros(spec.dim)) if spec.pooling == "class" else None
         for mixer in self.mixers if self.class_token is not None else ():
             if not mixer.permutation_equivariant:
@@ -83,8 +88,10 @@ class VisionTransformer(Trunk):
         return mixed if self.class_token is None else mixed[:, :, 1:].view_as(tokens)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_classes) of images (B, in_channels, H, W); raises as `features` does."""
+        """Logits of images (B, in_channels, H, W), see the class; raises as `features` does."""
         mixed = self._mixed(self.tokens(images))
+        if self.spec.pooling == "none":
+            return unpatchify(self.head(mixed), self.spec.patch)
         return self.head(mixed.mean(dim=(1, 2)) if self.class_token is None else mixed[:, 0, 0])
 
     def _mixed(self, tokens: Tensor) -> Tensor:
@@ -100,4 +107,5 @@ class VisionTransformer(Trunk):
         return grids if self.class_token is None else [(1, 1 + rows * columns) for rows, columns in grids]
 
     def outer_macs(self, height: int, width: int) -> int:
-        return self.head.weight.numel()
+        tokens = math.prod(self.token_grid(height, width)) if self.spec.pooling == "none" else 1
+        return tokens * self.head.weight.numel()

@@ -31,4 +31,4 @@ STRATEGIES = (
 )
 """Those of Lightning, without the ones that keep what comes out of a run in processes of their own."""
 
-DATA_SETS = ("cifar10", "fashion_mnist", "fashion_mnist_mini", "image_folder", "imagenet", "parquet")
+DATA_SETS = ("cifar10", "fashion_mnist", "fashion_mnist_mini", "image_folder", "imagenet", "parquet", "probe")

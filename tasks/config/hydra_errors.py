@@ -78,6 +78,8 @@ def _unknown(key: str, overrides: Sequence[str]) -> str:
         return no_pde(key)
     if parts[0] == "sample" and "sample" not in node:
         return f"{key} does not exist here: sample.* exists only with task=generation"
+    if parts[0] == "probe" and "probe" not in node:
+        return f"{key} does not exist here: probe and probe.* exist only with task=probe"
     for depth, part in enumerate(parts):
         if not isinstance(node, DictConfig) or part not in node:
             place = ".".join(parts[:depth]) or "the configuration"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.data import ImageData
+    from tasks.data import KeyedData
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Images:
     input: tuple[int, int, int]
 
     @classmethod
-    def of(cls, data: ImageData, shape: tuple[int, int, int]) -> Images:
+    def of(cls, data: KeyedData, shape: tuple[int, int, int]) -> Images:
         """Of the data set `data`, of whose images the model takes that `shape`."""
         return cls(data.num_classes, data.channels, data.image_size, tuple(data.mean), tuple(data.std), shape)
 

@@ -1,6 +1,6 @@
-"""Hydra's groups `mixer` and `model`, filled from data: the mixers' cards and the published models.
+"""Hydra's groups `mixer`, `model` and `probe`, filled from data: mixers' cards, published models, and probes.
 
-A mixer's option has the defaults of its constructor, a model's the fields of its trunk.
+A mixer's option has the defaults of its constructor, a model's the fields of its trunk, a probe's its dials.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from models.spec import MixerSpec, StageMixers
 from operators import registry
 from operators.errors import check_names
 from tasks.config.overrides import PDE_MIXER
+from tasks.probes import registry as probes
 
 PUBLISHED, STAGES = "published", "stages"
 """Options of the group `mixer`: the authors' own mixers of a published model, and mixers stage by stage."""
 
 
 def offer() -> None:
-    """Make `mixer=NAME` an option for every registered mixer, and `model=NAME` one for every published model.
+    """Make `mixer=NAME` an option for every registered mixer, `model=NAME` for every published model, and `probe=NAME`.
 
     Mixers of installed packages are among them. A published model also chooses `mixer=published`, its authors' mixers,
     where nothing else chooses one.
@@ -34,6 +35,7 @@ def offer() -> None:
     store = ConfigStore.instance()
     if f"{PUBLISHED}.yaml" not in store.repo.get("mixer", {}):
         _offer_published(store)
+        _offer_probes(store)
     for name in registry.names():
         if name != PDE_MIXER:
             node = {"name": name, "backend": "auto", **registry.defaults(name)}
@@ -47,6 +49,17 @@ def _offer_published(store: ConfigStore) -> None:
         fields = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(model.spec).items()}
         own = {"defaults": [{"override /mixer": PUBLISHED}], "model": {"name": name, **fields, "match": None}}
         store.store(group="model", name=name, node=own, package="_global_", provider="models")
+
+
+def _offer_probes(store: ConfigStore) -> None:
+    """Each probe with its dials, null where its difficulty decides; and with what the trunk has to be for it."""
+    for name, kind in probes.PROBES.items():
+        pooling = "none" if kind.per_cell else "mean"
+        trunk = {"depth": kind.depth, "positions": kind.positions, "pooling": pooling}
+        node = {"name": name, "difficulty": 0, **dict.fromkeys(probes.dials(name))}
+        store.store(
+            group="probe", name=name, node={"probe": node, "model": trunk}, package="_global_", provider="tasks"
+        )
 
 
 def expanded(config: dict[str, Any]) -> dict[str, Any]:

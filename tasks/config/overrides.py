@@ -24,6 +24,8 @@ MOST_RUNS = 10_000
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 _GENERATORS = ("sample.", "task.network", "task.weights", "task.judge", "task.autoencoder")
 """How the keys begin that only generators have."""
+_PROBE = "probe"
+"""The group, and the node, that only probes have."""
 
 
 def parse(overrides: Iterable[str]) -> list[Override]:
@@ -60,7 +62,8 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     * `mixer.params.NAME.KEY=…` and `mixer.over_depth.KEY=…` may create their keys: what has a place there depends on
       the pattern and the mixer;
     * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
-    * with `ckpt=PATH`, `mode=sample` and what only generators have mean a generator, so that its nodes exist;
+    * with `ckpt=PATH`, `mode=sample` and what only generators have mean a generator, so that its nodes exist; `probe`
+      and `probe.*` mean a probe, with or without it;
     * `ckpt=PATH` in mode fit continues in the directory of that run.
 
     Raises:
@@ -79,6 +82,8 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     generates = values.get("mode") == "sample" or any(key.startswith(_GENERATORS) for key in given)
     if ckpt is not None and generates and "task" not in given:
         result.insert(0, "task=generation")
+    if "task" not in given and any(key.split(".")[0] == _PROBE for key in given):
+        result.insert(0, "task=probe")
     if ckpt is not None and values.get("mode", "fit") == "fit" and "hydra.run.dir" not in given:
         path = Path(str(ckpt))
         if os.path.isfile(path) or os.path.isfile(path.with_name(PREVIOUS)):

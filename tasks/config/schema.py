@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import models
 from models.presets import shaped
-from models.spec import GenerativeSpec, Mixers, MixerSpec, StageMixers, listed
+from models.spec import GenerativeSpec, Mixers, MixerSpec, StageMixers, ViTSpec, listed
 from operators import registry
 from operators.errors import InputError, check_choice, check_names, check_number, nearest
 from tasks.config import bounds, start
 from tasks.config.choices import DATA_SETS, TRANSFERS
 from tasks.config.images import Images
 from tasks.config.layers import mixer_specs
-from tasks.config.task import TASKS, ClassificationConfig, GenerationConfig, SampleConfig, TaskConfig
+from tasks.config.task import TASKS, GenerationConfig, ProbeConfig, SampleConfig, TaskConfig
 from tasks.config.training import LoggerConfig, OptimizerConfig, TrainerConfig
+from tasks.probes import registry as probes
+from tasks.probes.probe import Probe
 
 if TYPE_CHECKING:
-    from tasks.data import ImageData
+    from tasks.data import KeyedData
 
 MODES = ("fit", "test", "sample", "plan")
 
@@ -64,6 +66,7 @@ class RunConfig:
         transfer: how selective scans change their steps on larger grids, see `operators.transfer`; None: not at all.
         sample: how to draw samples; with generation, and only there.
         plan: with mode plan, and only there.
+        probe: what is probed; with task probe, and only there.
         plain: all of it in plain containers, as `config.yaml` has it.
     """
 
@@ -84,8 +87,9 @@ class RunConfig:
     transfer: str | None = None
     sample: SampleConfig | None = None
     plan: PlanConfig | None = None
+    probe: Probe | None = None
 
-    def images(self, data: ImageData) -> Images:
+    def images(self, data: KeyedData) -> Images:
         """What the model has to know of `data`; of an autoencoder nothing but its configuration is read.
 
         Raises:
@@ -127,11 +131,23 @@ class RunConfig:
             )
 
     def check_purpose(self) -> None:
-        """Raise `InputError` unless the model is made for the task."""
+        """Raise `InputError` unless model and data are made for the task."""
         shape = shaped(self.model["name"], {key: value for key, value in self.model.items() if key != "name"})
-        if isinstance(shape, GenerativeSpec) == isinstance(self.task, ClassificationConfig):
-            fitting = "vit_* or pyramid_*" if isinstance(self.task, ClassificationConfig) else "dit_*"
+        fitting = None
+        pooled = not isinstance(shape, ViTSpec) or shape.pooling != "none"
+        if isinstance(self.task, GenerationConfig):
+            fitting = None if isinstance(shape, GenerativeSpec) else "dit_*"
+        elif isinstance(shape, GenerativeSpec):
+            fitting = "vit_* or pyramid_*"
+        elif self.probe is not None and self.probe.per_cell and pooled:
+            fitting = "cells_nano, or vit_* with model.pooling=none: it answers for each cell"
+        elif not pooled and (self.probe is None or not self.probe.per_cell):
+            fitting = "model.pooling=mean: it answers for each image"
+        if fitting is not None:
             raise InputError(f"model={self.model['name']} is not made for task={self.task.name}: take {fitting}")
+        if (self.data["name"] == "probe") != (self.probe is not None):
+            other = "its own data, data=probe" if self.probe is not None else "images: leave out data=probe"
+            raise InputError(f"task={self.task.name} takes {other}")
 
     def changed(self, key: str, value: Any) -> RunConfig:
         """The run with another value at its top-level `key`, which is not made of dataclasses."""
@@ -184,8 +200,8 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     nodes = ("task", "mixer", "shell", "model", "data", "optimizer", "trainer", "logger")
     bounds.check_values(config)
     words = ("seed", "mode", "ckpt", "init", "transfer")
-    check_names("the configuration", config, [*nodes, "pde", "sample", "plan", *words])
-    for name in (*nodes, *(name for name in ("pde", "sample", "plan") if name in config)):
+    check_names("the configuration", config, [*nodes, "pde", "sample", "plan", "probe", *words])
+    for name in (*nodes, *(name for name in ("pde", "sample", "plan", "probe") if name in config)):
         if not isinstance(config.get(name), Mapping):
             raise InputError(f"{name}={config.get(name)!r} must be a mapping: choose an option of the group")
     for name in ("task", "mixer", "shell", "model", "data"):
@@ -194,6 +210,8 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     task = _build(TASKS[check_choice("task", config["task"]["name"], TASKS)], "task", config["task"])
     if ("sample" in config) != isinstance(task, GenerationConfig):
         raise InputError("sample exists with task=generation, and only there")
+    if ("probe" in config) != isinstance(task, ProbeConfig):
+        raise InputError("probe exists with task=probe, and only there")
     trainer = dict(config["trainer"])
     own = {f.name for f in fields(TrainerConfig)} - {"lightning"}
     for name in trainer:
@@ -217,6 +235,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         plain=config,
         sample=_build(SampleConfig, "sample", config["sample"]) if "sample" in config else None,
         plan=_build(PlanConfig, "plan", config["plan"]) if "plan" in config else None,
+        probe=probes.create(**config["probe"]) if "probe" in config else None,
         **{key: config[key] for key in words if key in config},
     )
 

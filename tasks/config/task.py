@@ -1,4 +1,4 @@
-"""What a task may be told: classification, generation, and how samples are drawn."""
+"""What a task may be told: classification, generation, probes, and how samples are drawn."""
 
 from __future__ import annotations
 
@@ -82,6 +82,13 @@ class GenerationConfig:
 
 
 @dataclass(frozen=True)
+class ProbeConfig:
+    """Probes; what is probed is said in the configuration's node `probe`, see `tasks.probes.registry.create`."""
+
+    name: str = "probe"
+
+
+@dataclass(frozen=True)
 class SampleConfig:
     """Samples of a generator. Sample i is of class `classes[i % len(classes)]`, and its noise depends on seed and i.
 
@@ -140,8 +147,9 @@ class SampleConfig:
         return list(self.classes)
 
 
-TaskConfig = ClassificationConfig | GenerationConfig
-TASKS: dict[str, type[ClassificationConfig] | type[GenerationConfig]] = {
+TaskConfig = ClassificationConfig | GenerationConfig | ProbeConfig
+TASKS: dict[str, type[ClassificationConfig] | type[GenerationConfig] | type[ProbeConfig]] = {
     "classification": ClassificationConfig,
     "generation": GenerationConfig,
+    "probe": ProbeConfig,
 }

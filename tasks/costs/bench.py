@@ -64,12 +64,7 @@ class StepBench:
                 layer.kept = None  # of the last batch of a run
         dtype = next(module.model.parameters()).dtype
         pixels = (images.channels, *images.image_size)
-        self._batch: Batch = {
-            "image": torch.randn(batch, *pixels, device=device).to(dtype),
-            "label": torch.zeros(batch, dtype=torch.int64, device=device),
-            "index": torch.arange(batch, device=device),
-            "epoch": torch.zeros(batch, dtype=torch.int64, device=device),
-        }
+        self._batch: Batch = module.blank(torch.randn(batch, *pixels, device=device).to(dtype))
         if mixes:
             self._batch["mix"] = torch.zeros(batch, 5, dtype=dtype, device=device)
         self._input = torch.randn(batch, *images.input, device=device).to(dtype)

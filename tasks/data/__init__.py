@@ -1,4 +1,4 @@
-"""Image data sets: embedded, local or downloaded; batches that depend on (seed, epoch, index) alone."""
+"""Image data sets, embedded, local or downloaded, and probes; batches that depend on (seed, epoch, index) alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from tasks.data.sources.fashion_mnist import FASHION_MNIST, FASHION_MNIST_MINI
 from tasks.data.splits import Source
 
 if TYPE_CHECKING:
+    from tasks.data.loading import KeyedData
     from tasks.data.module import ImageData
 
-__all__ = ["Augment", "BatchMix", "ImageData", "RandAugment", "create", "describe", "names"]
+__all__ = ["Augment", "BatchMix", "ImageData", "KeyedData", "RandAugment", "create", "describe", "names"]
 
 _SOURCES: dict[str, Source] = {source.name: source for source in (CIFAR10, FASHION_MNIST, FASHION_MNIST_MINI)}
 _PHOTOGRAPHS: dict[str, Opener] = {
@@ -32,16 +33,20 @@ _OPTIONS: dict[str, type[Options]] = {"parquet": tables.TableOptions}
 """Of the photograph data sets that have more of them than `Options`."""
 _ELSEWHERE = ("cifar10", "fashion_mnist", "imagenet")
 """Data sets that lie outside the package, and whose shape and classes are known all the same."""
+PROBE = "probe"
+"""The data of task=probe: no images, but samples that are drawn."""
 _CROP_SCALE = {"classification": 0.08, "generation": 0.0}
 
 
 def names() -> list[str]:
     """The known data sets, sorted."""
-    return sorted({**_SOURCES, **_PHOTOGRAPHS})
+    return sorted({**_SOURCES, **_PHOTOGRAPHS, PROBE: None})
 
 
-def create(name: str, **params: Any) -> ImageData:
+def create(name: str, **params: Any) -> KeyedData:
     """The data set `name`; `params` are those of `ImageData`, without its `source`, and for photographs `Options`.
+
+    Those of `probe` are those of `tasks.probes.data.ProbeData`.
 
     Raises:
         InputError: unknown name or parameter, a value out of range or too large for this machine, or a `root` that does
@@ -52,7 +57,7 @@ def create(name: str, **params: Any) -> ImageData:
     return data
 
 
-def describe(name: str, **params: Any) -> ImageData:
+def describe(name: str, **params: Any) -> KeyedData:
     """As `create`, for its shape and classes only: nothing is looked for where the name alone tells them.
 
     Raises:
@@ -65,10 +70,15 @@ def describe(name: str, **params: Any) -> ImageData:
     return _build(name, params)
 
 
-def _build(name: str, params: dict[str, Any]) -> ImageData:
+def _build(name: str, params: dict[str, Any]) -> KeyedData:
     from tasks.data.module import ImageData
 
     check_choice("data.name", name, names())
+    if name == PROBE:
+        from tasks.probes.data import ProbeData
+
+        check_names("data", params, _known_of_probes())
+        return ProbeData(**params)
     common = set(_common())
     if name in _SOURCES:
         check_names("data", params, common)
@@ -87,6 +97,9 @@ def _build(name: str, params: dict[str, Any]) -> ImageData:
 def check(name: str, **params: Any) -> None:
     """Raise `InputError` for what `create` would refuse before it looks at the data; imports no torch."""
     check_choice("data.name", name, names())
+    if name == PROBE:
+        _check_probe(params)
+        return
     kind = _OPTIONS.get(name, Options)
     options = {f.name: str(f.type) for f in fields(kind)} if name in _PHOTOGRAPHS else {}
     known = {**_common(), **options}
@@ -106,10 +119,26 @@ def check(name: str, **params: Any) -> None:
         raise InputError(f"data.root={root} does not exist")
 
 
+def _check_probe(params: dict[str, Any]) -> None:
+    from tasks.probes import registry
+
+    known = _known_of_probes()
+    check_names("data", params, known)
+    for key, value in params.items():
+        value_types.check(f"data.{key}", value, known[key])
+    registry.create(**params["probe"])
+
+
+def _known_of_probes() -> dict[str, str]:
+    """Annotations of what the data of a probe may be told, read from the source as `_common` does."""
+    parameters = catalogue.keyword_parameters(Path(__file__).parents[1] / "probes" / "data.py", "ProbeData")
+    return {"probe": "Mapping[str, Any]"} | {key: annotation for key, (annotation, _) in parameters.items()}
+
+
 def _common() -> dict[str, str]:
     """Annotations of what every data set may be told, read from the source, whose import takes torch and Lightning."""
     parameters = catalogue.keyword_parameters(Path(__file__).with_name("module.py"), "ImageData")
     return {key: annotation for key, (annotation, _) in parameters.items()}
 
 
-__getattr__ = attributes(__name__, {"ImageData": "tasks.data.module"})
+__getattr__ = attributes(__name__, {"ImageData": "tasks.data.module", "KeyedData": "tasks.data.loading"})

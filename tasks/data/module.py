@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from operators.errors import InputError, check_number
 from tasks.config import bounds
 from tasks.data import subset as subsets
-from tasks.data import workers
 from tasks.data.augment import Augment, Transform
 from tasks.data.files import identical
 from tasks.data.files.corrupt import Corrupt
-from tasks.data.sampler import EvalBatches, Loader, Pairs, TrainBatches, TrainLoader
+from tasks.data.loading import Batch, KeyedData
+from tasks.data.sampler import Loader, Pairs, TrainBatches
 from tasks.data.splits import Source, Split, Splits, carve
-from tasks.system.atomic_files import LAST
-from tasks.system.signals import shield
-
-Batch = dict[str, Any]
-
-TRAINING_LOADERS = 3
-"""Loaders that live at once while training: that of the train split, and those of validation and test."""
 
 
 class ImageSplit(Dataset[Batch]):
@@ -52,7 +42,7 @@ class ImageSplit(Dataset[Batch]):
         return {**batch, "corrupt": dict(corrupt)} if corrupt else batch
 
 
-class ImageData(lightning.LightningDataModule):
+class ImageData(KeyedData):
     """Train, validation and test loaders of one data set.
 
     A batch is a dict: "image" float32 (B, C, H, W) normalised, "label", "index" and "epoch" int64 (B,); `index` is
@@ -100,19 +90,15 @@ class ImageData(lightning.LightningDataModule):
         subset: float | None = None,
         augment: Augment | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
         check_number("seed", seed, integer=True)
-        bounds.check_data(
-            batch_size=batch_size, num_workers=num_workers, resolution=resolution, val_size=val_size, subset=subset
-        )
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        bounds.check_data(resolution=resolution, val_size=val_size, subset=subset)
         self.augment = Augment.parse(augment)
         source.check(self.augment, val_size)
         root = None if root is None else str(Path(root).expanduser())
         source.require(root)
         self._source, self._root, self._val_size = source, root, val_size or source.val_size
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.subset = subset
-        self.corrupt: dict[str, Corrupt] = {}
         self.name, self.class_names = source.name, source.class_names
         self.mean, self.std = source.mean, source.std
         self.num_classes = len(source.class_names)
@@ -139,107 +125,28 @@ class ImageData(lightning.LightningDataModule):
         """See `tasks.data.files.identical`; None of images in memory. Says it, where there are any."""
         return identical.count(self.splits)
 
-    def prepare_data(self) -> None:
-        """Load once per machine before the other processes do, so that only one of them downloads."""
-        _ = self.splits
-
-    def setup(self, stage: str | None = None) -> None:
-        """Load in every process."""
-        _ = self.splits
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Train batches in an epoch, the same on every rank."""
-        return len(self.splits.train) // self.batch_size
-
-    def train_dataloader(self) -> TrainLoader:
-        """Shuffled, augmented; checkpoints and resumes within an epoch.
-
-        Raises:
-            InputError: the batch does not divide by the number of devices, or exceeds the split.
-        """
-        rank, world_size = self._place()
-        dataset = self._dataset(self.splits.train, self.augment)
-        batches = self._train_batches(rank, world_size)
-        loader = TrainLoader(dataset, batch_sampler=batches, **self._options(len(batches), TRAINING_LOADERS))
-        loader.corrupt, loader.checkpoint = self._tally("train", self.splits.train), self._checkpoint()
-        return loader
-
-    def batches(self, world_size: int) -> dict[str, int]:
-        """Batches that each of so many processes gets of "train", "val" and "test"; loads the data.
-
-        Raises:
-            InputError: as `train_dataloader`.
-        """
-        train = len(self._train_batches(0, world_size))
-        self._check_workers(train, TRAINING_LOADERS, world_size)
-        others = {"val": self.splits.val, "test": self.splits.test}
-        return {"train": train} | {
-            name: len(EvalBatches(len(split), self.batch_size, 0, world_size)) for name, split in others.items()
-        }
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """The validation split in its order."""
-        return self._eval_loader("val", self.splits.val)
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """The test split in its order."""
-        return self._eval_loader("test", self.splits.test)
-
-    def _eval_loader(self, name: str, split: Split) -> DataLoader[Batch]:
-        batches = EvalBatches(len(split), self.batch_size, *self._place())
-        loader = Loader(self._dataset(split, Augment()), batch_sampler=batches, **self._options(len(batches)))
-        loader.corrupt, loader.checkpoint = self._tally(name, split), self._checkpoint()
-        return loader
-
-    def _tally(self, name: str, split: Split) -> Corrupt:
-        if name not in self.corrupt:
-            path = None if self.trainer is None else Path(self.trainer.default_root_dir) / "corrupt.txt"
-            self.corrupt[name] = Corrupt(name, len(split), split.tolerated, self._source.max_corrupt, path)
-        return self.corrupt[name]
-
-    def _dataset(self, split: Split, augment: Augment) -> ImageSplit:
+    def serve(self, split: str) -> ImageSplit:
+        """See the class."""
         resolution = self.image_size[0] if self.image_size != self._source.shape[1:] else None
-        return ImageSplit(split, Transform(self.mean, self.std, resolution, augment, self.seed), self.seed, augment)
+        augment = self.augment if split == "train" else Augment()
+        transform = Transform(self.mean, self.std, resolution, augment, self.seed)
+        return ImageSplit(getattr(self.splits, split), transform, self.seed, augment)
 
-    def check_memory(self) -> None:
-        """Raise `InputError` unless a batch fits into this machine's memory."""
-        image = 4 * self.channels * math.prod(self.image_size)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if image * self.batch_size > memory:
-            side = "×".join(map(str, self.image_size))
-            raise InputError(
-                f"data.batch_size={self.batch_size} images of {side} pixels take "
-                f"{image * self.batch_size / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f}: allowed are "
-                f"at most {memory // image} in a batch"
-            )
+    def watch(self, split: str, loader: Loader) -> None:
+        """Tell a loader of the run, and where to count corrupt images."""
+        super().watch(split, loader)
+        if split not in self.corrupt:
+            path = None if self.trainer is None else Path(self.trainer.default_root_dir) / "corrupt.txt"
+            images: Split = getattr(self.splits, split)
+            self.corrupt[split] = Corrupt(split, len(images), images.tolerated, self._source.max_corrupt, path)
+        loader.corrupt = self.corrupt[split]
 
-    def _checkpoint(self) -> Path | None:
-        return None if self.trainer is None else Path(self.trainer.default_root_dir) / "checkpoints" / LAST
-
-    def _train_batches(self, rank: int, world_size: int) -> TrainBatches:
-        batches = TrainBatches(len(self.splits.train), self.batch_size, self.seed, rank, world_size)
+    def train_batches(self, rank: int, world_size: int) -> TrainBatches:
+        """As in `KeyedData`; an odd number of images cannot be mixed in pairs."""
+        batches = super().train_batches(rank, world_size)
         if self.augment.mixes and self.batch_size // world_size % 2:
             raise InputError(
                 f"data.batch_size={self.batch_size} on {world_size} device(s) must give each an even number of "
                 "images: mixup and cutmix mix pairs"
             )
         return batches
-
-    def _check_workers(self, batches: int, loaders: int, world_size: int) -> None:
-        batch = 4 * self.batch_size // world_size * self.channels * math.prod(self.image_size)
-        workers.check(self.num_workers, loaders, batch, batches)
-
-    def _options(self, batches: int, loaders: int = 1) -> dict[str, Any]:
-        self._check_workers(batches, loaders, self._place()[1])
-        return {
-            "num_workers": self.num_workers,
-            "collate_fn": workers.send,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": shield,
-        }
-
-    def _place(self) -> tuple[int, int]:
-        """(rank, world size); a lone process outside a trainer."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -12,7 +12,7 @@ import models
 from tasks.base import Task
 from tasks.config.images import Images
 from tasks.config.schema import RunConfig
-from tasks.data import ImageData
+from tasks.data import KeyedData
 from tasks.planning.calibrate import Rates
 from tasks.planning.simulate import Ledger, materialise, simulated
 from tasks.run.building import build_module, dtypes
@@ -78,7 +78,7 @@ class Work:
 
 
 def estimate(
-    run: RunConfig, data: ImageData, images: Images, *, batch: int, processes: int
+    run: RunConfig, data: KeyedData, images: Images, *, batch: int, processes: int
 ) -> tuple[Memory, Work, Work]:
     """Memory, and the work of a training step and of one evaluation without gradients.
 
@@ -144,7 +144,7 @@ def _autocast(mixed: bool, dtype: torch.dtype) -> AbstractContextManager[object]
     return torch.autocast("cpu", dtype) if mixed else nullcontext()
 
 
-def _task(run: RunConfig, data: ImageData, images: Images, dtype: torch.dtype) -> Task:
+def _task(run: RunConfig, data: KeyedData, images: Images, dtype: torch.dtype) -> Task:
     """The run's task without storage. One that works in latents takes them for images: nothing is encoded."""
     model = run.build(images, device="meta")
     if images.input[1:] == images.image_size:

@@ -20,7 +20,7 @@ from tasks.config import bounds
 from tasks.config.images import Images
 from tasks.config.schema import RunConfig
 from tasks.config.task import GenerationConfig
-from tasks.data import ImageData
+from tasks.data import KeyedData
 from tasks.planning.calibrate import Rates, measure
 from tasks.planning.estimate import Work, estimate
 from tasks.planning.memory import device
@@ -171,7 +171,7 @@ def _backend(run: RunConfig, images: Images, device: str) -> str:
 
 
 def _rates(
-    run: RunConfig, model: models.Trunk, data: ImageData, device: torch.device | None, batch: int
+    run: RunConfig, model: models.Trunk, data: KeyedData, device: torch.device | None, batch: int
 ) -> Rates | None:
     """What the run's device does in a second: as told, else as measured, None where neither is possible."""
     assert run.plan is not None

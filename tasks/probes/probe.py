@@ -86,7 +86,17 @@ class Probe(ABC):
     depth: ClassVar[int] = 2
     positions: ClassVar[str] = "none"
 
+    per_cell: ClassVar[bool]
+    """Whether each cell has an answer; otherwise each image has one. Follows from `kind`, as `classifies` does."""
+    classifies: ClassVar[bool]
+    """Whether an answer is a class; otherwise it is V values."""
+
     grid: int = 16
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.per_cell = cls.kind in ("cell_values", "cell_classes")
+        cls.classifies = cls.kind in ("cell_classes", "image_class")
 
     def __post_init__(self) -> None:
         for dial in fields(self):
@@ -107,16 +117,6 @@ class Probe(ABC):
     def exact(self) -> bool:
         """Whether the oracle makes no error but that of rounding."""
         return True
-
-    @property
-    def per_cell(self) -> bool:
-        """Whether each cell has an answer; otherwise each image has one."""
-        return self.kind in ("cell_values", "cell_classes")
-
-    @property
-    def classifies(self) -> bool:
-        """Whether an answer is a class; otherwise it is V values."""
-        return self.kind in ("cell_classes", "image_class")
 
     def at(self, split: Split) -> Probe:
         """The probe that draws the samples of a split; another one where testing differs from training."""

@@ -21,9 +21,10 @@ from tasks.classification import Classification
 from tasks.config import start
 from tasks.config.images import Images
 from tasks.config.schema import RunConfig
-from tasks.config.task import GenerationConfig, TaskConfig
-from tasks.data import ImageData
+from tasks.config.task import ClassificationConfig, GenerationConfig, TaskConfig
+from tasks.data import KeyedData
 from tasks.generation import Generation
+from tasks.probe import Probing
 from tasks.system import checkpoint
 from tasks.weights.start import fill
 
@@ -71,7 +72,7 @@ def check_processes(trainer: Trainer, batch: int) -> None:
         raise InputError(f"trainer.devices={trainer.num_devices} CPU processes: this machine has cores for {most}")
 
 
-def images_of(data: ImageData | None, coder: Autoencoder | None, saved: Mapping[str, Any] | None) -> Images:
+def images_of(data: KeyedData | None, coder: Autoencoder | None, saved: Mapping[str, Any] | None) -> Images:
     """What the model is made for: the images of `data`, or those that the checkpoint `saved` was made for.
 
     Raises:
@@ -107,7 +108,7 @@ def load_autoencoder(task: TaskConfig, saved: Mapping[str, Any] | None) -> Autoe
 
 
 def build_module(
-    settings: RunConfig, model: models.Trunk, images: Images, data: ImageData | None, coder: Autoencoder | None
+    settings: RunConfig, model: models.Trunk, images: Images, data: KeyedData | None, coder: Autoencoder | None
 ) -> Task:
     """The task around the model, in the type that it trains in.
 
@@ -146,7 +147,10 @@ def build_module(
             autoencoder=coder,
             **more,
         )
+    elif settings.probe is not None:
+        module = Probing(model, probe=settings.probe, **more)
     else:
+        assert isinstance(settings.task, ClassificationConfig)
         module = Classification(model, num_classes=images.num_classes, task=settings.task, **more)
     # Lightning would do so after the weights have been loaded, and so rounded.
     model.to(dtypes(settings.trainer.precision)[0])

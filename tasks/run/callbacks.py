@@ -159,7 +159,7 @@ class Clock(Callback):
         self.seconds, self._start = self.seconds + now - self._start, now
         if self._warm:
             self._busy += now - self._since
-            self._images += len(batch["label"]) * trainer.world_size
+            self._images += len(batch["index"]) * trainer.world_size
         self._warm, self._since = True, now
 
     def on_validation_end(self, *_: Any) -> None:
@@ -204,7 +204,7 @@ class EpochLines(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores of a validation in one line, from rank 0."""
         if trainer.is_global_zero and trainer.state.fn == "fit":
-            shown = ("train/loss", "val/loss", "val/accuracy")
+            shown = ("train/loss", "val/loss", "val/error", "val/accuracy")
             scores = {name: float(trainer.callback_metrics[name]) for name in shown if name in trainer.callback_metrics}
             listed = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"

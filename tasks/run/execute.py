@@ -46,10 +46,10 @@ def execute(
     """Carry out a run, and leave `config.yaml`, `metrics.json`, `provenance.json`, `checkpoints/{last,best}.ckpt` and,
     for classification, `predictions.npz`, for generation `samples/` in `run_dir`.
 
-    The checkpoint that is best on the validation split (by `val/accuracy` or `val/loss`) is evaluated on the test
-    split, once, at the very end. A run that diverges is a result: it returns, with status `diverged`. With mode=plan
-    nothing is carried out: see `tasks.planning.plan.carry_out`. With mode=test and a list of resolutions there are
-    `resolutions.csv` and, for each, a folder with its predictions.
+    The checkpoint that is best on the validation split (by `val/accuracy`, `val/loss` or `val/error`) is evaluated on
+    the test split, once, at the very end. A run that diverges is a result: it returns, with status `diverged`. With
+    mode=plan nothing is carried out: see `tasks.planning.plan.carry_out`. With mode=test and a list of resolutions
+    there are `resolutions.csv` and, for each, a folder with its predictions.
 
     Args:
         config: the run, as `tasks.config.composition.read` gives it, or its resolved configuration in plain containers,
@@ -215,7 +215,7 @@ def _fit(run: Run, metrics: Metrics) -> None:
         check_batches(run)
         run.trainer.fit(run.module, run.data, ckpt_path=run.ckpt, weights_only=True)
     finally:
-        metrics |= validation_scores(run.trainer)
+        metrics |= validation_scores(run.trainer) | run.module.outcome()
         for callback in run.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PeakMemory) and callback.megabytes is not None:
                 metrics["train/memory_mb"] = callback.megabytes

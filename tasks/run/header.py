@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from operators.command_line import console
 from tasks.config.schema import RunConfig
-from tasks.data import ImageData
+from tasks.data import KeyedData
 from tasks.data.decode import Box, CorruptError, centre_box, decode
 from tasks.data.sources.photographs import Photographs
 from tasks.data.splits import SplitImages
@@ -52,7 +52,7 @@ class Header(Callback):
 
 
 def describe(
-    settings: RunConfig, metrics: Mapping[str, Any], data: ImageData | None, device: str, run_dir: Path
+    settings: RunConfig, metrics: Mapping[str, Any], data: KeyedData | None, device: str, run_dir: Path
 ) -> list[str]:
     """The lines of a header; `data` is None where samples are drawn without it."""
     shell = f"shell {settings.shell}"
@@ -64,7 +64,10 @@ def describe(
     if data is not None:
         sizes = {name: len(getattr(data.splits, name)) for name in ("train", "val", "test")}
         counts = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
-        rows += [("data", f"{data.name}: {counts} images of {data.num_classes} classes"), ("images", _images(data))]
+        if settings.probe is not None:
+            rows += [("probe", f"{counts} samples of {settings.probe}")]
+        else:
+            rows += [("data", f"{data.name}: {counts} images of {data.num_classes} classes"), ("images", _images(data))]
     rows.append(("run", f"{settings.mode}, seed {settings.seed}, in {os.path.relpath(run_dir)}"))
     width = max(len(name) for name, _ in rows)
     return [f"{name:{width}}  {text}" for name, text in rows]
@@ -93,7 +96,7 @@ class Native(NamedTuple):
     few: bool
 
 
-def _images(data: ImageData) -> str:
+def _images(data: KeyedData) -> str:
     height, width = data.image_size
     native = _native(data)
     text = f"{height}×{width}, {data.channels} channel{'s' if data.channels > 1 else ''}"
@@ -112,7 +115,7 @@ def _images(data: ImageData) -> str:
     return text + (", greyscale tripled" if native.grey and data.channels == 3 else "")
 
 
-def _native(data: ImageData) -> Native | None:
+def _native(data: KeyedData) -> Native | None:
     """How the training images are stored; None of a kind that is not known, or where none can be decoded."""
     split = data.splits.train
     if isinstance(split, SplitImages):

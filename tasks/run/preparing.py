@@ -20,7 +20,7 @@ from tasks.autoencoder import Autoencoder
 from tasks.base import Task
 from tasks.config.overrides import run_directory
 from tasks.config.schema import RunConfig
-from tasks.data import ImageData
+from tasks.data import KeyedData
 from tasks.planning import memory
 from tasks.run import building, resolutions, trainer
 from tasks.run.callbacks import Clock, Contents
@@ -50,7 +50,7 @@ class Run:
 
     settings: RunConfig
     run_dir: Path
-    data: ImageData | None
+    data: KeyedData | None
     ckpt: str | Path | None
     coder: Autoencoder | None
     module: Task
@@ -75,7 +75,7 @@ def check_directory(settings: RunConfig, run_dir: Path) -> None:
         refuse_to_overwrite(run_dir)
 
 
-def open_data(settings: RunConfig) -> ImageData | None:
+def open_data(settings: RunConfig) -> KeyedData | None:
     """The data that the run reads. Samples are drawn without the data that the generator has learned from.
 
     Raises:
@@ -86,7 +86,7 @@ def open_data(settings: RunConfig) -> ImageData | None:
 
 def prepare(
     settings: RunConfig,
-    data: ImageData | None,
+    data: KeyedData | None,
     run_dir: Path,
     *,
     callbacks: Sequence[Callback] = (),
@@ -123,6 +123,9 @@ def prepare(
         model.compile()
     if data is not None:
         resolutions.check_size(model, building.input_shape(coder, data.channels, *data.image_size)[1:])
+    if settings.probe is not None:
+        tested = settings.probe.at("test").grid
+        resolutions.check_size(model, (tested, tested))
     module = building.build_module(settings, model, images, data, coder)
     building.load_weights(module, settings, images, saved)
     clock = Clock()
@@ -151,6 +154,8 @@ def prepare(
         "mixer_macs": cost.mixer_macs,
         "backend": model.backend,
     }
+    if settings.probe is not None:
+        facts |= {"probe": settings.probe.name, "difficulty": settings.plain["probe"]["difficulty"]}
     if settings.transfer is not None:
         facts["transfer"] = settings.transfer
     budget = settings.model.get("match")
@@ -175,7 +180,7 @@ def check_batches(run: Run) -> None:
         building.check_share(split, getattr(run.trainer, f"limit_{split}_batches"), number[split])
 
 
-def check(settings: RunConfig, data: ImageData | None) -> None:
+def check(settings: RunConfig, data: KeyedData | None) -> None:
     """Refuse what `tasks.run.execute.execute` refuses before it trains. Nothing is left, and weights take no memory.
 
     Args:

@@ -49,7 +49,9 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 def closing_table(metrics: Mapping[str, Any]) -> Table:
     """What came out, of how many images, and what it cost."""
-    table = Table(show_header=False, title=f"{metrics['task']}: {metrics['mixer']} on {metrics['data']}")
+    table = Table(
+        show_header=False, title=f"{metrics['task']}: {metrics['mixer']} on {metrics.get('probe', metrics['data'])}"
+    )
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     if any(key in metrics for key in COUNTS):
@@ -59,6 +61,9 @@ def closing_table(metrics: Mapping[str, Any]) -> Table:
         if key.startswith(("val/", "test/", "diverged/")) and key not in COUNTS:
             number = f"{value:.4f}" if isinstance(value, float) else str(value)
             table.add_row(key, number, *_sample(key, metrics))
+    if "steps_to_threshold" in metrics:
+        steps = metrics["steps_to_threshold"]
+        table.add_row("steps to threshold", "not reached" if steps is None else f"{steps:,}")
     if "transfer" in metrics:
         table.add_row("transfer", f"{metrics['transfer']} steps on larger grids")
     table.add_row("parameters", f"{metrics['params']:,}")

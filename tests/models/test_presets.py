@@ -137,7 +137,8 @@ def test_vims_size_in_a_mixer_only_trunk(name: str) -> None:
 def test_names() -> None:
     vits = ["vit_nano", "vit_tiny", "vit_small", "vit_base"]
     pyramids = ["pyramid_nano", "pyramid_tiny"]
-    assert list(PRESETS) == [*vits, "dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl", "dit_u_nano", *pyramids]
+    dits = ["dit_nano", "dit_s", "dit_b", "dit_l", "dit_xl", "dit_u_nano"]
+    assert list(PRESETS) == [*vits, *dits, *pyramids, "cells_nano"]
     assert models.names() == [*PRESETS, *MODELS]
     with pytest.raises(InputError, match=r"model='vit_smal' is not known: .*; did you mean 'vit_small'"):
         models.create("vit_smal", mixers=MixerSpec("identity"), image_size=(8, 8), in_channels=1, num_classes=2)

@@ -36,7 +36,8 @@ def filtered(field: Field, symbol: Symbol, boundary: str = "periodic") -> Field:
 @cache
 def _waves(length: int) -> Field:
     """Squared wave numbers of an axis."""
-    return np.square(2 * np.pi * np.fft.fftfreq(length))
+    squares: Field = np.square(2 * np.pi * np.fft.fftfreq(length))
+    return squares
 
 
 def mean_factor(symbol: Symbol, side: int) -> float:
