@@ -62,8 +62,9 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     * `mixer.params.NAME.KEY=…` and `mixer.over_depth.KEY=…` may create their keys: what has a place there depends on
       the pattern and the mixer;
     * a hybrid whose pattern has no PDE layer loses the node `pde`, so that `pde.*` is refused;
-    * with `ckpt=PATH`, `mode=sample` and what only generators have mean a generator, so that its nodes exist; `probe`
-      and `probe.*` mean a probe, with or without it;
+    * `probe.name=NAME` is `probe=NAME`, since each probe has dials of its own; without `task`, both and whatever else
+      only probes have mean task=probe;
+    * with `ckpt=PATH`, `mode=sample` and what only generators have mean a generator, so that its nodes exist;
     * `ckpt=PATH` in mode fit continues in the directory of that run.
 
     Raises:
@@ -71,6 +72,7 @@ def normalise(overrides: Sequence[str]) -> list[str]:
         hydra.errors.OverrideParseException: an override that cannot be read.
     """
     result = [f"++{text}" if text.startswith(("mixer.params.", "mixer.over_depth.")) else text for text in overrides]
+    result = [text.replace("probe.name=", "probe=", 1) if text.startswith("probe.name=") else text for text in result]
     given = {override.key_or_group: override for override in parse(result)}
     values = {key: override.value() for key, override in given.items() if not override.is_sweep_override()}
     pattern = values.get("mixer.pattern")
@@ -82,7 +84,7 @@ def normalise(overrides: Sequence[str]) -> list[str]:
     generates = values.get("mode") == "sample" or any(key.startswith(_GENERATORS) for key in given)
     if ckpt is not None and generates and "task" not in given:
         result.insert(0, "task=generation")
-    if "task" not in given and any(key.split(".")[0] == _PROBE for key in given):
+    if "task" not in given and (values.get("data") == _PROBE or any(key.split(".")[0] == _PROBE for key in given)):
         result.insert(0, "task=probe")
     if ckpt is not None and values.get("mode", "fit") == "fit" and "hydra.run.dir" not in given:
         path = Path(str(ckpt))
