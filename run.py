@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         environment.check()  # Lightning and torchmetrics fail of it when they are imported
-        mixers.offer()
+        mixers.offer(given)
         check(parsed)
         changed = normalise(overrides)
         first = given.index(overrides[0]) if overrides else len(given)

@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--metric",
         action="append",
-        help="a key of metrics.json; may be given again (default: test/accuracy, or test/loss and Fréchet distances)",
+        help="a key of metrics.json; may be given again (default: test/accuracy; of generators test/loss and Fréchet "
+        "distances; of probes test/score and test/error)",
     )
     parser.add_argument("--reference", help="the arm that others are compared with, as the table names it")
     parser.add_argument(

@@ -42,6 +42,8 @@ def headline(runs: Sequence[EndedRun]) -> list[str]:
         raise InputError(f"runs of several tasks ({', '.join(tasks)}): compare those of one, or give --metric")
     if tasks == ["classification"]:
         return ["test/accuracy"]
+    if tasks == ["probe"]:
+        return ["test/score", "test/error"]
     distances = {key for run in runs for key in run.metrics if re.fullmatch(r"test/(fid|fd_[^/]+)", key)}
     return ["test/loss", *sorted(distances)]
 
@@ -123,7 +125,7 @@ def _compared(
 
 
 def _more_is_better(metric: str) -> bool:
-    return "accuracy" in metric or metric.endswith("per_second")
+    return "accuracy" in metric or metric.endswith(("per_second", "score"))
 
 
 def paired(values: Mapping[Any, float], others: Mapping[Any, float]) -> Interval | None:

@@ -63,7 +63,7 @@ def translate(error: Exception, overrides: Sequence[str]) -> InputError:
 
 def hydra_config(overrides: Sequence[str]) -> DictConfig:
     """What Hydra composes of these overrides; raises what it raises."""
-    mixers.offer()
+    mixers.offer(overrides)
     with initialize_config_module("conf", version_base="1.3", job_name="run"):
         return hydra.compose("config", list(overrides))
 

@@ -5,7 +5,8 @@ A mixer's option has the defaults of its constructor, a model's the fields of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -17,13 +18,13 @@ from models.spec import MixerSpec, StageMixers
 from operators import registry
 from operators.errors import check_names
 from tasks.config.overrides import PDE_MIXER
-from tasks.probes import registry as probes
 
+_MAY_PROBE = re.compile("^-|probe|experiment")
 PUBLISHED, STAGES = "published", "stages"
 """Options of the group `mixer`: the authors' own mixers of a published model, and mixers stage by stage."""
 
 
-def offer() -> None:
+def offer(words: Iterable[str]) -> None:
     """Make `mixer=NAME` an option for every registered mixer, `model=NAME` for every published model, and `probe=NAME`.
 
     Mixers of installed packages are among them. A published model also chooses `mixer=published`, its authors' mixers,
@@ -31,10 +32,15 @@ def offer() -> None:
 
     Only `pde_ssm`, whose parameters live in a node of their own, `hybrid` and `stages`, which are made of others, have
     files in `conf/mixer`. A file `mixer/NAME.yaml` in a folder given by `--config-dir` comes before the card.
+
+    Args:
+        words: of the command line. Probes bring numpy, and are options only where a word may be about one: it names a
+            probe or an experiment, or is a flag.
     """
     store = ConfigStore.instance()
     if f"{PUBLISHED}.yaml" not in store.repo.get("mixer", {}):
         _offer_published(store)
+    if "probe" not in store.repo and any(map(_MAY_PROBE.search, words)):
         _offer_probes(store)
     for name in registry.names():
         if name != PDE_MIXER:
@@ -53,8 +59,11 @@ def _offer_published(store: ConfigStore) -> None:
 
 def _offer_probes(store: ConfigStore) -> None:
     """Each probe with its dials, null where its difficulty decides; and with what the trunk has to be for it."""
+    from tasks.probes import registry as probes
+    from tasks.probes.probe import CELLS
+
     for name, kind in probes.PROBES.items():
-        pooling = "none" if kind.per_cell else "mean"
+        pooling = "none" if kind.kind in CELLS else "mean"
         trunk = {"depth": kind.depth, "positions": kind.positions, "pooling": pooling}
         node = {"name": name, "difficulty": 0, **dict.fromkeys(probes.dials(name))}
         store.store(

@@ -22,11 +22,10 @@ from tasks.config.images import Images
 from tasks.config.layers import mixer_specs
 from tasks.config.task import TASKS, GenerationConfig, ProbeConfig, SampleConfig, TaskConfig
 from tasks.config.training import LoggerConfig, OptimizerConfig, TrainerConfig
-from tasks.probes import registry as probes
-from tasks.probes.probe import Probe
 
 if TYPE_CHECKING:
     from tasks.data import KeyedData
+    from tasks.probes.probe import Probe
 
 MODES = ("fit", "test", "sample", "plan")
 
@@ -235,7 +234,7 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
         plain=config,
         sample=_build(SampleConfig, "sample", config["sample"]) if "sample" in config else None,
         plan=_build(PlanConfig, "plan", config["plan"]) if "plan" in config else None,
-        probe=probes.create(**config["probe"]) if "probe" in config else None,
+        probe=_probe(config["probe"]) if "probe" in config else None,
         **{key: config[key] for key in words if key in config},
     )
 
@@ -251,7 +250,7 @@ def check(run: RunConfig) -> None:
     for spec in listed(run.mixers):
         registry.check(spec.name, spec.params, spec.shell, spec.backend)
     unread = {"root": None, "num_workers": 0} if run.mode == "plan" else {}  # a plan may be for another machine
-    asked = {**run.data, **unread}
+    asked = {**run.data, **{key: value for key, value in unread.items() if key in run.data}}
     check_choice("data.name", asked.get("name"), DATA_SETS)
     several = isinstance(asked.get("resolution"), list | tuple)  # for mode=test
     bounds.check_data(
@@ -263,6 +262,14 @@ def check(run: RunConfig) -> None:
     run.logger.check_installed()
     if run.init is not None:
         start.check(run.init, run.task)
+
+
+def _probe(values: Mapping[str, Any]) -> Probe:
+    from tasks.probes import registry as probes  # which brings numpy, for which other words need not wait
+
+    if not isinstance(values.get("name"), str):
+        raise InputError(f"probe.name={values.get('name')!r} must be a name")
+    return probes.create(**values)
 
 
 def _shell_name(spec: MixerSpec) -> str:

@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 Kind = Literal["cell_values", "cell_classes", "image_values", "image_class"]
 Split = Literal["train", "val", "test"]
 
+CELLS: tuple[Kind, ...] = ("cell_values", "cell_classes")
+"""Kinds of targets of which each cell has one."""
 MOST_SIDE = 256
 """Cells along a side: a mixer would see 65,536 tokens."""
 
@@ -86,17 +88,7 @@ class Probe(ABC):
     depth: ClassVar[int] = 2
     positions: ClassVar[str] = "none"
 
-    per_cell: ClassVar[bool]
-    """Whether each cell has an answer; otherwise each image has one. Follows from `kind`, as `classifies` does."""
-    classifies: ClassVar[bool]
-    """Whether an answer is a class; otherwise it is V values."""
-
     grid: int = 16
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        cls.per_cell = cls.kind in ("cell_values", "cell_classes")
-        cls.classifies = cls.kind in ("cell_classes", "image_class")
 
     def __post_init__(self) -> None:
         for dial in fields(self):
@@ -117,6 +109,16 @@ class Probe(ABC):
     def exact(self) -> bool:
         """Whether the oracle makes no error but that of rounding."""
         return True
+
+    @property
+    def per_cell(self) -> bool:
+        """Whether each cell has an answer; otherwise each image has one."""
+        return self.kind in CELLS
+
+    @property
+    def classifies(self) -> bool:
+        """Whether an answer is a class; otherwise it is V values."""
+        return self.kind in ("cell_classes", "image_class")
 
     def at(self, split: Split) -> Probe:
         """The probe that draws the samples of a split; another one where testing differs from training."""

@@ -155,7 +155,7 @@ def prepare(
         "backend": model.backend,
     }
     if settings.probe is not None:
-        facts |= {"probe": settings.probe.name, "difficulty": settings.plain["probe"]["difficulty"]}
+        facts["data"] = f"{settings.probe.name}/{settings.plain['probe']['difficulty']}"
     if settings.transfer is not None:
         facts["transfer"] = settings.transfer
     budget = settings.model.get("match")

@@ -49,9 +49,7 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 def closing_table(metrics: Mapping[str, Any]) -> Table:
     """What came out, of how many images, and what it cost."""
-    table = Table(
-        show_header=False, title=f"{metrics['task']}: {metrics['mixer']} on {metrics.get('probe', metrics['data'])}"
-    )
+    table = Table(show_header=False, title=f"{metrics['task']}: {metrics['mixer']} on {metrics['data']}")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     if any(key in metrics for key in COUNTS):
