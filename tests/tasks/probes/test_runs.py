@@ -17,6 +17,7 @@ from tasks.probe import Probing
 from tasks.probes import registry
 from tasks.probes.data import ProbeData
 from tasks.run.execute import execute
+from tests.tasks.run.test_execute import Kill
 
 SMALL = ("task=probe", "trainer=smoke", "mixer=identity", "model.dim=8", "model.depth=1", "logger=none")
 SMALL = (*SMALL, "trainer.accelerator=cpu", "data.batch_size=16")
@@ -48,22 +49,18 @@ def test_a_run_by_command(tmp_path: Path) -> None:
     assert {key: again[key] for key in again if key.startswith("test/")} == {f"test/{k}": v for k, v in test.items()}
 
 
-@pytest.mark.parametrize("name", ["blur", "mqar_2d"])
-def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(name: str, tmp_path: Path) -> None:
-    longer = [*SMALL, f"probe={name}", "trainer.max_steps=null", "trainer.max_epochs=2", "data.train=32"]
-    execute(compose([*longer]), tmp_path / "whole")
-    execute(compose([*longer, "trainer.max_epochs=1"]), tmp_path / "parts")
+def test_a_run_that_goes_on_ends_as_if_it_had_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threshold is moved above every error: the first validation, which the stopped run has seen, is below it."""
+    monkeypatch.setattr("tasks.probe.threshold", lambda oracle, chance, exact: 1e9)
+    longer = [*SMALL, "probe=mqar_2d", "trainer.max_steps=null", "trainer.max_epochs=2", "data.train=32"]
+    execute(compose(longer), tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        execute(compose(longer), tmp_path / "parts", callbacks=[Kill(3)])
     last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
-    execute(compose([f"ckpt={last}", "trainer.max_epochs=2", "logger=none"]), tmp_path / "parts")
-    assert outcome(tmp_path / "whole") == outcome(tmp_path / "parts")
-
-
-def test_the_first_step_below_the_threshold_is_kept(tmp_path: Path) -> None:
-    """The threshold is moved above every error: the first validation, after an epoch, is below it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.probe.threshold", lambda oracle, chance, exact: 1e9)
-        metrics = execute(compose([*SMALL, "trainer.max_steps=null", "trainer.max_epochs=2"]), tmp_path)
-    assert metrics["steps_to_threshold"] == 64 // 16
+    execute(compose([f"ckpt={last}", "logger=none"]), tmp_path / "parts")
+    whole = outcome(tmp_path / "whole")
+    assert whole == outcome(tmp_path / "parts")
+    assert whole["steps_to_threshold"] == 2  # of four
 
 
 def test_a_mixer_of_one_grid_cannot_be_tested_on_another(tmp_path: Path) -> None:
