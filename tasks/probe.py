@@ -53,7 +53,7 @@ class Probing(Task):
         self.model.forward(batch["image"])  # `forward`, because a compiled call does not see hooks
 
     def loss(self, batch: Batch) -> Tensor:
-        """See the class."""
+        """The mean loss of the answers, see the class."""
         return self._loss(self(batch["image"]), batch)
 
     def _loss(self, output: Tensor, batch: Batch) -> Tensor:
@@ -87,7 +87,7 @@ class Probing(Task):
         return (images - low) / (high - low).clamp_min(1e-6)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget earlier answers."""
+        """Forget the answers of earlier epochs."""
         self._answers = []
 
     on_test_epoch_start = on_validation_epoch_start
@@ -151,5 +151,5 @@ class Probing(Task):
         return {"steps_to_threshold": self.steps_to_threshold}
 
     def conclude(self, run_dir: Path) -> dict[str, float]:
-        """Nothing is written."""
+        """Write nothing: scores say it all."""
         return {"test/n": self._tested}

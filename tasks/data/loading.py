@@ -92,7 +92,7 @@ class KeyedData(lightning.LightningDataModule):
 
     @property
     def identical(self) -> Mapping[str, int] | None:
-        """See the class."""
+        """How many images lie in several splits; None where nobody counts."""
         return None
 
     @abstractmethod

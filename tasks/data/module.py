@@ -126,7 +126,7 @@ class ImageData(KeyedData):
         return identical.count(self.splits)
 
     def serve(self, split: str) -> ImageSplit:
-        """See the class."""
+        """The images of a split, of training augmented."""
         resolution = self.image_size[0] if self.image_size != self._source.shape[1:] else None
         augment = self.augment if split == "train" else Augment()
         transform = Transform(self.mean, self.std, resolution, augment, self.seed)

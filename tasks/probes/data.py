@@ -129,7 +129,7 @@ class ProbeData(KeyedData):
         return self._kept[split]
 
     def serve(self, split: str) -> ProbeSplit:
-        """See the class."""
+        """The samples of a split; those of validation and test are drawn here, once."""
         if split == "train":
             return ProbeSplit(self.probe, self.seed, None)
         return ProbeSplit(self.probe, self.seed, self.kept("val" if split == "val" else "test"))

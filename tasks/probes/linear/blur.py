@@ -127,7 +127,7 @@ class Deblur(Probe):
 
     @property
     def expected_error(self) -> float:
-        """Of the oracle."""
+        """The expected error of the oracle."""
         blur, spectrum = gaussian(self.sigma, self.sigma), self._spectrum
 
         def left(rows: Field, columns: Field) -> Field:
