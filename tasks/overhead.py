@@ -123,6 +123,8 @@ def measure(overrides: Sequence[str]) -> Turns:
         raise InputError(
             f"trainer.precision={config['trainer']['precision']}: the bare loop has {', '.join(PRECISIONS)}"
         )
+    if config["task"]["name"] == "probe":
+        raise InputError("the bare loop learns images: task=probe has none")
     if config["trainer"]["compile"] or config["trainer"]["accumulate"] != 1 or config["trainer"]["devices"] != 1:
         raise InputError("the bare loop neither compiles nor accumulates, and has one device")
     augment = config["data"]["augment"]

@@ -49,7 +49,7 @@ def mean_factor(symbol: Symbol, side: int) -> float:
 def in_band(rows: Field, columns: Field) -> Field:
     """The symbol that keeps the waves below `BAND` and nothing else."""
     limit = (2 * np.pi * BAND) ** 2
-    return (rows < limit) * (columns < limit) * 1.0
+    return np.where((rows < limit) & (columns < limit), 1.0, 0.0)
 
 
 def gaussian(rows: float, columns: float) -> Symbol:
