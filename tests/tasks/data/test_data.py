@@ -44,7 +44,15 @@ def toy(shape=(3, 8, 6), sizes=(64, 24), **params):
 
 
 def test_names():
-    assert data.names() == ["cifar10", "fashion_mnist", "fashion_mnist_mini", "image_folder", "imagenet", "parquet"]
+    assert data.names() == [
+        "cifar10",
+        "fashion_mnist",
+        "fashion_mnist_mini",
+        "image_folder",
+        "imagenet",
+        "parquet",
+        "probe",
+    ]
 
 
 def test_interface_needs_no_loading():
@@ -246,6 +254,8 @@ def test_configuration_files_are_complete(name, tmp_path):
         node["pipeline"] = "generation"
         options = {f.name for f in fields(TableOptions if name == "parquet" else Options)}
         assert set(node) - {"name", "augment", "batch_size", "num_workers", "subset"} == options
+    if name == "probe":
+        node["probe"] = {"name": "shift"}  # of another group
     if name == "image_folder":
         (tmp_path / "train" / "a").mkdir(parents=True)
         node["root"] = str(tmp_path)
