@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
+import conf
 from operators.errors import InputError
 from tasks import data
 from tasks.probes.data import ProbeData
@@ -45,6 +50,13 @@ def test_evaluation_is_the_same_for_every_seed() -> None:
     assert one.fingerprint != ProbeData({**PROBE, "pairs": 3}, train=64, val=3, test=5).fingerprint
     shown = [number for batch in other.test_dataloader() for number in batch["index"].tolist()]
     assert shown == list(range(5))
+
+
+def test_the_configuration_file_has_the_defaults() -> None:
+    node = yaml.safe_load((Path(conf.__file__).parent / "data" / "probe.yaml").read_text())
+    assert (node.pop("name"), node.pop("probe")) == ("probe", "${probe}")
+    defaults = {key: value.default for key, value in inspect.signature(ProbeData).parameters.items()}
+    assert node == {key: value for key, value in defaults.items() if key not in ("probe", "seed")}
 
 
 def test_refusals() -> None:
