@@ -7,6 +7,10 @@ from typing import Any
 
 from operators import value_types
 from operators.errors import check_choice, check_names, check_number
+from tasks.probes.grouping.contour import Contour
+from tasks.probes.grouping.flood_fill import FloodFill
+from tasks.probes.grouping.maze import Maze
+from tasks.probes.grouping.symmetry import Symmetry
 from tasks.probes.linear.blur import Blur, Deblur
 from tasks.probes.linear.shift import Shift
 from tasks.probes.linear.source_sink import SourceSink
@@ -14,7 +18,13 @@ from tasks.probes.probe import Probe
 from tasks.probes.recall.counting import Counting
 from tasks.probes.recall.mqar_2d import MQAR2D
 
-PROBES: dict[str, type[Probe]] = {kind.name: kind for kind in (Shift, Blur, Deblur, SourceSink, Counting, MQAR2D)}
+PROBES: dict[str, type[Probe]] = {
+    kind.name: kind
+    for kind in (
+        *(Shift, Blur, Deblur, SourceSink, Counting, MQAR2D),
+        *(FloodFill, Maze, Contour, Symmetry),
+    )
+}
 
 
 def dials(name: str) -> dict[str, str]:

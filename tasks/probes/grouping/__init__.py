@@ -1,0 +1,1 @@
+"""Probes in which cells belong together through other cells: regions, paths, contours, mirror images."""
