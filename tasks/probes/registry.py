@@ -11,18 +11,23 @@ from tasks.probes.grouping.contour import Contour
 from tasks.probes.grouping.flood_fill import FloodFill
 from tasks.probes.grouping.maze import Maze
 from tasks.probes.grouping.symmetry import Symmetry
+from tasks.probes.items.colours import ColourConditioning, ColourSelection
+from tasks.probes.items.copying import Copy, MaskSelection
 from tasks.probes.linear.blur import Blur, Deblur
 from tasks.probes.linear.shift import Shift
 from tasks.probes.linear.source_sink import SourceSink
 from tasks.probes.probe import Probe
 from tasks.probes.recall.counting import Counting
 from tasks.probes.recall.mqar_2d import MQAR2D
+from tasks.probes.transfer.resolution import ResolutionTransfer
+from tasks.probes.transfer.rotation import Rotation
 
 PROBES: dict[str, type[Probe]] = {
     kind.name: kind
     for kind in (
         *(Shift, Blur, Deblur, SourceSink, Counting, MQAR2D),
-        *(FloodFill, Maze, Contour, Symmetry),
+        *(FloodFill, Maze, Contour, Symmetry, Rotation, ResolutionTransfer),
+        *(Copy, MaskSelection, ColourSelection, ColourConditioning),
     )
 }
 

@@ -67,6 +67,7 @@ class Contour(Probe):
         {"grid": 64, "length": 48.0, "gap": 3.0, "distractors": 4, "bend": 0.12, "noise": 0.4},
     )
     depth: ClassVar[int] = 4
+    positions: ClassVar[str] = "learned"
 
     grid: int = 32
     length: float = 24.0

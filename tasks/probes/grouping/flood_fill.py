@@ -44,6 +44,7 @@ class FloodFill(Probe):
         {"grid": 32, "walls": 0.35, "least_path": 48},
     )
     depth: ClassVar[int] = 4
+    positions: ClassVar[str] = "learned"
 
     walls: float = 0.4
     least_path: int = 0

@@ -41,6 +41,7 @@ class Maze(Probe):
         {"grid": 31, "loops": 24},
     )
     depth: ClassVar[int] = 4
+    positions: ClassVar[str] = "learned"
 
     grid: int = 15
     loops: int = 0

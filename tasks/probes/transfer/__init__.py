@@ -1,0 +1,1 @@
+"""Probes that test what training did not show: other orientations, other resolutions."""
