@@ -1,4 +1,4 @@
-"""What a mixer does to a grid, as numbers to draw: impulse response, effective receptive field, spectrum.
+"""What a mixer does to a grid, as numbers to draw: impulse response, receptive field, spectrum, error under rotation.
 
 All functions take any mixer, from this package or another one, on any grid that it serves. They call the mixer as it
 stands: in its shell, with its parameters, in their dtype and on their device. In the shell `operators.BARE` they show
@@ -7,9 +7,11 @@ the core alone.
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from operators.errors import InputError
@@ -131,6 +133,53 @@ def spectrum(mixer: Mixer, grid: tuple[int, int], *, cond: Tensor | None = None)
         raise InputError(f"mixer {name} has no spectrum in this shell: its response depends on its input")
     centred = response.roll((-(grid[0] // 2), -(grid[1] // 2)), (0, 1))
     return torch.fft.fft2(centred.to(torch.promote_types(centred.dtype, torch.float32)), dim=(0, 1))
+
+
+def rotated(x: Tensor, degrees: float) -> Tensor:
+    """Turn x (B, n, n, C) counter-clockwise about the centre of its grid.
+
+    Multiples of 90 degrees move tokens, exactly. Other angles interpolate bilinearly, and what comes from outside the
+    grid is zero.
+    """
+    if degrees % 90 == 0:
+        return x.rot90(round(degrees / 90), (1, 2))
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    # where each token of the result comes from; the second coordinate points down
+    back = x.new_tensor([[cos, -sin, 0], [sin, cos, 0]]).expand(len(x), -1, -1)
+    channels_first = x.movedim(-1, 1)
+    places = F.affine_grid(back, list(channels_first.shape), align_corners=False)
+    return F.grid_sample(channels_first, places, align_corners=False).movedim(1, -1)
+
+
+def rotation_error(mixer: Mixer, x: Tensor, degrees: float, *, cond: Tensor | None = None) -> float:
+    """How far a mixer is from rotation-equivariant: ‖f(R x) - R f(x)‖ / ‖R f(x)‖, R turning by `degrees`.
+
+    At multiples of 90 degrees the whole grid counts, R is exact and its norm 1. At other angles x is first set to zero
+    outside the circle that the grid holds, and only the inside counts. Interpolation is an error of its own there: an
+    equivariant mixer that is not linear shows how much of it. It is small for an x that changes little between tokens.
+
+    Args:
+        mixer: the mixer.
+        x: inputs (B, n, n, C).
+        degrees: the angle.
+        cond: conditioning vector (cond_dim,), for mixers that need one.
+
+    Raises:
+        InputError: a grid that is not square, or what the mixer refuses.
+    """
+    if x.ndim != 4 or x.shape[1] != x.shape[2]:
+        raise InputError(
+            f"x must have the shape (B, n, n, C), not {tuple(x.shape)}: only square grids turn onto themselves"
+        )
+    inside = torch.ones_like(x[0, :, :, :1])
+    if degrees % 90:
+        along = torch.arange(x.shape[1], device=x.device) - (x.shape[1] - 1) / 2
+        inside = (torch.hypot(along[:, None], along) <= x.shape[1] / 2)[..., None].to(x)
+    x = x * inside
+    with torch.no_grad():
+        after, before = (mixer(given, _batch(cond, len(x))) for given in (x, rotated(x, degrees)))
+    turned = rotated(after, degrees) * inside
+    return float((before * inside - turned).norm() / turned.norm())
 
 
 def _token(grid: tuple[int, int], at: tuple[int, int] | None) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import operators
 from operators import BARE, InputError, Mixer
-from operators.pictures import impulse_response, receptive_field, spectrum
+from operators.pictures import impulse_response, receptive_field, rotated, rotation_error, spectrum
 from operators.scan import orders
 from operators.testing.checks import assert_close, assert_differs
 from tests.mixers import every_mixer
@@ -192,3 +192,48 @@ def test_refusals(arguments: dict[str, object], message: str) -> None:
 def test_no_samples_are_refused() -> None:
     with pytest.raises(InputError, match="at least 1"):
         receptive_field(bare("identity"), GRID, samples=0)
+
+
+def smooth(side: int) -> Tensor:
+    """Random waves of 1 and 2 periods across the grid, (3, side, side, WIDTH)."""
+    along = 2 * math.pi * torch.arange(side) / side
+    waves = torch.stack([torch.ones(side), along.cos(), along.sin(), (2 * along).cos(), (2 * along).sin()])
+    factors = torch.randn(3, 5, 5, WIDTH, generator=torch.Generator().manual_seed(0))
+    return torch.einsum("bijc,ih,jw->bhwc", factors, waves, waves)
+
+
+def test_rotation_of_tokens() -> None:
+    x = smooth(24)
+    assert_close(rotated(x, 90), x.transpose(1, 2).flip(1), 0, "90 degrees")
+    assert_close(rotated(rotated(x, -90), 450), x, 0, "back")
+    corner = delta((5, 5), (0, 4))[None, ..., None]
+    assert_close(rotated(corner, 90), delta((5, 5), (0, 0))[None, ..., None], 0, "a corner")
+    near = delta((5, 5), (2, 4))[None, ..., None]
+    assert rotated(near, 45)[0, ..., 0].argmax() == 1 * 5 + 3  # up and to the left: counter-clockwise
+    centre = slice(6, 18)
+    twice = rotated(rotated(x, 45), 45)[:, centre, centre]
+    assert_close(twice, rotated(x, 90)[:, centre, centre], 0.05, "twice 45 degrees")
+
+
+def test_mixers_without_axes_are_equivariant_and_others_are_not() -> None:
+    x = smooth(16)
+    for name in ("identity", "attention", "pool"):
+        assert rotation_error(bare(name, (16, 16)), x, 90) < 1e-12
+    scan = bare("zigma", (16, 16), order="row", backend="chunked")
+    assert rotation_error(scan, x, 90) > 0.1
+    assert rotation_error(scan, x, 45) > 0.1
+    isotropic = bare("pde_ssm", (16, 16), terms=["diffusion"], tensor="isotropic")
+    assert rotation_error(isotropic, x, -90) < 1e-12
+    moving = bare("pde_ssm", (16, 16), terms=["convection", "diffusion"])
+    assert rotation_error(moving, x, 90) > 0.1
+    assert rotation_error(bare("identity", (16, 16)), x, 30) < 1e-12
+
+
+def test_rotation_error_is_that_of_its_formula() -> None:
+    mixer, x = bare("conv", (9, 9)), torch.randn(2, 9, 9, WIDTH)
+    with torch.no_grad():
+        turned = mixer(x).rot90(1, (1, 2))
+        error = (mixer(x.rot90(1, (1, 2))) - turned).norm() / turned.norm()
+    assert rotation_error(mixer, x, 90) == pytest.approx(float(error))
+    with pytest.raises(InputError, match=r"only square grids"):
+        rotation_error(mixer, torch.randn(2, 9, 8, WIDTH), 90)
