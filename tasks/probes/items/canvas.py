@@ -19,7 +19,7 @@ MOST_TRIES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canvas(Probe):
+class ItemProbe(Probe):
     """Base class: the target appears in the readout square, the lower right item × item cells, which alone are scored.
 
     Images are the embedded Fashion-MNIST, where the source takes EMNIST. The first is the target, the others are

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from operators.errors import check_number
-from tasks.probes.items.canvas import Canvas, Corner, corner_of
+from tasks.probes.items.canvas import Corner, ItemProbe, corner_of
 from tasks.probes.items.images import Images, border, completed, completion
 from tasks.probes.probe import Array
 
@@ -20,7 +20,7 @@ PALETTE = np.array(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColourSelection(Canvas):
+class ColourSelection(ItemProbe):
     """Frames of distinct colours are drawn over the borders of several grey images; one has the readout's colour.
 
     That image is to appear in the readout square, in grey and without its frame. The border under a frame can only be

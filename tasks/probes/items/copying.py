@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from operators.errors import check_choice, check_number
-from tasks.probes.items.canvas import Canvas, Corner, corner_of
+from tasks.probes.items.canvas import Corner, ItemProbe, corner_of
 from tasks.probes.items.images import Images
 from tasks.probes.probe import Array
 
@@ -17,7 +17,7 @@ MOST_ITEMS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copy(Canvas):
+class Copy(ItemProbe):
     """The one image of the canvas is to appear in the readout square. The oracle finds it: no error.
 
     Attributes:
@@ -53,7 +53,7 @@ class Copy(Canvas):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskSelection(Canvas):
+class MaskSelection(ItemProbe):
     """One of several images is to appear in the readout square: the one on whose square a second channel is 1.
 
     The oracle copies what is under the mask: no error.
