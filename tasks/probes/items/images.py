@@ -52,7 +52,7 @@ def completion(side: int) -> Completion:
     """Least squares on the training images."""
     known, outer = resized("train", side).astype(np.float64), border(side)
     inner, wanted = _with_one(known[:, ~outer]), known[:, outer]
-    weights, *_ = np.linalg.lstsq(inner, wanted)
+    weights = np.asarray(np.linalg.lstsq(inner, wanted)[0], np.float64)
     left = np.square(wanted - inner @ weights).sum() / (inner.shape[0] - inner.shape[1])
     return Completion(weights, float(left / wanted.shape[1]))
 

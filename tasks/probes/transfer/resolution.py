@@ -101,7 +101,7 @@ class ResolutionTransfer(Probe):
 
     def _band(self) -> Symbol:
         limit = (2 * np.pi * (self.waves - 0.5) / self.grid) ** 2
-        return lambda rows, columns: (rows < limit) * (columns < limit) * 1.0
+        return lambda rows, columns: ((rows < limit) & (columns < limit)).astype(np.float64)
 
 
 def _moved(field: Field, distance: float, sigma: float) -> Field:
