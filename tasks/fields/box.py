@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
 
 from operators.errors import check_choice, check_number
 
@@ -64,7 +63,7 @@ class Box:
     def waves(self) -> tuple[Real, Real]:
         """Wavenumbers in radians per length along rows (points, 1) and columns (1, points // 2 + 1)."""
         spacing = self.side / self.grid / (2 * np.pi)
-        return fft.fftfreq(self.points, spacing)[:, None], fft.rfftfreq(self.points, spacing)[None]
+        return np.fft.fftfreq(self.points, spacing)[:, None], np.fft.rfftfreq(self.points, spacing)[None]
 
     @cached_property
     def laplacian(self) -> Real:
@@ -97,11 +96,11 @@ class Box:
 
     def spectrum(self, values: Real) -> Complex:
         """Fourier coefficients (…, points, points // 2 + 1), cut off, of fields (…, points, points) on the torus."""
-        return np.asarray(fft.rfft2(values)) * self.kept
+        return np.fft.rfft2(values) * self.kept
 
     def values(self, spectrum: Complex) -> Real:
         """Fields (…, points, points) on the torus with these coefficients."""
-        return np.asarray(fft.irfft2(spectrum, (self.points, self.points)))
+        return np.fft.irfft2(spectrum, (self.points, self.points))
 
     def gradient(self, spectrum: Complex) -> Complex:
         """Coefficients (…, 2, points, points // 2 + 1) of the derivatives along rows and columns."""

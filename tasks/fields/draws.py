@@ -38,9 +38,9 @@ def basis(box: Box, parity: int, waves: int) -> tuple[Real, Real]:
 def smooth(rng: np.random.Generator, box: Box, waves: float, parity: Parity = SCALAR, slope: float = 0.0) -> Real:
     """A random field (grid, grid) whose largest absolute value, on a grid of 64 × 64, is 1.
 
-    It is a sum of the waves that the boundary and the parity allow, with independent normal coefficients. At the typical
-    number of waves κ, that of a wave with k = (k₁, k₂) waves per side has the standard deviation |k|ˢ exp(−|k|² / 2κ²),
-    for |k₁|, |k₂| ≤ 2κ, and the constant has none. What is drawn does not depend on the grid.
+    It is a sum of the waves that the boundary and the parity allow, with independent normal coefficients. At the
+    typical number of waves κ, that of a wave with k = (k₁, k₂) waves per side has the standard deviation
+    |k|ˢ exp(−|k|² / 2κ²), for |k₁|, |k₂| ≤ 2κ, and the constant has none. What is drawn does not depend on the grid.
 
     Args:
         rng: gives the coefficients.

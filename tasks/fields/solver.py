@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import expm
 
 from tasks.data import keyed
 from tasks.fields.box import Box, Complex, Real
@@ -33,6 +34,8 @@ class Solver:
 
     def propagator(self, time: float) -> Complex:
         """e^{time · L} (C, C, points, points // 2 + 1), which is kept for later."""
+        from scipy.linalg import expm  # here, since checking a configuration needs none of it
+
         if time not in self._propagators:
             self._propagators[time] = np.ascontiguousarray(np.moveaxis(expm(time * self._linear), (-2, -1), (0, 1)))
         return self._propagators[time]
@@ -90,19 +93,28 @@ def _apply(matrices: Complex, spectrum: Complex) -> Complex:
     return np.einsum("ij...,j...->i...", matrices, spectrum)
 
 
+@lru_cache(maxsize=8)
+def shared(equation: Equation, box: Box) -> Solver:
+    """The solver of that equation on that box, which keeps its propagators."""
+    return Solver(equation, box)
+
+
 def trajectory(
     equation: Equation, box: Box, frames: int, *, seed: int, split: str, index: int, stride: float = 1.0
 ) -> npt.NDArray[np.float32]:
     """The states (frames, C, grid, grid) of a trajectory that (seed, split, index) alone draw.
 
     Args:
-        equation, box: see there.
+        equation: see there.
+        box: see there.
         frames: states.
-        seed, split, index: which trajectory.
+        seed: of the data.
+        split: name of the split.
+        index: number of the trajectory in it.
         stride: time between two states, in the equation's intervals.
     """
     key = keyed.bits(seed, 0, np.array([index]), f"fields/{split}", 2)[0]
     rng = np.random.Generator(np.random.Philox(key=key))
-    solver = Solver(equation, box)
+    solver = shared(equation, box)
     state = solver.step(equation.draw(rng, box), equation.start)
     return solver.trajectory(state, stride * equation.interval, frames).astype(np.float32)

@@ -7,6 +7,7 @@ from typing import Any
 
 from operators import value_types
 from operators.errors import check_choice, check_names, check_number
+from tasks.probes.forecast.field_forecast import FieldForecast
 from tasks.probes.grouping.contour import Contour
 from tasks.probes.grouping.flood_fill import FloodFill
 from tasks.probes.grouping.maze import Maze
@@ -28,6 +29,7 @@ PROBES: dict[str, type[Probe]] = {
         *(Shift, Blur, Deblur, SourceSink, Counting, MQAR2D),
         *(FloodFill, Maze, Contour, Symmetry, Rotation, ResolutionTransfer),
         *(Copy, MaskSelection, ColourSelection, ColourConditioning),
+        FieldForecast,
     )
 }
 

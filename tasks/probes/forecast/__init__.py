@@ -1,0 +1,1 @@
+"""Probes that look ahead in time."""

@@ -1,0 +1,79 @@
+"""The forecast of fields as a probe."""
+
+import numpy as np
+import pytest
+
+from operators.errors import InputError
+from tasks.fields.box import Box
+from tasks.fields.equations import get
+from tasks.fields.solver import trajectory
+from tasks.probes.draws import draw
+from tasks.probes.forecast.field_forecast import FieldForecast
+from tasks.probes.probe import Samples
+
+SMALL = {"grid": 16, "frames": 6, "trajectories": 4}
+
+
+def test_a_target_follows_the_states_that_are_shown() -> None:
+    probe = FieldForecast(equation="wave", history=3, **SMALL)
+    states = np.stack([trajectory(get("wave"), Box(16), 6, seed=0, split="val", index=i) for i in range(4)])
+    samples = draw(probe, "val", range(20))
+    assert samples.input.shape == (20, 6, 16, 16)
+    scales = []
+    for given, target in zip(samples.input, samples.target, strict=True):
+        window = np.concatenate([given, target]).reshape(4, 2, 16, 16)
+        fits = [np.corrcoef(states[i, t : t + 4].ravel(), window.ravel())[0, 1] for i in range(4) for t in range(3)]
+        place = divmod(int(np.argmax(fits)), 3)
+        own = states[place[0], place[1] : place[1] + 4]
+        scales.append(own.std(axis=(0, 2, 3)) / window.std(axis=(0, 2, 3)))
+        np.testing.assert_allclose(np.corrcoef(own[:, 0].ravel(), window[:, 0].ravel())[0, 1], 1, atol=1e-6)
+    np.testing.assert_allclose(scales, np.tile(scales[0], (20, 1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("equation", ["burgers", "advection_diffusion"])
+def test_the_oracle_forecasts_to_the_end_without_error(equation: str) -> None:
+    probe = FieldForecast(equation=equation, boundary="reflecting", history=2, **SMALL)
+
+    def oracle(shown: np.ndarray) -> np.ndarray:
+        empty = np.zeros((len(shown), probe.outputs, 16, 16), np.float32)
+        return probe.solve(Samples(shown, empty))
+
+    rollout = probe.rollout(oracle)
+    assert rollout.true.shape == rollout.predicted.shape == (4, 4, probe.outputs, 16, 16)
+    scores = rollout.scores()
+    assert max(scores[f"rollout_vrmse/{step}"] for step in range(1, 5)) < 1e-4
+    still = [scores[f"rollout_persistence/{step}"] for step in range(1, 5)]
+    assert still == sorted(still)
+    assert still[0] > 0.05
+
+
+def test_persistence_and_the_mean_are_measured() -> None:
+    probe = FieldForecast(equation="wave", **SMALL)
+    test = draw(probe, "test", range(12))
+    still = probe.measures(probe.shown(test), test)
+    assert still["vrmse"] == still["persistence_vrmse"] > 0.3
+    assert still["persistence"] == probe.error(probe.shown(test), test)
+    mean = np.broadcast_to(test.target.mean(axis=(2, 3), keepdims=True), test.target.shape)
+    assert probe.measures(mean, test)["vrmse"] == pytest.approx(1, abs=1e-4)
+    assert probe.measures(probe.solve(test), test)["vrmse"] < 1e-5
+
+
+def test_a_rollout_that_leaves_the_numbers_is_infinitely_wrong() -> None:
+    probe = FieldForecast(equation="wave", **SMALL)
+    scores = probe.rollout(lambda shown: np.full((len(shown), 2, 16, 16), np.nan, np.float32)).scores()
+    assert scores["rollout_vrmse/1"] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("dials", "message"),
+    [
+        ({"equation": "burger"}, "did you mean 'burgers'"),
+        ({"boundary": "neumann"}, "periodic, reflecting"),
+        ({"history": 20}, r"probe\.history=20 must be an integer >= 1 and <= 19"),
+        ({"stride": 0.0}, r"probe\.stride=0\.0 must be a number"),
+        ({"stride": 0.5, "data": "x"}, r"probe\.stride=0\.5 must be whole"),
+    ],
+)
+def test_refusals(dials: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FieldForecast(**dials)  # type: ignore[arg-type]
