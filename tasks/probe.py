@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from operators.benchmark import plots
 from operators.precision import wide
 from tasks.base import Batch, Task
+from tasks.fields.rollout import Rollout
 from tasks.probes.data import Levels, ProbeData, chosen
 from tasks.probes.probe import Array, Probe, Split, threshold
+from tasks.system import results
 
 
 class Probing(Task):
@@ -42,6 +45,7 @@ class Probing(Task):
         self._losses: Metric = MeanMetric(nan_strategy="disable")
         self._answers: list[tuple[Array, Array]] = []
         self._tested = 0
+        self._rollout: Rollout | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Values or logits, in float32 at least, of inputs (B, C, H, W)."""
@@ -118,7 +122,13 @@ class Probing(Task):
     def on_test_epoch_end(self) -> None:
         """Log `test/…`; raises as validation does."""
         scores, levels = self._scores("test")
-        self.report("test", {**scores, **levels._asdict()})
+        self._rollout = self.probe.rollout(self._answer)
+        more = {} if self._rollout is None else self._rollout.scores()
+        self.report("test", {**scores, **levels._asdict(), **more})
+
+    def _answer(self, inputs: Array) -> Array:
+        images = torch.from_numpy(inputs).to(self.device, self._model_dtype)
+        return self(images).float().cpu().numpy()
 
     def _scores(self, split: Split) -> tuple[dict[str, float], Levels]:
         """Loss, error, score and the probe's own measures of everything taken in, over all devices."""
@@ -151,5 +161,12 @@ class Probing(Task):
         return {"steps_to_threshold": self.steps_to_threshold}
 
     def conclude(self, run_dir: Path) -> dict[str, float]:
-        """Write nothing: scores say it all."""
+        """Write `rollout.csv` and, where matplotlib is installed, `rollout.png`, of a probe that has a rollout."""
+        if self._rollout is not None and self.trainer.is_global_zero:
+            self._rollout.write(run_dir)
+            reason = plots.unavailable()
+            if reason is None:
+                self._rollout.draw(run_dir / "rollout.png")
+            else:
+                results.say(f"rollout.png is not drawn: {reason}")
         return {"test/n": self._tested}

@@ -9,7 +9,7 @@ function, on the same samples. To add a probe: a subclass of `Probe` in the fold
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from operators import value_types
 from operators.errors import check_number
+from tasks.fields.rollout import Rollout
 
 Array = npt.NDArray[Any]
 Kind = Literal["cell_values", "cell_classes", "image_values", "image_class"]
@@ -161,6 +162,14 @@ class Probe(ABC):
     def measures(self, answers: Array, samples: Samples) -> dict[str, float]:
         """Further scores of answers shaped like the targets, by name; for `metrics.json`, as `test/NAME`."""
         return {"accuracy": 1 - self.error(answers, samples)} if self.classifies else {}
+
+    def rollout(self, answer: Callable[[Array], Array]) -> Rollout | None:
+        """Forecasts of many steps, each from the one before; None where a probe has no time.
+
+        Args:
+            answer: maps inputs float32 (B, C, H, W) to answers.
+        """
+        return None
 
     def _shown(self, samples: Samples, array: Array) -> Array:
         """What the mask shows of an array shaped like the targets: classes (N,), values (N, V)."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
 from operators.errors import InputError, check_choice, check_number
 from tasks.fields.box import BOUNDARIES, Box
 from tasks.fields.equations import EQUATIONS
+from tasks.fields.rollout import Rollout
 from tasks.fields.sources import Recorded, Scale, Solved, Trajectories, kept, scale
 from tasks.fields.vrmse import vrmse
 from tasks.probes.probe import Array, Kind, Probe, Sample, Samples, Split
@@ -21,31 +22,6 @@ LOOKED_AT = 8
 """Trajectories of training whose mean and spread stand for all."""
 ROLLED = 16
 """Trajectories of the test split that are forecast to their end."""
-
-
-class Rollout(NamedTuple):
-    """Forecasts of several steps, each from the one before.
-
-    Attributes:
-        true: states (B, steps, C, H, W) in the fields' own units.
-        predicted: forecasts, of that shape.
-        last: the states (B, C, H, W) that the first forecast follows.
-    """
-
-    true: Array
-    predicted: Array
-    last: Array
-
-    def scores(self) -> dict[str, float]:
-        """Mean VRMSE at each step, and that of the last known state, which stays as it is."""
-        numbers = range(1, self.true.shape[1] + 1)
-        own, still = (vrmse(each, self.true).mean(axis=0) for each in (self.predicted, self._still()))
-        return {f"rollout_vrmse/{n}": float(own[n - 1]) for n in numbers} | {
-            f"rollout_persistence/{n}": float(still[n - 1]) for n in numbers
-        }
-
-    def _still(self) -> Array:
-        return np.broadcast_to(self.last[:, None], self.true.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +121,7 @@ class FieldForecast(Probe):
         }
 
     def rollout(self, answer: Callable[[Array], Array]) -> Rollout:
-        """Forecasts of test trajectories from their first states to their end.
-
-        Args:
-            answer: maps inputs float32 (B, channels, H, W) to answers (B, C, H, W).
-        """
+        """Forecasts of test trajectories from their first states to their end."""
         source = self.source
         chosen = [kept(source, "test", index) for index in range(min(ROLLED, self._count(source, "test")))]
         states = self._standardised(np.stack([trajectory.states for trajectory in chosen]))
@@ -159,8 +131,15 @@ class FieldForecast(Probe):
             shown = np.concatenate([*known[-self.history :], constants], axis=1)
             known.append(answer(shown).astype(np.float32))
         predicted = np.stack(known[self.history :], axis=1)
-        natural = [self._natural(each) for each in (states[:, self.history :], predicted, states[:, self.history - 1])]
-        return Rollout(*natural)
+        title = self.data or f"{self.equation}, {self.boundary} walls"
+        return Rollout(
+            true=self._natural(states[:, self.history :]),
+            predicted=self._natural(predicted),
+            last=self._natural(states[:, self.history - 1]),
+            fields=source.fields,
+            units=source.units,
+            title=f"{title}: trajectory 0 of the test split",
+        )
 
     @property
     def _scale(self) -> Scale:
