@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from operators.errors import check_choice, check_number
 
-Real = npt.NDArray[np.float64]
-Complex = npt.NDArray[np.complex128]
+Real = npt.NDArray[np.floating[Any]]
+Complex = npt.NDArray[np.complexfloating[Any, Any]]
 Parity = tuple[int, int]
 """What reflection at the walls across rows and across columns does to a field: 1 keeps its sign, -1 turns it."""
 

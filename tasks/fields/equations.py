@@ -88,7 +88,7 @@ class AdvectionDiffusion(Equation):
 
     name: ClassVar[str] = "advection_diffusion"
     fields: ClassVar[tuple[str, ...]] = ("concentration",)
-    units: ClassVar[tuple[str, ...]] = ("largest at the start",)
+    units: ClassVar[tuple[str, ...]] = ("× largest at start",)
     parities: ClassVar[tuple[Parity, ...]] = (SCALAR,)
     interval: ClassVar[float] = 0.1
 
@@ -161,7 +161,7 @@ class GrayScott(Equation):
 
     name: ClassVar[str] = "gray_scott"
     fields: ClassVar[tuple[str, ...]] = ("substrate", "activator")
-    units: ClassVar[tuple[str, ...]] = ("concentration of the feed",) * 2
+    units: ClassVar[tuple[str, ...]] = ("× feed",) * 2
     parities: ClassVar[tuple[Parity, ...]] = (SCALAR, SCALAR)
     interval: ClassVar[float] = 20.0
     start: ClassVar[float] = 40.0
@@ -197,7 +197,7 @@ class Wave(Equation):
 
     name: ClassVar[str] = "wave"
     fields: ClassVar[tuple[str, ...]] = ("displacement", "rate of displacement")
-    units: ClassVar[tuple[str, ...]] = ("largest at the start", "largest at the start per time")
+    units: ClassVar[tuple[str, ...]] = ("× largest at start", "× largest at start, per time")
     parities: ClassVar[tuple[Parity, ...]] = (SCALAR, SCALAR)
     interval: ClassVar[float] = 0.05
 
@@ -227,7 +227,7 @@ class ShallowWater(Equation):
 
     name: ClassVar[str] = "shallow_water"
     fields: ClassVar[tuple[str, ...]] = ("depth", "velocity along rows", "velocity along columns")
-    units: ClassVar[tuple[str, ...]] = ("depths at rest", "sides per time", "sides per time")
+    units: ClassVar[tuple[str, ...]] = ("× depth at rest", "sides per time", "sides per time")
     parities: ClassVar[tuple[Parity, ...]] = (SCALAR, *VECTOR)
     interval: ClassVar[float] = 0.05
     start: ClassVar[float] = 0.1

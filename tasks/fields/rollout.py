@@ -22,8 +22,8 @@ Array = npt.NDArray[Any]
 
 COLUMNS = 5
 """Steps that the picture shows, the first and the last among them."""
-INCHES = 1.9
-"""Side of a field in the picture."""
+INCHES, CURVES = 1.9, 2.5
+"""Side of a field in the picture, and height of the curves below."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,11 @@ class Rollout:
 
         steps, count = self.true.shape[1], len(self.fields)
         shown = np.unique(np.linspace(0, steps - 1, min(COLUMNS, steps)).round().astype(int))
-        size = (INCHES * len(shown) + 2.2, INCHES * 3 * count + 2.6)
+        size = (INCHES * len(shown) + 2.2, INCHES * 3 * count + CURVES)
         figure = Figure(figsize=size, dpi=100, layout="constrained", facecolor="white")
         figure.suptitle(self.title)
-        fields, curves = figure.subfigures(2, 1, height_ratios=[size[1] - 2.4, 2.4])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[size[1] - CURVES, CURVES])
+        fields, curves = parts
         grid = fields.subplots(3 * count, len(shown), squeeze=False)
         for field in range(count):
             self._draw_field(fields, grid[3 * field : 3 * field + 3], index, field, shown)
@@ -88,7 +89,6 @@ class Rollout:
     def _draw_field(self, figure: Any, rows: Any, index: int, field: int, shown: Array) -> None:
         true, predicted = self.true[index, shown, field], self.predicted[index, shown, field]
         error = predicted - true
-        unit = f" ({self.units[field]})" if self.units[field] else ""
         span = {"vmin": true.min(), "vmax": true.max(), "cmap": "viridis"}
         bound = np.nanmax(np.abs(np.where(np.isfinite(error), error, np.nan)), initial=1e-12)
         kinds = [("true", true, span), ("forecast", predicted, span)]
@@ -102,10 +102,12 @@ class Rollout:
                     place.set_title(f"step {shown[column] + 1}", fontsize=9)
             axes[0].set_ylabel(f"{self.fields[field]},\n{kind}", fontsize=8)
             bar = figure.colorbar(picture, ax=list(axes), aspect=12, pad=0.01)
-            bar.set_label(f"{'error' if kind == 'error' else self.fields[field]}{unit}", fontsize=8)
+            bar.set_label(self.units[field], fontsize=8)
             bar.ax.tick_params(labelsize=7)
 
     def _draw_curves(self, axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         forecast, still = self.errors()
         steps = np.arange(1, len(forecast) + 1)
         axes.plot(steps, forecast, "o-", markersize=3, color="#0b62a8", label="forecast")
@@ -113,6 +115,7 @@ class Rollout:
         axes.axhline(1.0, color="#5a5f66", linewidth=1, linestyle=":", label="mean of the truth")
         axes.set_yscale("log")
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(f"VRMSE, mean of {len(self.true)}")
         axes.grid(True, which="major", color="#d9dee3", linewidth=0.8)
         axes.legend(fontsize=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from operators.errors import InputError
 from tasks.fields import equations, solver
-from tasks.fields.box import Box
+from tasks.fields.box import Box, Real
 from tasks.fields.well import WellSplit
 
 Field = npt.NDArray[np.float32]
@@ -34,7 +35,7 @@ class Scale(NamedTuple):
     spread: npt.NDArray[np.float64]
 
 
-class Trajectories(Protocol):
+class Trajectories(Hashable, Protocol):
     """Gives trajectories by split and number; hashable."""
 
     @property
@@ -60,7 +61,7 @@ class Trajectories(Protocol):
         """The trajectory of that number."""
         ...
 
-    def step(self, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+    def step(self, states: Real) -> Real | None:
         """What comes after states (B, C, H, W); None where nobody can tell."""
         ...
 
@@ -106,7 +107,7 @@ class Solved:
         )
         return Trajectory(states, np.zeros((0, *states.shape[2:]), np.float32))
 
-    def step(self, states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def step(self, states: Real) -> Real:
         own = solver.shared(equations.get(self.equation), self.box)
         return np.stack([own.step(state, self.stride * own.equation.interval) for state in states])
 
@@ -158,7 +159,7 @@ class Recorded:
         states, constants = WellSplit(self.root, split).trajectory(index, times)
         return Trajectory(states[:: self.stride], constants)
 
-    def step(self, states: npt.NDArray[np.float64]) -> None:
+    def step(self, states: Real) -> None:
         return None
 
 
