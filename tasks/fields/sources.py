@@ -28,7 +28,7 @@ class Trajectory(NamedTuple):
     constants: Field
 
 
-class Scale(NamedTuple):
+class FieldScale(NamedTuple):
     """Mean and standard deviation of each field, float64 (C, 1, 1); 1 for the deviation of a field that is uniform."""
 
     mean: npt.NDArray[np.float64]
@@ -170,9 +170,9 @@ def kept(source: Trajectories, split: str, index: int) -> Trajectory:
 
 
 @lru_cache(maxsize=KEPT)
-def scale(source: Trajectories, count: int) -> Scale:
+def scale(source: Trajectories, count: int) -> FieldScale:
     """Of the first `count` trajectories of training."""
     states: Any = np.stack([kept(source, "train", index).states for index in range(count)]).astype(np.float64)
     axes = (0, 1, 3, 4)
     spread = states.std(axis=axes)
-    return Scale(states.mean(axis=axes)[:, None, None], np.where(spread > 0, spread, 1.0)[:, None, None])
+    return FieldScale(states.mean(axis=axes)[:, None, None], np.where(spread > 0, spread, 1.0)[:, None, None])

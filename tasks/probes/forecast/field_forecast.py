@@ -13,7 +13,7 @@ from operators.errors import InputError, check_choice, check_number
 from tasks.fields.box import BOUNDARIES, Box
 from tasks.fields.equations import EQUATIONS
 from tasks.fields.rollout import Rollout
-from tasks.fields.sources import Recorded, Scale, Solved, Trajectories, kept, scale
+from tasks.fields.sources import Recorded, FieldScale, Solved, Trajectories, kept, scale
 from tasks.fields.vrmse import vrmse
 from tasks.probes.probe import Array, Kind, Probe, Sample, Samples, Split
 
@@ -142,7 +142,7 @@ class FieldForecast(Probe):
         )
 
     @property
-    def _scale(self) -> Scale:
+    def _scale(self) -> FieldScale:
         source = self.source
         return scale(source, min(LOOKED_AT, self._count(source, "train")))
 

@@ -15,7 +15,7 @@ SHAPES = {
     "image_values": lambda v, n: (v,),
     "image_class": lambda v, n: (),
 }
-SMALL = {"field_forecast": {"grid": 16, "trajectories": 6, "frames": 6}}
+SMALL = {"field_forecast": {"grid": 16, "trajectories": 4, "frames": 5}}
 """Dials of probes whose samples take long to draw."""
 
 
