@@ -13,7 +13,7 @@ from operators.errors import InputError, check_choice, check_number
 from tasks.fields.box import BOUNDARIES, Box
 from tasks.fields.equations import EQUATIONS
 from tasks.fields.rollout import Rollout
-from tasks.fields.sources import Recorded, FieldScale, Solved, Trajectories, kept, scale
+from tasks.fields.sources import FieldScale, Recorded, Solved, Trajectories, kept, scale
 from tasks.fields.vrmse import vrmse
 from tasks.probes.probe import Array, Kind, Probe, Sample, Samples, Split
 
