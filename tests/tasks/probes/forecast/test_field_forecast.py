@@ -1,8 +1,12 @@
 """The forecast of fields as a probe."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import run
 from operators.errors import InputError
 from tasks.fields.box import Box
 from tasks.fields.equations import get
@@ -77,3 +81,18 @@ def test_a_rollout_that_leaves_the_numbers_is_infinitely_wrong() -> None:
 def test_refusals(dials: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         FieldForecast(**dials)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_rollout_and_learns_a_step(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    small = ["probe=field_forecast", "probe.grid=16", "probe.trajectories=8", "probe.frames=6", "mixer=pde_ssm"]
+    small += ["model.dim=16", "model.depth=1", "data.train=256", "data.val=32", "data.test=32", "trainer.max_epochs=10"]
+    small += ["data.batch_size=16", "optimizer.lr=0.01", "trainer.accelerator=cpu", "logger=none"]
+    assert run.main([*small, f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["test/oracle"] < 1e-10
+    assert metrics["test/vrmse"] < metrics["test/persistence_vrmse"]
+    assert metrics["test/rollout_vrmse"] < metrics["test/rollout_persistence_vrmse"]
+    assert len((tmp_path / "run" / "rollout.csv").read_text().splitlines()) == 6
+    assert (tmp_path / "run" / "rollout.png").stat().st_size > 10_000
