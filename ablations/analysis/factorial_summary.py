@@ -29,9 +29,9 @@ from ablations.statistics import (
     fit_factorial,
     moderate,
 )
+from ablations.statistics.chosen.largest import largest_interval
 from ablations.statistics.families import widening
 from ablations.statistics.intervals import half_width
-from ablations.statistics.largest import largest_interval
 
 MOST_SEEDS = 200
 MOST_NAMED = 6

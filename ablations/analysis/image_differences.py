@@ -18,8 +18,8 @@ from ablations.analysis.words import plural, title
 from ablations.layout import COMPLETE
 from ablations.plan import Objective
 from ablations.statistics import allow_for_images, error_of_images, image_difference_over_seeds
+from ablations.statistics.chosen.largest import largest_interval
 from ablations.statistics.images import both_df
-from ablations.statistics.largest import largest_interval
 from tasks.system.reading import check_file
 
 METRIC = "test/accuracy"

@@ -5,7 +5,14 @@ Two uncertainties are kept apart. That over seeds (another training run) is in `
 they were trained. `allow_for_images` adds both up.
 """
 
-from ablations.statistics.allpairs import BestArm, Loudest, SimultaneousDifference, best_arm, compare_with, loudest
+from ablations.statistics.chosen.allpairs import (
+    BestArm,
+    Loudest,
+    SimultaneousDifference,
+    best_arm,
+    compare_with,
+    loudest,
+)
 from ablations.statistics.effects import Effect, FTest, Observation, Residual, Term
 from ablations.statistics.equivalence import Equivalence, equivalence
 from ablations.statistics.factorial import FactorialFit, FactorialModel, fit_factorial

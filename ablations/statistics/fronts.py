@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 
-from ablations.statistics.allpairs import Scores
+from ablations.statistics.chosen.allpairs import Scores
 from ablations.statistics.effects import Observation
 from ablations.statistics.factorial import fit_factorial
 from ablations.statistics.moderated import moderate

@@ -33,11 +33,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from ablations.statistics.chosen.largest import runner_up
 from ablations.statistics.effects import Effect
 from ablations.statistics.factorial import FactorialFit
 from ablations.statistics.families import family, widening
 from ablations.statistics.intervals import Interval, t_test
-from ablations.statistics.largest import runner_up
 from ablations.statistics.variances import PRIOR, errors
 
 

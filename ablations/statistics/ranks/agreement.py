@@ -22,7 +22,7 @@ from itertools import permutations
 import numpy as np
 from scipy import stats
 
-from ablations.statistics.allpairs import Scores
+from ablations.statistics.chosen.allpairs import Scores
 from ablations.statistics.coding import Array
 from ablations.statistics.effects import Observation
 from ablations.statistics.factorial import fit_factorial

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import special
 
 from ablations.statistics import FactorialModel
-from ablations.statistics.allpairs import flattered
+from ablations.statistics.chosen.allpairs import flattered
 from ablations.statistics.families import family, widening
 from ablations.statistics.looks import level_at
 from ablations.statistics.variances import PRIOR, errors

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from scipy import special
 
 from ablations.statistics import FactorialModel, allow_for_images, error_of_images
-from ablations.statistics.allpairs import flattered
+from ablations.statistics.chosen.allpairs import flattered
+from ablations.statistics.chosen.largest import lower_end, runner_up, upper_end
 from ablations.statistics.families import family, widening
-from ablations.statistics.largest import lower_end, runner_up, upper_end
 from ablations.statistics.variances import PRIOR, errors, quantiles
 
 Array = npt.NDArray[np.float64]

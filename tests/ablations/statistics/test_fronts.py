@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ablations.statistics.allpairs import Scores
+from ablations.statistics.chosen.allpairs import Scores
 from ablations.statistics.fronts import Member, pareto_front
 
 Table = dict[str, dict[int, float]]

@@ -66,7 +66,8 @@ def test_every_option_composes_and_is_named_after_its_file(group: str, monkeypat
     options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     assert options
     for option in options:
-        beside = ["task=generation"] if option.startswith("dit") else []
+        trunks = {"dit": ["task=generation"], "cells": ["task=probe", "probe=shift"]}
+        beside = trunks.get(option.partition("_")[0], [])
         if group == "shell":
             own = (name for name in operators.names() if option in ("common", *operators.describe(name).shells))
             beside = [f"mixer={next(own)}"]

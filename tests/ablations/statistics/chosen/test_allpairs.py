@@ -17,7 +17,7 @@ from ablations.statistics import (
     moderate,
     paired_differences,
 )
-from ablations.statistics.allpairs import flattered
+from ablations.statistics.chosen.allpairs import flattered
 from operators import InputError
 
 # Montgomery, Design and Analysis of Experiments, example 4.1: yield of vascular grafts at four extrusion pressures, in

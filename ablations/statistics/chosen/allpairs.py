@@ -27,11 +27,11 @@ from statistics import fmean
 import numpy as np
 from scipy import special
 
+from ablations.statistics.chosen.largest import lower_end
 from ablations.statistics.effects import Observation
 from ablations.statistics.factorial import FactorialFit, fit_factorial
 from ablations.statistics.families import DRAWS
 from ablations.statistics.intervals import Interval, check_level
-from ablations.statistics.largest import lower_end
 from ablations.statistics.moderated import moderate
 from operators.errors import InputError, check_choice
 

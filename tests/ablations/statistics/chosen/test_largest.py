@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablations.statistics.largest import largest_interval, lower_end, runner_up, upper_end
+from ablations.statistics.chosen.largest import largest_interval, lower_end, runner_up, upper_end
 from tests.ablations.statistics.simulate_tables import SIGNS, Design
 
 PLAIN = float(stats.t.ppf(0.975, 8))

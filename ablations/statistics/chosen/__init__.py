@@ -1,0 +1,1 @@
+"""What is said of arms and effects that the scores themselves have chosen: the best, the largest."""
