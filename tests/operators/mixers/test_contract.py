@@ -19,6 +19,15 @@ class TestEveryMixer(MixerContract):
         return super().is_slow(test, case) or (long and case.name not in KINDS)
 
 
+SELDOM = (
+    Case("mhs", params={"patterns": ["spiral", "snake", "raster"], "threshold": 0.5}),
+    Case("pde_ssm", params={"nonlinearity": "allen_cahn", "steps": 2, "state": 1}),
+    Case("pde_ssm", params={"condition": "cond"}),
+    Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),
+)
+"""For the slow suite alone: with these, what their mixers cost would exceed `test_contract_cost.LIMIT`."""
+
+
 class TestOtherParameters(MixerContract):
     """Parameters that open other paths through a mixer; the card does not speak for them."""
 
@@ -31,7 +40,6 @@ class TestOtherParameters(MixerContract):
         Case("groupmamba", params={"orders": ["hilbert", "col_r"], "combine": "add", "own_shells": True}),
         Case("plainmamba", params={"aligned": False, "state_dim": 2}),
         Case("localmamba", params={"orders": ["window_2_r", "col", "window"], "window": 3, "merge": "sum"}),
-        Case("mhs", params={"patterns": ["spiral", "snake", "raster"], "threshold": 0.5}),
         Case("pom", params={"degree": 3, "clamp": None, "heads": 4, "rope": True}),
         Case("linear_attention", params={"feature_map": "relu"}),
         Case("retention_2d", params={"form": "decomposed"}),
@@ -42,13 +50,15 @@ class TestOtherParameters(MixerContract):
         Case("halo", params={"block": 3, "halo": 0, "relative": False, "bias": True}),
         Case("udit", params={"factor": 3, "kernel": 1, "rope": False}),
         Case("pde_ssm", params={"order": 2, "initial_velocity": "learned", "boundary": ["neumann", "periodic"]}),
-        Case("pde_ssm", params={"nonlinearity": "allen_cahn", "steps": 2, "state": 1}),
         Case("deltaproduct", params={"orders": ["hilbert_r"], "key_width": 3, "conv": 2, "gated": False}),
         Case("ttt", params={"convolution": False}),
-        Case("pde_ssm", params={"condition": "cond"}),
         Case("pde_ssm", params={"condition": "input", "boundary": "neumann"}),
-        Case("pde_ssm", params={"tensor": "full", "forcing": "constant", "boundary": "absorbing"}),
+        *SELDOM,
     )
+
+    @classmethod
+    def is_slow(cls, test: str, case: Case) -> bool:
+        return super().is_slow(test, case) or case in SELDOM
 
     @pytest.mark.slow
     def test_compile(self, case: Case) -> None:
