@@ -157,6 +157,6 @@ def test_every_mixer_is_drawn_in_time(name: str, tmp_path: Path) -> None:
     html = show(name, folder=tmp_path)
     assert time.process_time() - began < LIMIT
     assert {"response-" + name + ".png", "receptive-field.png", "spectrum.png"} <= {p.name for p in tmp_path.iterdir()}
-    inside = operators.create(name, 4, grid=cli.GRID, cond_dim=4, shell=operators.BARE)
-    drawn = [*page.maps.drawable(inside.inspect(torch.randn(1, *cli.GRID, 4), torch.zeros(1, 4)), cli.GRID)]
+    inside = operators.create(name, 8, grid=cli.GRID, cond_dim=4, shell=operators.BARE)
+    drawn = [*page.maps.drawable(inside.inspect(torch.randn(1, *cli.GRID, 8), torch.zeros(1, 4)), cli.GRID)]
     assert html.count("<h2>Inside ") == bool(drawn)
